@@ -1,0 +1,250 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The Vision Transformer: images of any size and any number of bands to tokens.
+
+Parameter names equal those of ``timm``'s ``VisionTransformer``, so that a
+DINO or DINOv2 state dict in timm's layout loads unchanged. Shapes in comments:
+``B`` batch, ``D`` dim, ``h`` heads, ``P`` prefix tokens (CLS and registers),
+``N = gh * gw`` patch tokens, ``T = P + N``.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from astrodino_seg.vit_layers import Block, PatchEmbed, rotary_angles
+
+__all__ = ['Features', 'VisionTransformer']
+
+
+class Features(NamedTuple):
+    """
+    What `VisionTransformer.forward_features` returns.
+
+    Attributes
+    ----------
+    cls : `~torch.Tensor`
+        The CLS token of the last layer, normed; shape ``(B, D)``.
+    patches : list of `~torch.Tensor`
+        The patch tokens of the last ``n_last`` layers, the deepest last, each
+        after the final norm; shape ``(B, D, gh, gw)``.
+    attention : `~torch.Tensor` or `None`
+        The attention of the CLS token in the last layer, per head; shape
+        ``(B, n_heads, P + gh * gw)``. Each row sums to 1; the first ``P``
+        entries are the CLS and register tokens.
+    """
+
+    cls: torch.Tensor
+    patches: list
+    attention: torch.Tensor | None = None
+
+
+class VisionTransformer(nn.Module):
+    """
+    A Vision Transformer with the parameter names of ``timm``.
+
+    Parameters
+    ----------
+    patch_size : int, optional
+        The side of a patch in pixels.
+    in_channels : int, optional
+        The number of bands of the image.
+    dim, depth, n_heads : int, optional
+        The length of a token, the number of layers, and the number of
+        attention heads of each layer. ``dim`` is a multiple of ``n_heads``.
+    mlp_ratio : float, optional
+        The hidden size of the MLP in units of ``dim``.
+    n_registers : int, optional
+        The number of register tokens, which follow the CLS token.
+    layer_scale : float, optional
+        The initial factor of each residual branch (DINOv2). `None` has none.
+    pos_embed : {'learned', 'none'}, optional
+        Whether a positional embedding is learned and added to the tokens. It
+        is resampled if the image has another grid than ``grid_size``.
+    grid_size : tuple of int, optional
+        The rows and columns of the grid of patches for which the positional
+        embedding is stored. Ignored if ``pos_embed='none'``.
+    embed_prefix : bool, optional
+        Whether the positional embedding has entries for the CLS and register
+        tokens. `False` is timm's ``no_embed_class=True``, used by the DINOv2
+        models with registers. Ignored if ``pos_embed='none'``.
+    rope : bool, optional
+        Whether queries and keys of the patch tokens are rotated by their row
+        and column, in units of patches. The attention between two patches
+        then depends on their offset alone, on a grid of any size. Has no
+        parameters; ``dim / n_heads`` is a multiple of 4.
+    drop_path : float, optional
+        The rate of stochastic depth in the last layer; it rises linearly
+        from 0 in the first. Ignored outside training.
+    qkv_bias : bool, optional
+        Whether queries, keys and values have a bias.
+    """
+
+    def __init__(self, *, patch_size=16, in_channels=3, dim=384, depth=12,
+                 n_heads=6, mlp_ratio=4.0, n_registers=0, layer_scale=None,
+                 pos_embed='learned', grid_size=(14, 14), embed_prefix=True,
+                 rope=False, drop_path=0.0, qkv_bias=True):
+        super().__init__()
+        check_spec(dim, n_heads, pos_embed, rope)
+        self.patch_size = patch_size
+        self.in_channels = in_channels
+        self.dim = dim
+        self.n_prefix = 1 + n_registers
+        self.grid_size = tuple(grid_size)
+        self.embed_prefix = embed_prefix
+        self.rope = rope
+        self.head_dim = dim // n_heads
+
+        self.patch_embed = PatchEmbed(patch_size, in_channels, dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.reg_token = self.pos_embed = None
+        if n_registers:
+            self.reg_token = nn.Parameter(torch.zeros(1, n_registers, dim))
+        if pos_embed == 'learned':
+            n_embed = self.grid_size[0] * self.grid_size[1]
+            n_embed += self.n_prefix if embed_prefix else 0
+            self.pos_embed = nn.Parameter(torch.zeros(1, n_embed, dim))
+        rates = torch.linspace(0, drop_path, depth).tolist()
+        self.blocks = nn.ModuleList(
+            Block(dim, n_heads, mlp_ratio=mlp_ratio, qkv_bias=qkv_bias,
+                  layer_scale=layer_scale, drop_path=rate) for rate in rates)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.init_weights()
+
+    def init_weights(self):
+        """Draw all weights anew, as DINO does."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for param, std in ((self.cls_token, 1e-6), (self.reg_token, 1e-6),
+                           (self.pos_embed, 0.02)):
+            if param is not None:
+                nn.init.trunc_normal_(param, std=std)
+
+    def embed(self, x):
+        """Return the tokens ``(B, T, D)`` of an image, and the grid."""
+        check_image(x, self.in_channels, self.patch_size)
+        x = self.patch_embed(x)  # (B, C, H, W) -> (B, D, gh, gw)
+        grid = tuple(x.shape[-2:])
+        x = x.flatten(2).transpose(1, 2)  # (B, N, D)
+        prefix = [self.cls_token]
+        if self.reg_token is not None:
+            prefix.append(self.reg_token)
+        prefix = torch.cat(prefix, dim=1)  # (1, P, D)
+        if self.pos_embed is not None:
+            n_embed = self.n_prefix if self.embed_prefix else 0
+            x = x + resample_pos_embed(self.pos_embed[:, n_embed:],
+                                       self.grid_size, grid)
+            if self.embed_prefix:
+                prefix = prefix + self.pos_embed[:, :n_embed]
+        prefix = prefix.expand(x.shape[0], -1, -1)
+        return torch.cat([prefix.to(x.dtype), x], dim=1), grid
+
+    def forward(self, x):
+        """
+        Return the normed tokens of the last layer.
+
+        Parameters
+        ----------
+        x : `~torch.Tensor`
+            The images, ``(B, in_channels, H, W)``; ``H`` and ``W`` are
+            multiples of ``patch_size``.
+
+        Returns
+        -------
+        tokens : `~torch.Tensor`
+            ``(B, T, D)``: the CLS token, the registers, then the patches row
+            by row.
+        """
+        x, grid = self.embed(x)
+        rope = self.rotary(grid, x)
+        for block in self.blocks:
+            x = block(x, rope)  # (B, T, D)
+        return self.norm(x)
+
+    def forward_features(self, x, n_last=1, return_attention=False):
+        """
+        Return the features that heads and galleries work with.
+
+        Parameters
+        ----------
+        x : `~torch.Tensor`
+            The images, ``(B, in_channels, H, W)``; ``H`` and ``W`` are
+            multiples of ``patch_size``.
+        n_last : int, optional
+            Of how many of the last layers to return the patch tokens.
+        return_attention : bool, optional
+            Whether to return also the attention of the CLS token in the last
+            layer. The other outputs do not depend on it.
+
+        Returns
+        -------
+        features : `Features`
+            The CLS token, the patch tokens as maps, and the attention.
+        """
+        if not 1 <= n_last <= len(self.blocks):
+            msg = (f'n_last must be between 1 and the depth '
+                   f'{len(self.blocks)}; got {n_last!r}')
+            raise ValueError(msg)
+        x, grid = self.embed(x)
+        rope = self.rotary(grid, x)
+        patches, attention = [], None
+        n_skip = len(self.blocks) - n_last
+        for i, block in enumerate(self.blocks):
+            if return_attention and i == len(self.blocks) - 1:
+                attention = block.attn.cls_attention(block.norm1(x), rope)
+            x = block(x, rope)  # (B, T, D)
+            if i >= n_skip:
+                tokens = self.norm(x)
+                patches.append(tokens[:, self.n_prefix:].transpose(1, 2)
+                               .unflatten(2, grid))  # (B, D, gh, gw)
+        return Features(tokens[:, 0], patches, attention)
+
+    def rotary(self, grid, x):
+        """Return cosines and sines, each ``(N, D / 2h)``, or `None`."""
+        if not self.rope:
+            return None
+        return rotary_angles(grid, self.head_dim, x.device)
+
+
+def check_spec(dim, n_heads, pos_embed, rope):
+    """Raise `ValueError` for sizes that do not fit one another."""
+    if dim % n_heads:
+        msg = f'dim must be a multiple of n_heads={n_heads}; got {dim}'
+        raise ValueError(msg)
+    if rope and (dim // n_heads) % 4:
+        msg = ('rope needs dim / n_heads to be a multiple of 4; got '
+               f'{dim // n_heads}')
+        raise ValueError(msg)
+    if pos_embed not in ('learned', 'none'):
+        msg = f"pos_embed must be 'learned' or 'none'; got {pos_embed!r}"
+        raise ValueError(msg)
+
+
+def check_image(x, in_channels, patch_size):
+    """Raise `ValueError` for images that the model cannot take."""
+    if x.ndim != 4:
+        msg = f'x must have 4 dimensions (B, C, H, W); got {tuple(x.shape)}'
+        raise ValueError(msg)
+    if x.shape[1] != in_channels:
+        msg = f'x must have in_channels={in_channels}; got {x.shape[1]}'
+        raise ValueError(msg)
+    height, width = x.shape[-2:]
+    if not height or not width or height % patch_size or width % patch_size:
+        msg = (f'the height and width of x must be multiples of patch_size='
+               f'{patch_size}; got {height} x {width}')
+        raise ValueError(msg)
+
+
+def resample_pos_embed(pos, old_grid, new_grid):
+    """Resample ``(1, gh * gw, D)`` to a new grid, as timm does."""
+    if tuple(old_grid) == tuple(new_grid):
+        return pos
+    maps = pos.float().transpose(1, 2).unflatten(2, tuple(old_grid))
+    maps = F.interpolate(maps, size=tuple(new_grid), mode='bicubic',
+                         antialias=True)  # (1, D, gh, gw)
+    return maps.flatten(2).transpose(1, 2).to(pos.dtype)
