@@ -1,0 +1,61 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Exceptions and warnings of the package, and the check for optional packages.
+
+Wrong arguments raise `ValueError` or `TypeError`; the classes here exist only
+where a caller may want to catch one by name.
+"""
+
+from importlib import import_module
+
+__all__ = ['AstroDinoWarning', 'AstroDinoUserWarning', 'BandWarning',
+           'ModelFileError', 'require']
+
+
+class AstroDinoWarning(Warning):
+    """Base class of the warnings of this package."""
+
+
+class AstroDinoUserWarning(UserWarning, AstroDinoWarning):
+    """Something in the input is unusual; the result may not be meant."""
+
+
+class BandWarning(AstroDinoUserWarning):
+    """The bands could not be ordered by wavelength."""
+
+
+class ModelFileError(ValueError):
+    """A weights file is corrupt, foreign, or of another format version."""
+
+
+def require(package, extra=None):
+    """
+    Import an optional package, or say in one sentence how to get it.
+
+    Parameters
+    ----------
+    package : str
+        The name to import, for example ``'matplotlib.pyplot'``.
+    extra : str, optional
+        The extra of this package that installs it.
+
+    Returns
+    -------
+    module : module
+        The imported module.
+
+    Raises
+    ------
+    ImportError
+        If the package cannot be imported.
+    """
+    try:
+        return import_module(package)
+    except (ImportError, RuntimeError, OSError) as err:
+        # a torchvision built for another torch raises RuntimeError or
+        # OSError from within ``import timm``
+        name = package.split('.')[0]
+        how = (f'pip install "astrodino_seg[{extra}]"' if extra
+               else f'pip install {name}')
+        msg = f'{name} is needed for this and cannot be imported; {how}'
+        raise ImportError(msg) from err

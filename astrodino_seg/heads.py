@@ -1,0 +1,307 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+From image channels and ViT tokens to dense maps, seeds and masks.
+
+The grouping head fuses the patch tokens with a light convolution stream at
+full resolution (as ViTMatte does; Yao et al. 2024, Information Fusion 103,
+102091) and predicts centre-seeded soft masks: a centre heatmap (CenterNet;
+Zhou et al. 2019, arXiv:1904.07850), a pixel embedding, and at each seed a
+kernel (CondInst; Tian et al. 2020, arXiv:2003.05664) whose score against the
+embedding, less an elliptical distance term, competes with the sky and the
+other seeds. Shapes in comments: ``B`` batch, ``H``, ``W`` image, ``S`` seeds,
+``E`` embedding.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+__all__ = ['DenseMaps', 'GroupingHead', 'Seeds']
+
+STRIDES = (2, 4, 8, 16)     # of the pyramid that seeds are read from
+N_CLASSES = 4               # sky, star, galaxy, artifact
+
+
+class DenseMaps(NamedTuple):
+    """
+    What the network says of every pixel.
+
+    Attributes
+    ----------
+    heat : `~torch.Tensor`
+        (B, 1, H/2, W/2) logit that a seed lies here.
+    embedding : `~torch.Tensor`
+        (B, E, H, W).
+    sky : `~torch.Tensor`
+        (B, 1, H, W) score of the sky.
+    classes : `~torch.Tensor`
+        (B, 4, H, W) logits of sky, star, galaxy, artifact.
+    pyramid : tuple of `~torch.Tensor`
+        Features at strides 2, 4, 8, 16 that seeds are read from.
+    """
+
+    heat: torch.Tensor
+    embedding: torch.Tensor
+    sky: torch.Tensor
+    classes: torch.Tensor
+    pyramid: tuple
+
+
+class Seeds(NamedTuple):
+    """
+    What the network says of each seed.
+
+    Attributes
+    ----------
+    kernel : `~torch.Tensor`
+        (S, E + 1) kernel and bias against the embedding.
+    centre : `~torch.Tensor`
+        (S, 2) centre (x, y) of the object in pixels.
+    log_size : `~torch.Tensor`
+        (S,) logarithm of the object's radius in pixels.
+    matrix : `~torch.Tensor`
+        (S, 3) symmetric matrix (xx, xy, yy) of the elliptical distance
+        q = d^T M d.
+    falloff : `~torch.Tensor`
+        (S, 2) positive u and v of the distance term u sqrt(q) + v log(1+q).
+    classes : `~torch.Tensor`
+        (S, 3) logits of star, galaxy, artifact.
+    descriptor : `~torch.Tensor`
+        (S, D) what tells one object from another.
+    """
+
+    kernel: torch.Tensor
+    centre: torch.Tensor
+    log_size: torch.Tensor
+    matrix: torch.Tensor
+    falloff: torch.Tensor
+    classes: torch.Tensor
+    descriptor: torch.Tensor
+
+
+class ConvBlock(nn.Sequential):
+    """Convolution, batch norm, ReLU."""
+
+    def __init__(self, n_in, n_out, *, kernel_size=3, stride=1):
+        super().__init__(
+            nn.Conv2d(n_in, n_out, kernel_size, stride, kernel_size // 2,
+                      bias=False),
+            nn.BatchNorm2d(n_out), nn.ReLU(inplace=True))
+
+
+class DetailStream(nn.Module):
+    """Convolutions on the image at strides 1, 2, 4, 8 and 16."""
+
+    def __init__(self, n_in, widths):
+        super().__init__()
+        self.stem = ConvBlock(n_in, widths[0])
+        self.stages = nn.ModuleList(
+            nn.Sequential(ConvBlock(a, b, stride=2), ConvBlock(b, b))
+            for a, b in zip(widths, widths[1:]))
+
+    def forward(self, x):
+        out = [self.stem(x)]
+        for stage in self.stages:
+            out.append(stage(out[-1]))
+        return out
+
+
+class GroupingHead(nn.Module):
+    """
+    Dense maps, seeds and pair scores.
+
+    Parameters
+    ----------
+    in_channels : int
+        Channels of the network's input.
+    token_dim : int
+        Length of the ViT's tokens (at stride 16).
+    widths : sequence of int, optional
+        Channels of the convolutions at strides 1, 2, 4, 8, 16.
+    n_embedding : int, optional
+        Length of the pixel embedding.
+    n_descriptor : int, optional
+        Length of the descriptor that seeds are compared by.
+    """
+
+    def __init__(self, *, in_channels, token_dim,
+                 widths=(16, 32, 64, 96, 128), n_embedding=12,
+                 n_descriptor=24):
+        super().__init__()
+        self.n_embedding = n_embedding
+        self.detail = DetailStream(in_channels, widths)
+        self.fuse = nn.Sequential(
+            ConvBlock(widths[4] + token_dim, widths[4], kernel_size=1),
+            ConvBlock(widths[4], widths[4]))
+        self.reduce = nn.ModuleList(
+            nn.Conv2d(widths[i + 1], widths[i], 1) for i in range(4))
+        self.refine = nn.ModuleList(
+            ConvBlock(widths[i], widths[i]) for i in range(4))
+        self.read = nn.ModuleList(
+            nn.Conv2d(widths[i + 1], 48, 1) for i in range(4))
+        self.heat = nn.Sequential(ConvBlock(widths[1], widths[1]),
+                                  nn.Conv2d(widths[1], 1, 1))
+        self.pixel = nn.Conv2d(widths[0], n_embedding + 1 + N_CLASSES, 1)
+        self.n_out = (n_embedding + 1, 2, 1, 2, 2, 3, n_descriptor)
+        self.seed = nn.Sequential(nn.Linear(4 * 48, 192), nn.ReLU(),
+                                  nn.Linear(192, 192), nn.ReLU(),
+                                  nn.Linear(192, sum(self.n_out)))
+        self.pair = nn.Sequential(nn.Linear(2 * n_descriptor + 6, 64),
+                                  nn.ReLU(), nn.Linear(64, 32), nn.ReLU(),
+                                  nn.Linear(32, 1))
+        nn.init.constant_(self.heat[1].bias, -4.0)
+
+    def forward(self, x, tokens):
+        """
+        Predict the dense maps.
+
+        Parameters
+        ----------
+        x : `~torch.Tensor`
+            (B, in_channels, H, W), sides multiples of 16.
+        tokens : `~torch.Tensor`
+            (B, token_dim, H/16, W/16).
+
+        Returns
+        -------
+        maps : `DenseMaps`
+            The maps.
+        """
+        detail = self.detail(x)
+        feature = self.fuse(torch.cat([detail[4], tokens], dim=1))
+        features = [feature]
+        for i in (3, 2, 1, 0):
+            feature = F.interpolate(self.reduce[i](feature), scale_factor=2,
+                                    mode='bilinear', align_corners=False)
+            feature = self.refine[i](feature + detail[i])
+            features.append(feature)
+        *coarse, full = features
+        pyramid = tuple(read(f) for read, f in zip(self.read, coarse[::-1]))
+        pixel = self.pixel(full)
+        embedding, sky, classes = pixel.split(
+            [self.n_embedding, 1, N_CLASSES], dim=1)
+        return DenseMaps(self.heat(coarse[-1]), embedding, sky, classes,
+                         pyramid)
+
+    def read_seeds(self, pyramid, x, y):
+        """
+        Read the seeds at given pixels of one image.
+
+        Parameters
+        ----------
+        pyramid : sequence of `~torch.Tensor`
+            One image's features, each (C, H/s, W/s).
+        x, y : `~torch.Tensor`
+            (S,) pixel positions.
+
+        Returns
+        -------
+        seeds : `Seeds`
+            One entry a position.
+        """
+        read = []
+        for stride, level in zip(STRIDES, pyramid):
+            h, w = level.shape[-2:]
+            # align_corners=False: pixel i of stride s is centred on
+            # s * (i + 0.5) - 0.5
+            grid = torch.stack([(2 * x + 1) / (stride * w) - 1,
+                                (2 * y + 1) / (stride * h) - 1], dim=-1)
+            read.append(F.grid_sample(
+                level[None].float(), grid[None, None].float(),
+                mode='bilinear', padding_mode='border',
+                align_corners=False)[0, :, 0])
+        out = self.seed(torch.cat(read).T)               # (S, sum(n_out))
+        kernel, shift, size, shape, falloff, classes, descriptor = out.split(
+            self.n_out, dim=-1)
+        log_size = 1.5 + size[:, 0]
+        scale = log_size.clamp(-1, 6).exp()
+        centre = torch.stack([x, y], dim=-1) + shift * scale[:, None]
+        # exp of a traceless symmetric matrix: any ellipse, no degeneracy
+        a, b = shape.clamp(-1.5, 1.5).unbind(-1)
+        rho = torch.sqrt(a**2 + b**2 + 1e-6)
+        cosh, sinh = torch.cosh(2 * rho), torch.sinh(2 * rho) / rho
+        matrix = torch.stack([cosh + a * sinh, b * sinh, cosh - a * sinh],
+                             dim=-1) / scale[:, None]**2
+        return Seeds(kernel, centre, log_size, matrix, F.softplus(falloff),
+                     classes, descriptor)
+
+    @staticmethod
+    def distance(seeds, x, y):
+        """
+        Elliptical distance squared of positions from each seed's centre.
+
+        ``x`` and ``y`` are (P,) pixels, or (S, P) for positions of each
+        seed's own; returns (S, P).
+        """
+        dx = x - seeds.centre[:, :1]
+        dy = y - seeds.centre[:, 1:]
+        m = seeds.matrix
+        return (m[:, :1] * dx**2 + 2 * m[:, 1:2] * dx * dy
+                + m[:, 2:] * dy**2)
+
+    def score(self, seeds, embedding, x, y):
+        """
+        Score of each seed in each pixel, to compete with the sky's.
+
+        Parameters
+        ----------
+        seeds : `Seeds`
+            The seeds.
+        embedding : `~torch.Tensor`
+            (E, P) of the pixels, or (S, E, P) for pixels of each seed's own.
+        x, y : `~torch.Tensor`
+            (P,) or (S, P) pixel positions.
+
+        Returns
+        -------
+        score : `~torch.Tensor`
+            (S, P).
+        """
+        kernel, bias = seeds.kernel[:, :-1], seeds.kernel[:, -1:]
+        if embedding.dim() == 2:
+            match = kernel @ embedding
+        else:
+            match = torch.einsum('se,sep->sp', kernel, embedding)
+        q = self.distance(seeds, x, y).clamp(max=1e4)
+        u, v = seeds.falloff[:, :1], seeds.falloff[:, 1:]
+        return match + bias - u * torch.sqrt(q + 1e-4) - v * torch.log1p(q)
+
+    def pair_logits(self, seeds, claims, i, j, x, y):
+        """
+        Logit that two seeds belong to one object; symmetric in i and j.
+
+        Parameters
+        ----------
+        seeds : `Seeds`
+            The seeds.
+        claims : tuple of `~torch.Tensor`
+            (P,) score of i less that of the sky at j's position, and of j
+            at i's.
+        i, j : `~torch.Tensor`
+            (P,) indices of the pairs.
+        x, y : `~torch.Tensor`
+            (S,) seed positions in pixels.
+
+        Returns
+        -------
+        logits : `~torch.Tensor`
+            (P,).
+        """
+        position = torch.stack([x, y], dim=-1)
+        far = []
+        for a, b in ((i, j), (j, i)):
+            one = Seeds(*(part[a] for part in seeds))
+            far.append(self.distance(one, position[b, :1], position[b, 1:]))
+        far = torch.log1p(torch.cat(far, dim=-1).clamp(max=1e4)) / 4
+        claim = torch.tanh(torch.stack(claims, dim=-1) / 4)
+        size = (seeds.log_size[i] - seeds.log_size[j]).abs()
+        apart = torch.log1p((seeds.centre[i] - seeds.centre[j]).norm(dim=-1))
+        d = seeds.descriptor
+        features = torch.cat([
+            (d[i] - d[j]).abs(), d[i] * d[j], far.amin(-1, keepdim=True),
+            far.amax(-1, keepdim=True), claim.amin(-1, keepdim=True),
+            claim.amax(-1, keepdim=True), size[:, None], apart[:, None]],
+            dim=-1)
+        return self.pair(features)[:, 0]

@@ -1,0 +1,182 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+A model: preprocessing spec, ViT and head, in one safetensors file.
+
+The spec and the provenance are JSON in the file's metadata; the bundled
+file's sha256 is checked before it is read. This is the only module that
+reads or writes weights.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import nn
+
+from astrodino_seg.errors import ModelFileError
+from astrodino_seg.heads import ConvBlock, GroupingHead
+from astrodino_seg.preprocess import PreprocessSpec
+from astrodino_seg.vit import VisionTransformer
+
+__all__ = ['BUNDLED', 'FORMAT', 'Model', 'load_model']
+
+#: Name and version of the file format, in the metadata of each file.
+FORMAT = 'astrodino_seg/1'
+#: The bundled weights.
+BUNDLED = Path(__file__).parent / 'data' / 'grouping_tiny.safetensors'
+
+DEFAULT_VIT = {'patch_size': 16, 'dim': 192, 'depth': 6, 'n_heads': 3,
+               'pos_embed': 'none', 'rope': True, 'n_registers': 2}
+
+
+class Model(nn.Module):
+    """
+    Preprocessing spec, ViT and grouping head.
+
+    Parameters
+    ----------
+    vit : dict, optional
+        Arguments of `~astrodino_seg.vit.VisionTransformer` but
+        ``in_channels``.
+    head : dict, optional
+        Arguments of `~astrodino_seg.heads.GroupingHead` but ``in_channels``
+        and ``token_dim``.
+    preprocess : dict, optional
+        Arguments of `~astrodino_seg.preprocess.PreprocessSpec`.
+    provenance : dict, optional
+        Where the weights come from, and thresholds measured with them.
+    """
+
+    def __init__(self, *, vit=None, head=None, preprocess=None,
+                 provenance=None):
+        super().__init__()
+        self.preprocess = PreprocessSpec(**(preprocess or {}))
+        self.spec = {'vit': {**DEFAULT_VIT, **(vit or {})},
+                     'head': dict(head or {}),
+                     'preprocess': self.preprocess.to_dict()}
+        self.provenance = dict(provenance or {})
+        n_channels = self.preprocess.n_channels
+        self.vit = VisionTransformer(in_channels=n_channels,
+                                     **self.spec['vit'])
+        self.head = GroupingHead(in_channels=n_channels,
+                                 token_dim=self.vit.dim, **self.spec['head'])
+
+    def forward(self, x):
+        """
+        Predict the dense maps of a batch of channels (B, C, H, W).
+
+        Returns
+        -------
+        maps : `~astrodino_seg.heads.DenseMaps`
+            The maps.
+        """
+        tokens = self.vit.forward_features(x).patches[-1]
+        return self.head(x, tokens)
+
+    def fused(self):
+        """
+        Fold the batch norms into the convolutions, for inference only.
+
+        Returns
+        -------
+        model : `Model`
+            This model, in evaluation mode.
+        """
+        self.eval()
+        for block in self.modules():
+            if isinstance(block, ConvBlock) and isinstance(
+                    block[1], nn.BatchNorm2d):
+                block[0] = torch.nn.utils.fusion.fuse_conv_bn_eval(
+                    block[0], block[1])
+                block[1] = nn.Identity()
+        return self.requires_grad_(False).to(
+            memory_format=torch.channels_last)
+
+    def save(self, path):
+        """
+        Write the weights, the spec and the provenance to one file.
+
+        Parameters
+        ----------
+        path : path-like
+            The safetensors file. It appears whole or not at all.
+        """
+        path = Path(path)
+        metadata = {'format': FORMAT, 'spec': json.dumps(self.spec),
+                    'provenance': json.dumps(self.provenance)}
+        tensors = {k: v.contiguous() for k, v in self.state_dict().items()}
+        handle, name = tempfile.mkstemp(dir=path.parent, suffix='.part')
+        try:
+            with os.fdopen(handle, 'wb') as stream:
+                stream.write(to_bytes(tensors, metadata))
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def load_model(path=None):
+    """
+    Read a model.
+
+    Parameters
+    ----------
+    path : path-like, optional
+        A file that `Model.save` wrote; the bundled one if `None`.
+
+    Returns
+    -------
+    model : `Model`
+        In evaluation mode, on the CPU.
+
+    Raises
+    ------
+    FileNotFoundError
+        If ``path`` does not exist.
+    ModelFileError
+        If the file is corrupt, foreign, or of another format version.
+    """
+    if path is None:
+        _check_bundled(BUNDLED)
+    path = BUNDLED if path is None else Path(path)
+    if not path.is_file():
+        msg = f'path: no weights file {str(path)!r}'
+        raise FileNotFoundError(msg)
+    try:
+        with safe_open(path, 'pt') as f:
+            metadata = f.metadata() or {}
+            tensors = {key: f.get_tensor(key) for key in f.keys()}
+    except (SafetensorError, OSError) as err:
+        msg = f'path: {str(path)!r} is not a readable safetensors file: {err}'
+        raise ModelFileError(msg) from err
+    found = metadata.get('format')
+    if found != FORMAT:
+        msg = (f'path: {str(path)!r} has format {found!r}, this version '
+               f'reads {FORMAT!r}')
+        raise ModelFileError(msg)
+    try:
+        model = Model(**json.loads(metadata['spec']),
+                      provenance=json.loads(metadata['provenance']))
+        model.load_state_dict(tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as err:
+        msg = f'path: weights of {str(path)!r} do not fit their spec: {err}'
+        raise ModelFileError(msg) from err
+    return model.eval()
+
+
+@lru_cache(maxsize=1)
+def _check_bundled(path):
+    """Compare the bundled file with the sha256 beside it."""
+    wanted = path.with_suffix('.sha256').read_text().split()[0]
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != wanted:
+        msg = (f'path: bundled weights {path.name!r} have sha256 {found}, '
+               f'not {wanted}; the installation is damaged')
+        raise ModelFileError(msg)

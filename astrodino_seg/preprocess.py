@@ -1,0 +1,279 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+From an `~astrodino_seg.Image` to the network's input channels.
+
+Per band: background and noise, then noise units. The bands, ordered by
+wavelength, are folded into a fixed number of channels of unit noise, so that
+the model takes any number of bands, and stretched with arcsinh. The same
+functions serve training and inference; `PreprocessSpec` travels with the
+weights.
+"""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+__all__ = ['Normalised', 'PreprocessSpec', 'background_mesh', 'band_weights',
+           'normalise']
+
+
+@dataclass(frozen=True)
+class PreprocessSpec:
+    """
+    What a model's input was made with.
+
+    Parameters
+    ----------
+    box_size : int, optional
+        Side of the background boxes in pixels; a quarter of the image's
+        shorter side if that is less, and never less than 16.
+    n_slots : int, optional
+        Number of wavelength slots that the bands are folded into.
+    softening : float, optional
+        S/N per pixel below which the arcsinh stretch is linear.
+    """
+
+    box_size: int = 64
+    n_slots: int = 3
+    softening: float = 1.0
+
+    @property
+    def n_channels(self):
+        """Detection channel, wavelength slots, valid fraction."""
+        return self.n_slots + 2
+
+    def to_dict(self):
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """
+    The network's input, and what it took to make it.
+
+    Attributes
+    ----------
+    channels : `~numpy.ndarray`
+        (channel, y, x) float32.
+    background, noise : `~numpy.ndarray`
+        (band, y, x) float32 in the image's unit. ``noise`` is ``inf`` in
+        invalid pixels.
+    """
+
+    channels: np.ndarray
+    background: np.ndarray
+    noise: np.ndarray
+
+
+def background_mesh(data, mask, box_size):
+    """
+    Clipped background and noise in boxes, free of large galaxies.
+
+    In each box the pixels are clipped at 3 sigma about the median and the
+    background is SExtractor's mode, 2.5 median - 1.5 mean, or the median
+    where the two differ by more than 0.3 sigma (Bertin & Arnouts 1996,
+    A&AS 117, 393). A box that lies on an object larger than itself is then
+    too bright: boxes above the lower envelope of the mesh (a plane fitted
+    with asymmetric clipping) are replaced from their neighbours. A quarter
+    of the pixels of a box is read, which leaves the noise of the mesh at a
+    few per cent of the pixel noise.
+
+    Parameters
+    ----------
+    data : `~numpy.ndarray`
+        2-D image.
+    mask : `~numpy.ndarray`
+        2-D bool, `True` where ``data`` is not to be used.
+    box_size : int
+        Side of the boxes in pixels.
+
+    Returns
+    -------
+    background, rms : `~numpy.ndarray`
+        2-D float64 arrays, one value a box; all zero if no box has data.
+    """
+    values = _boxes(data, mask, box_size)
+    mode, rms, n = _clipped(values)
+    n_needed = max(0.1 * values.shape[-1], 8)
+    good = (n >= n_needed) & (rms > 0)
+    if not good.any():
+        return np.zeros(good.shape), np.zeros(good.shape)
+    plane, kept = _lower_envelope(mode, rms, good)
+    background = _fill(mode, kept, plane)
+    typical = np.full(good.shape, np.median(rms[kept]))
+    return background, _fill(rms, kept, typical)
+
+
+def _boxes(data, mask, box_size):
+    """(my, mx, pixels) sample of each box, NaN where masked."""
+    ny, nx = data.shape
+    my, mx = -(-ny // box_size), -(-nx // box_size)
+    step = 2 if box_size >= 32 else 1
+    full = np.full((my * box_size, mx * box_size), np.nan, np.float32)
+    full[:ny, :nx] = np.where(mask, np.nan, data)
+    if step == 2:      # every other pixel, rows staggered
+        full = np.concatenate([full[0::4, 0::2], full[2::4, 1::2]], axis=1)
+        return (full.reshape(my, box_size // 4, 2, mx, box_size // 2)
+                .transpose(0, 3, 1, 2, 4).reshape(my, mx, -1))
+    return (full.reshape(my, box_size, mx, box_size)
+            .transpose(0, 2, 1, 3).reshape(my, mx, -1))
+
+
+def _clipped(values, n_iterations=8):
+    """Mode, standard deviation and count of the clipped last axis."""
+    v = np.sort(values.astype(np.float64), axis=-1)     # NaN goes last
+    hi = np.isfinite(v).sum(axis=-1)
+    n_valid = hi.copy()
+    lo = np.zeros_like(hi)
+    v = np.where(np.isfinite(v), v, 0)
+    centre = np.take_along_axis(v, (hi // 2)[..., None], -1)
+    w = np.where(np.arange(v.shape[-1]) < hi[..., None], v - centre, 0)
+    zero = np.zeros((*hi.shape, 1))
+    s1 = np.concatenate([zero, np.cumsum(w, axis=-1)], axis=-1)
+    s2 = np.concatenate([zero, np.cumsum(w**2, axis=-1)], axis=-1)
+
+    def between(total):
+        return (np.take_along_axis(total, hi[..., None], -1)
+                - np.take_along_axis(total, lo[..., None], -1))[..., 0]
+
+    for i in range(n_iterations + 1):
+        n = np.maximum(hi - lo, 1)
+        mean = between(s1) / n
+        std = np.sqrt(np.maximum(between(s2) / n - mean**2, 0))
+        mid = np.minimum((lo + hi) // 2, v.shape[-1] - 1)
+        median = np.take_along_axis(w, mid[..., None], -1)[..., 0]
+        if i == n_iterations:
+            break
+        valid = np.arange(v.shape[-1]) < n_valid[..., None]
+        low, high = median - 3 * std, median + 3 * std
+        lo = (valid & (w < low[..., None])).sum(axis=-1)
+        hi = np.maximum((valid & (w <= high[..., None])).sum(axis=-1), lo)
+    skewed = np.abs(mean - median) > 0.3 * std
+    mode = np.where(skewed, median, 2.5 * median - 1.5 * mean)
+    return mode + centre[..., 0], std, n_valid
+
+
+def _lower_envelope(mode, rms, good):
+    """A plane through the boxes without large objects, and which they are."""
+    y, x = np.mgrid[:mode.shape[0], :mode.shape[1]]
+    y, x = y - y.mean(), x - x.mean()
+    terms = [np.ones(mode.shape), x, y]
+    design = np.stack(terms if good.sum() >= 12 else terms[:1], axis=-1)
+    floor = 0.05 * np.median(rms[good])
+    # start from the darker half, so that a galaxy that fills most of the
+    # frame is not taken for the sky
+    kept = good & (mode <= np.quantile(mode[good], 0.5))
+    for _ in range(12):
+        coefficients = np.linalg.lstsq(design[kept], mode[kept], rcond=None)[0]
+        plane = design @ coefficients
+        residual = mode - plane
+        below = residual[good & (residual <= 0)]
+        scale = max(1.4826 * np.median(np.abs(below)), floor)
+        new = good & (residual < 2.5 * scale) & (residual > -6 * scale)
+        if not new.any() or (new == kept).all():
+            break
+        kept = new
+    return plane, kept
+
+
+def _fill(mesh, kept, fallback):
+    """Smooth the kept boxes over their neighbours, else the fallback."""
+    weight = gaussian_filter(kept.astype(float), 0.8, mode='nearest')
+    value = gaussian_filter(np.where(kept, mesh, 0), 0.8, mode='nearest')
+    return (value + 0.02 * fallback) / (weight + 0.02)
+
+
+def _interpolation(n, n_boxes, box_size):
+    """(n, n_boxes) matrix of bilinear interpolation from box centres."""
+    centre = (np.arange(n) + 0.5) / box_size - 0.5
+    centre = np.clip(centre, 0, n_boxes - 1)
+    low = np.minimum(centre.astype(int), max(n_boxes - 2, 0))
+    matrix = np.zeros((n, n_boxes), np.float32)
+    matrix[np.arange(n), low] = 1 - (centre - low)
+    if n_boxes > 1:
+        matrix[np.arange(n), low + 1] = centre - low
+    return matrix
+
+
+def _background(data, mask, box_size):
+    ny, nx = data.shape
+    side = int(min(box_size, max(16, min(ny, nx) // 4 // 4 * 4)))
+    mesh = background_mesh(data, mask, side)
+    my, mx = mesh[0].shape
+    left, right = _interpolation(ny, my, side), _interpolation(nx, mx, side)
+    return [left @ m.astype(np.float32) @ right.T for m in mesh]
+
+
+def band_weights(n_bands, n_slots=3):
+    """
+    Weight of each band, ordered by wavelength, in each slot.
+
+    Slot centres and bands are spread evenly over [0, 1]; a band enters a
+    slot with a triangular weight of half-width 0.6. One band fills every
+    slot; with as many bands as slots each slot is led by its own band.
+
+    Parameters
+    ----------
+    n_bands, n_slots : int
+        How many.
+
+    Returns
+    -------
+    weights : `~numpy.ndarray`
+        (slot, band) float32; the largest of each row is positive.
+    """
+    if n_bands == 1:
+        return np.ones((n_slots, 1), np.float32)
+    band = np.linspace(0, 1, n_bands)
+    slot = np.linspace(0, 1, n_slots) if n_slots > 1 else np.array([0.5])
+    weights = np.maximum(1 - np.abs(slot[:, None] - band) / 0.6, 0)
+    return weights.astype(np.float32)
+
+
+def normalise(image, spec):
+    """
+    Make the network's input channels.
+
+    Parameters
+    ----------
+    image : `~astrodino_seg.Image`
+        The image, bands in order of wavelength.
+    spec : `PreprocessSpec`
+        How.
+
+    Returns
+    -------
+    normalised : `Normalised`
+        Channels: the optimal combination of all bands for a flat spectrum
+        in S/N, then the slots from blue to red, each with unit noise and
+        arcsinh-stretched, then the fraction of bands that are valid. A slot
+        without a valid band takes the combination's value.
+    """
+    n_bands, ny, nx = image.cube.shape
+    background = np.empty_like(image.cube)
+    noise = np.empty_like(image.cube)
+    weights = np.vstack([np.ones((1, n_bands), np.float32),
+                         band_weights(n_bands, spec.n_slots)])
+    total = np.zeros((len(weights), ny, nx), np.float32)
+    power = np.zeros((len(weights), ny, nx), np.float32)
+    n_valid = np.zeros((ny, nx), np.float32)
+    for b in range(n_bands):
+        background[b], rms = _background(image.cube[b], image.mask[b],
+                                         spec.box_size)
+        sigma = rms if image.noise is None else image.noise[b]
+        valid = ~image.mask[b] & (sigma > 0)
+        noise[b] = np.where(valid, sigma, np.inf)
+        sn = (image.cube[b] - background[b]) / noise[b]
+        n_valid += valid
+        for k in np.flatnonzero(weights[:, b]):
+            total[k] += weights[k, b] * sn
+            power[k] += weights[k, b]**2 * valid
+    with np.errstate(invalid='ignore', divide='ignore'):
+        slots = np.where(power > 0, total / np.sqrt(power), 0)
+    empty = (power[1:] == 0) & (power[0] > 0)
+    slots[1:][empty] = np.broadcast_to(slots[0], slots[1:].shape)[empty]
+    channels = np.concatenate([np.arcsinh(slots / spec.softening),
+                               n_valid[None] / n_bands])
+    return Normalised(channels.astype(np.float32, copy=False), background,
+                      noise)

@@ -1,0 +1,99 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+A cache of noiseless scenes on disk, so that training draws only the noise.
+
+The seed ranges of the three splits stand here and nowhere else.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from astrodino_seg.simulate.scene import Scene, make_scene
+
+__all__ = ['SPLITS', 'SceneLibrary']
+
+#: Seeds of the splits: first seed, and one past the last.
+SPLITS = {'train': (0, 1_000_000),
+          'validation': (1_000_000, 1_100_000),
+          'benchmark': (2_000_000, 2_100_000)}
+
+
+class SceneLibrary:
+    """
+    Scenes of one split, rendered once and kept as float16 files.
+
+    Parameters
+    ----------
+    split : str
+        A key of `SPLITS`.
+    n_scenes : int
+        How many scenes.
+    path : path-like, optional
+        The folder of the files; without it scenes are rendered each time.
+    size : int, optional
+        Side of a scene in pixels.
+
+    Raises
+    ------
+    ValueError
+        If ``split`` is unknown or has fewer seeds than ``n_scenes``.
+    """
+
+    def __init__(self, split, n_scenes, *, path=None, size=512):
+        if split not in SPLITS:
+            msg = f'split must be one of {sorted(SPLITS)}, got {split!r}'
+            raise ValueError(msg)
+        first, last = SPLITS[split]
+        if not 0 < n_scenes <= last - first:
+            msg = (f'n_scenes must be in [1, {last - first}] for split '
+                   f'{split!r}, got {n_scenes!r}')
+            raise ValueError(msg)
+        self.split = split
+        self.n_scenes = n_scenes
+        self.path = None if path is None else Path(path)
+        self.size = size
+
+    def __len__(self):
+        return self.n_scenes
+
+    def _file(self, index):
+        return self.path / f'{self.split}-{self.size}-{index:06d}.npz'
+
+    def seed(self, index):
+        """The seed of scene ``index``."""
+        return SPLITS[self.split][0] + index
+
+    def __getitem__(self, index):
+        if not 0 <= index < self.n_scenes:
+            msg = f'index must be in [0, {self.n_scenes}), got {index!r}'
+            raise IndexError(msg)
+        if self.path is None:
+            return make_scene(self.seed(index), size=self.size)
+        if not self._file(index).exists():
+            _save(self._file(index),
+                  make_scene(self.seed(index), size=self.size))
+        return _load(self._file(index))
+
+
+def _save(path, scene):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    with open(temporary, 'wb') as stream:
+        np.savez(stream, cube=scene.cube.clip(-6e4, 6e4).astype(np.float16),
+                 owner=scene.owner,
+                 own_sn=scene.own_sn.clip(0, 6e4).astype(np.float16),
+                 psf_fwhm=scene.psf_fwhm, names=np.array(list(scene.bands)),
+                 waves=np.array(list(scene.bands.values())),
+                 **{f'object_{k}': v for k, v in scene.objects.items()})
+    os.replace(temporary, path)
+
+
+def _load(path):
+    with np.load(path, allow_pickle=False) as z:
+        objects = {k[7:]: z[k] for k in z.files if k.startswith('object_')}
+        bands = dict(zip(z['names'].tolist(), z['waves'].tolist()))
+        return Scene(z['cube'].astype(np.float32), z['owner'],
+                     z['own_sn'].astype(np.float32), bands, z['psf_fwhm'],
+                     objects)

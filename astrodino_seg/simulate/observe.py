@@ -1,0 +1,206 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+An observation of a noiseless scene: noise, artifacts, gaps, and the truth.
+
+The truth follows the observation, because what can be seen depends on the
+noise: an object's region is where it has the largest own S/N and that S/N is
+at least `ISOPHOTE` per pixel.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, zoom
+
+from astrodino_seg.image import Image
+
+__all__ = ['ISOPHOTE', 'MIN_PIXELS', 'MIN_SN', 'Truth', 'observe']
+
+#: Own S/N per pixel (all bands together) down to which a pixel belongs to
+#: an object. It lies well below the usual detection threshold, because a
+#: total flux needs the outskirts.
+ISOPHOTE = 0.5
+#: Objects with less total S/N or fewer pixels are void.
+MIN_SN = 7.0
+MIN_PIXELS = 12
+
+
+@dataclass
+class Truth:
+    """
+    What is known of an observed scene.
+
+    Attributes
+    ----------
+    labels : `~numpy.ndarray`
+        (y, x) int32: 0 sky, object ids as in ``objects``, -1 void (masked,
+        or of an object too faint to be asked for).
+    own_sn : `~numpy.ndarray`
+        (y, x) float32: S/N of the owner alone.
+    objects : dict of `~numpy.ndarray`
+        ``id``, ``x``, ``y``, ``cls``, ``kind``, ``re``, ``primary``, ``sn``
+        (total), ``n_pixels``; only the objects asked for.
+    """
+
+    labels: np.ndarray
+    own_sn: np.ndarray
+    objects: dict
+
+
+def _noise(rng, shape, correlation):
+    noise = rng.standard_normal(shape, dtype=np.float32)
+    if correlation > 0:
+        # resampled pixels: unit pixel variance is kept, as a pipeline's
+        # per-pixel error would have it
+        noise = gaussian_filter(noise, (0, correlation, correlation))
+        noise /= noise.std()
+    return noise
+
+
+def _line(size, x, y, angle, length, width, n_shape):
+    yy, xx = np.mgrid[:n_shape[0], :n_shape[1]].astype(np.float32)
+    along = (xx - x) * np.cos(angle) + (yy - y) * np.sin(angle)
+    across = -(xx - x) * np.sin(angle) + (yy - y) * np.cos(angle)
+    return (np.exp(-across**2 / (2 * width**2))
+            / (1 + np.exp(np.clip((np.abs(along) - length) / .3, -50, 50))))
+
+
+def _artifacts(rng, cube, psf_fwhm):
+    """Satellite trails and cosmic rays, each a list of (band, image)."""
+    shape = cube.shape[1:]
+    found = []
+    if rng.random() < 0.08:
+        image = 10**rng.uniform(0, 1.3) * _line(
+            shape[0], *rng.uniform(0, shape[1], 2), rng.uniform(0, np.pi),
+            1e4, psf_fwhm.mean() / 2.35, shape)
+        found.append((rng.integers(len(cube)), image, 'trail'))
+    for _ in range(rng.poisson(1.5 * (rng.random() < .4))):
+        x, y = rng.uniform(0, shape[1]), rng.uniform(0, shape[0])
+        half, image = 16, np.zeros(shape, np.float32)
+        ys = slice(max(int(y) - half, 0), int(y) + half)
+        xs = slice(max(int(x) - half, 0), int(x) + half)
+        part = image[ys, xs]
+        part += 10**rng.uniform(1, 2.3) * _line(
+            0, x - xs.start, y - ys.start, rng.uniform(0, np.pi),
+            rng.uniform(.6, 8), .45, part.shape)
+        found.append((rng.integers(len(cube)), image, 'cosmic_ray'))
+    return found
+
+
+def _depth(rng, shape):
+    """Relative noise over the field: steps, and a slow change."""
+    depth = np.ones(shape, np.float32)
+    if rng.random() < 0.25:
+        edge = rng.integers(0, shape[0])
+        depth[edge:] *= rng.uniform(1, 1.8)
+    if rng.random() < 0.25:
+        depth[:, :rng.integers(0, shape[1])] *= rng.uniform(1, 1.8)
+    return depth
+
+
+def _gaps(rng, mask):
+    """Chip gaps and dead corners, in one band or all."""
+    n_bands, ny, nx = mask.shape
+    for _ in range(rng.poisson(0.35)):
+        band = slice(None) if rng.random() < .4 else rng.integers(n_bands)
+        start, width = rng.integers(0, ny), rng.integers(2, 40)
+        if rng.random() < .5:
+            mask[band, start:start + width] = True
+        else:
+            mask[band, :, start:start + width] = True
+
+
+def _background(rng, shape):
+    """A sky: offset, gradient and a slow wave, per band."""
+    n_bands, ny, nx = shape
+    coarse = rng.normal(size=(n_bands, 4, 4)) * rng.uniform(0, .4)
+    coarse += rng.uniform(-5, 50, (n_bands, 1, 1))
+    coarse += (rng.uniform(-1, 1, (n_bands, 1, 1)) * np.arange(4)
+               + rng.uniform(-1, 1, (n_bands, 1, 1)) * np.arange(4)[:, None])
+    return zoom(coarse, (1, ny / 4, nx / 4), order=1, mode='nearest',
+                grid_mode=True)
+
+
+def observe(scene, seed, *, depth=None, bands=None):
+    """
+    Observe a scene.
+
+    Parameters
+    ----------
+    scene : `~astrodino_seg.simulate.Scene`
+        What there is.
+    seed : int or sequence of int
+        Seed of noise and artifacts; the same seed gives the same image.
+    depth : float, optional
+        Factor on every S/N; drawn between 0.5 and 2 if `None`.
+    bands : sequence of int, optional
+        Which bands to observe; a random subset if `None`.
+
+    Returns
+    -------
+    image : `~astrodino_seg.Image`
+        With noise, artifacts, gaps and no uncertainty.
+    truth : `Truth`
+        The truth of this observation.
+    """
+    rng = np.random.default_rng(seed)
+    n_all = len(scene.cube)
+    if bands is None:
+        bands = np.arange(n_all)
+        if rng.random() < .3:
+            n = rng.integers(1, n_all + 1)
+            bands = np.sort(rng.choice(n_all, n, replace=False))
+    bands = np.asarray(bands)
+    if depth is None:
+        depth = np.exp(rng.uniform(np.log(.5), np.log(2)))
+    cube = depth * scene.cube[bands]
+    noise_map = _depth(rng, cube.shape[1:])
+    # the share of each pixel's S/N that the chosen bands hold
+    part = np.sqrt((cube**2).sum(axis=0))
+    whole = np.sqrt((scene.cube**2).sum(axis=0))
+    ratio = part / np.maximum(whole, 1e-6) / noise_map
+    own_sn = scene.own_sn * ratio
+    owner = scene.owner[0].astype(np.int32)
+
+    objects = {k: list(v) for k, v in scene.objects.items()}
+    best = own_sn[0]
+    for b, image, kind in _artifacts(rng, cube, scene.psf_fwhm[bands]):
+        cube[b] += image
+        y, x = np.unravel_index(image.argmax(), image.shape)
+        new = dict(x=x, y=y, cls=3, kind=kind, re=1., primary=False)
+        for key, value in new.items():
+            objects[key].append(value)
+        stronger = image / noise_map > best
+        owner = np.where(stronger, len(objects['x']), owner)
+        best = np.where(stronger, image / noise_map, best)
+
+    mask = np.zeros(cube.shape, bool)
+    _gaps(rng, mask)
+    saturation = 10**rng.uniform(3, 4.6)
+    saturated = cube > saturation
+    if rng.random() < .3:
+        mask |= saturated
+    cube = np.minimum(cube, saturation)
+    correlation = rng.uniform(.4, .9) * (rng.random() < .35)
+    cube = cube + noise_map * _noise(rng, cube.shape, correlation)
+    cube += _background(rng, cube.shape)
+    cube[mask] = 0
+    image = Image(cube=cube.astype(np.float32), mask=mask, noise=None,
+                  wcs=None, bands=tuple(np.array(list(scene.bands))[bands].tolist()),
+                  unit=None)
+    return image, _truth(owner, best, mask.all(axis=0), objects)
+
+
+def _truth(owner, own_sn, dead, objects):
+    labels = np.where(own_sn >= ISOPHOTE, owner, 0)
+    n = len(objects['x'])
+    counts = np.bincount(labels.ravel(), minlength=n + 1)
+    power = np.bincount(labels.ravel(), (own_sn**2).ravel(), minlength=n + 1)
+    total = np.sqrt(power)
+    wanted = (total >= MIN_SN) & (counts >= MIN_PIXELS)
+    wanted[0] = True
+    labels = np.where(wanted[labels] & ~dead, labels, -1)
+    ids = np.flatnonzero(wanted[1:]) + 1
+    table = {k: np.array(v)[ids - 1] for k, v in objects.items()}
+    table.update(id=ids, sn=total[ids], n_pixels=counts[ids])
+    return Truth(labels.astype(np.int32), own_sn.astype(np.float32), table)

@@ -1,0 +1,182 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Training of the grouping model on scenes with known truth: one straight loop.
+"""
+
+import json
+import math
+import os
+import platform
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+from astrodino_seg.heads import DenseMaps
+from astrodino_seg.train.losses import WEIGHTS, grouping_losses
+from astrodino_seg.train.targets import CropDataset
+
+__all__ = ['fit_model', 'learning_rate']
+
+
+def learning_rate(step, n_steps, *, peak, warmup=200):
+    """
+    Linear warm-up, then a cosine to a hundredth of the peak.
+
+    Parameters
+    ----------
+    step, n_steps : int
+        The step and how many there will be.
+    peak : float
+        The largest rate.
+    warmup : int, optional
+        Steps of warm-up.
+
+    Returns
+    -------
+    rate : float
+        The learning rate of this step.
+    """
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / max(n_steps - warmup, 1)
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def _average(average, model, decay):
+    """Move the running average of weights and buffers towards the model."""
+    with torch.no_grad():
+        for key, value in model.state_dict().items():
+            if value.is_floating_point():
+                average[key].lerp_(value, 1 - decay)
+            else:
+                average[key].copy_(value)
+
+
+def _save(path, state):
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix='.part')
+    with os.fdopen(handle, 'wb') as stream:
+        torch.save(state, stream)
+    os.replace(name, path)
+
+
+def _flatten(items):
+    """A collate function: the crops of all items in one list."""
+    return [crop for crops in items for crop in crops]
+
+
+def fit_model(model, scenes, *, out, n_steps, n_items=2, crop_sizes=(256, 256, 448),
+              peak_rate=1e-3, weight_decay=0.02, average_decay=0.998,
+              save_every=200, n_workers=1, seed=0, progress=True):
+    """
+    Train all of a model on simulated scenes.
+
+    The learning rate, the data and the choices of each step depend on the
+    step and the seed alone, so a run that was killed goes on from its last
+    checkpoint in ``out`` as if nothing had happened.
+
+    Parameters
+    ----------
+    model : `~astrodino_seg.model.Model`
+        The model; changed in place, in the end to the running average.
+    scenes : sequence of `~astrodino_seg.simulate.Scene`
+        What to train on.
+    out : path-like
+        Folder for the checkpoint, the log and the final weights.
+    n_steps : int
+        Optimiser steps.
+    n_items : int, optional
+        Observations a step.
+    crop_sizes : sequence of int, optional
+        See `~astrodino_seg.train.targets.CropDataset`.
+    peak_rate, weight_decay : float, optional
+        Of AdamW (Loshchilov & Hutter 2019).
+    average_decay : float, optional
+        Of the running average of the weights.
+    save_every : int, optional
+        Steps between checkpoints.
+    n_workers : int, optional
+        Processes that make the data.
+    seed : int, optional
+        Seed of the data and of all choices.
+    progress : bool, optional
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    model : `~astrodino_seg.model.Model`
+        The averaged model, in evaluation mode.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint = out / 'checkpoint.pt'
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak_rate,
+                                  weight_decay=weight_decay)
+    average = {k: v.clone() for k, v in model.state_dict().items()}
+    start, seconds = 0, 0.0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(state['model'])
+        optimizer.load_state_dict(state['optimizer'])
+        average = state['average']
+        start, seconds = state['step'], state['seconds']
+    data = CropDataset(scenes, model.preprocess, n_steps, n_items=n_items,
+                       crop_sizes=crop_sizes, seed=seed)
+    todo = Subset(data, range(start * n_items, len(data)))
+    loader = DataLoader(todo, batch_size=n_items, num_workers=n_workers,
+                        collate_fn=_flatten,
+                        prefetch_factor=4 if n_workers else None)
+    bar = tqdm(total=n_steps, initial=start, disable=not progress,
+               mininterval=5)
+    model.train()
+    begin = time.monotonic() - seconds
+    for step, crops in enumerate(loader, start=start):
+        rate = learning_rate(step, n_steps, peak=peak_rate)
+        for group in optimizer.param_groups:
+            group['lr'] = rate
+        generator = torch.Generator().manual_seed(seed * 10_000_019 + step)
+        losses = _step(model, crops, generator)
+        optimizer.zero_grad()
+        losses['total'].backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 3.0)
+        optimizer.step()
+        _average(average, model, min(average_decay, (step + 1) / (step + 10)))
+        values = {k: round(v.item(), 4) for k, v in losses.items()}
+        seconds = time.monotonic() - begin
+        with open(out / 'log.jsonl', 'a') as log:
+            log.write(json.dumps({'step': step, 'seconds': round(seconds, 1),
+                                  'rate': rate, **values}) + '\n')
+        bar.set_postfix(loss=values['total'], refresh=False)
+        bar.update()
+        if (step + 1) % save_every == 0 or step + 1 == n_steps:
+            _save(checkpoint, {'model': model.state_dict(),
+                               'optimizer': optimizer.state_dict(),
+                               'average': average, 'step': step + 1,
+                               'seconds': seconds})
+    bar.close()
+    model.load_state_dict(average)
+    model.provenance.update(steps=n_steps, n_items=n_items,
+                            crop_sizes=list(crop_sizes), seed=seed,
+                            hours=round(seconds / 3600, 2),
+                            machine=f'{platform.machine()}, '
+                                    f'{torch.get_num_threads()} threads')
+    model.eval().save(out / 'model.safetensors')
+    return model
+
+
+def _step(model, crops, generator):
+    """Mean losses of a batch of crops; ``total`` is their weighted sum."""
+    batch = torch.stack([crop.channels for crop in crops])
+    maps = model(batch)
+    sums = {}
+    for k, crop in enumerate(crops):
+        one = DenseMaps(*(part[k] for part in maps[:4]),
+                        tuple(level[k] for level in maps.pyramid))
+        for name, value in grouping_losses(model.head, one, crop,
+                                           generator).items():
+            sums[name] = sums.get(name, 0) + value / len(crops)
+    sums['total'] = sum(WEIGHTS[name] * value for name, value in sums.items())
+    return sums

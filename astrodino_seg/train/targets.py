@@ -1,0 +1,209 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Training samples: crops of observed scenes with seeds and their objects.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter, maximum_filter
+from torch.utils.data import Dataset
+
+from astrodino_seg.preprocess import normalise
+from astrodino_seg.simulate.observe import observe
+
+__all__ = ['CropDataset', 'Sample', 'make_sample']
+
+MIN_CROP_PIXELS = 6
+MAX_OBJECTS = 90
+
+
+@dataclass
+class Sample:
+    """
+    One crop.
+
+    Attributes
+    ----------
+    channels : `~torch.Tensor`
+        (C, H, W) input.
+    labels : `~torch.Tensor`
+        (H, W) int64: 0 sky, i + 1 for object i, -1 void.
+    classes : `~torch.Tensor`
+        (H, W) int64 class of each pixel, -1 void.
+    seed_xy : `~torch.Tensor`
+        (S, 2) seed positions: the centres of the N objects first, then
+        decoys, which lie on the same objects off their centres.
+    seed_object : `~torch.Tensor`
+        (S,) index of the object under each seed.
+    centre, log_size, cls : `~torch.Tensor`
+        (N, 2) true centre, (N,) log radius in pixels, (N,) class index.
+    """
+
+    channels: torch.Tensor
+    labels: torch.Tensor
+    classes: torch.Tensor
+    seed_xy: torch.Tensor
+    seed_object: torch.Tensor
+    centre: torch.Tensor
+    log_size: torch.Tensor
+    cls: torch.Tensor
+
+
+def _dihedral(k, array):
+    """One of the eight flips and turns of the last two axes."""
+    array = np.rot90(array, k % 4, axes=(-2, -1))
+    return array[..., ::-1] if k >= 4 else array
+
+
+def _decoys(rng, detection, where, area):
+    """Local maxima of the image on one object, else random pixels."""
+    n = 1 if area < 150 else 2 if area < 600 else 4
+    ys, xs = where
+    value = detection[ys, xs]
+    order = np.argsort(-value[:, 0] - 1e3 * value[:, 1])
+    n_peaks = int(value[:, 1].sum())
+    pick = rng.choice(max(n_peaks, 1), min(n, max(n_peaks, 1)),
+                      replace=False)
+    pick = order[pick]
+    if rng.random() < 0.5 or n_peaks < n:
+        pick = np.append(pick, rng.integers(len(ys)))
+    return np.stack([xs[pick], ys[pick]], axis=-1)
+
+
+def make_sample(rng, channels, labels, own_sn, objects):
+    """
+    Build the targets of one crop.
+
+    Parameters
+    ----------
+    rng : `numpy.random.Generator`
+        For the decoys.
+    channels : `~numpy.ndarray`
+        (C, H, W) float32.
+    labels, own_sn : `~numpy.ndarray`
+        (H, W) crops of a `~astrodino_seg.simulate.Truth`.
+    objects : dict of `~numpy.ndarray`
+        ``id``, ``x``, ``y`` (in the crop's pixels), ``cls``, ``n_pixels``.
+
+    Returns
+    -------
+    sample : `Sample`
+        The sample.
+    """
+    height, width = labels.shape
+    smooth = gaussian_filter(channels[0], 1.0)
+    peak = (smooth == maximum_filter(smooth, 5)) & (smooth > 0.5)
+    detection = np.stack([smooth, peak], axis=-1)
+    new = np.where(labels == 0, 0, -1)
+    classes = new.copy()
+    present, counts = np.unique(labels[labels > 0], return_counts=True)
+    present = present[counts >= MIN_CROP_PIXELS]
+    if len(present) > MAX_OBJECTS:
+        present = rng.choice(present, MAX_OBJECTS, replace=False)
+    row = {i: k for k, i in enumerate(objects['id'])}
+    order = np.argsort(labels, axis=None, kind='stable')
+    ranked = labels.ravel()[order]
+    seeds, owners, decoys, decoy_owners, info = [], [], [], [], []
+    for n, i in enumerate(present):
+        k = row[i]
+        span = order[slice(*np.searchsorted(ranked, [i, i + 1]))]
+        ys, xs = np.divmod(span, width)
+        new[ys, xs] = n + 1
+        classes[ys, xs] = objects['cls'][k]
+        x, y = objects['x'][k], objects['y'][k]
+        ix, iy = int(np.round(x)), int(np.round(y))
+        if not (0 <= ix < width and 0 <= iy < height
+                and labels[iy, ix] == i):
+            best = own_sn[ys, xs].argmax()
+            ix, iy = xs[best], ys[best]
+        seeds.append((ix, iy))
+        owners.append(n)
+        extra = _decoys(rng, detection, (ys, xs), len(ys))
+        decoys.extend(extra)
+        decoy_owners.extend([n] * len(extra))
+        info.append((x, y, 0.5 * np.log(objects['n_pixels'][k] / np.pi),
+                     objects['cls'][k]))
+    info = np.array(info, np.float32).reshape(-1, 4)
+    return Sample(
+        torch.from_numpy(np.ascontiguousarray(channels)),
+        torch.from_numpy(new.astype(np.int64)),
+        torch.from_numpy(classes.astype(np.int64)),
+        torch.tensor(np.array(seeds + decoys, np.float32).reshape(-1, 2)),
+        torch.tensor(np.array(owners + decoy_owners, np.int64)),
+        torch.from_numpy(info[:, :2].copy()),
+        torch.from_numpy(info[:, 2].copy()),
+        torch.from_numpy(info[:, 3].astype(np.int64)))
+
+
+class CropDataset(Dataset):
+    """
+    Crops of scenes, observed anew each time.
+
+    Parameters
+    ----------
+    scenes : sequence of `~astrodino_seg.simulate.Scene`
+        For example a `~astrodino_seg.simulate.SceneLibrary`.
+    spec : `~astrodino_seg.preprocess.PreprocessSpec`
+        The model's preprocessing.
+    n_steps : int
+        Steps that the dataset lasts for.
+    n_items : int, optional
+        Observations a step; item ``i`` belongs to step ``i // n_items`` and
+        is the same in any process.
+    crop_sizes : sequence of int, optional
+        Sides of the crops in pixels, step by step in turn. An observation
+        gives two crops, or one where the side is above 320.
+    seed : int, optional
+        Seed of everything drawn.
+    """
+
+    def __init__(self, scenes, spec, n_steps, *, n_items=2,
+                 crop_sizes=(256,), seed=0):
+        self.scenes = scenes
+        self.spec = spec
+        self.n_steps = n_steps
+        self.n_items = n_items
+        self.crop_sizes = tuple(crop_sizes)
+        self.seed = seed
+
+    def __len__(self):
+        return self.n_steps * self.n_items
+
+    def __getitem__(self, index):
+        rng = np.random.default_rng([self.seed, index])
+        scene = self.scenes[int(rng.integers(len(self.scenes)))]
+        image, truth = observe(scene, [self.seed, index, 1])
+        channels = normalise(image, self.spec).channels
+        size = self.crop_sizes[index // self.n_items % len(self.crop_sizes)]
+        return [_crop(rng, channels, truth, size, on_primary=n == 0)
+                for n in range(1 if size > 320 else 2)]
+
+
+def _crop(rng, channels, truth, size, *, on_primary):
+    """A random crop, flipped and turned, perhaps on a large galaxy."""
+    objects = truth.objects
+    limit = np.array(channels.shape[:0:-1]) - size       # x, y
+    corner = rng.integers(0, limit + 1)
+    large = np.flatnonzero(objects['primary'])
+    if on_primary and len(large):
+        k = rng.choice(large)
+        middle = np.array([objects['x'][k], objects['y'][k]])
+        middle = middle + rng.normal(0, size / 5, 2)
+        corner = np.clip(middle - size / 2, 0, limit).astype(int)
+    xs = slice(corner[0], corner[0] + size)
+    ys = slice(corner[1], corner[1] + size)
+    turn = int(rng.integers(8))
+    cut = [np.ascontiguousarray(_dihedral(turn, a[..., ys, xs]))
+           for a in (channels, truth.labels, truth.own_sn)]
+    x, y = _turn_points(turn, objects['x'] - corner[0],
+                        objects['y'] - corner[1], size)
+    return make_sample(rng, *cut, {**objects, 'x': x, 'y': y})
+
+
+def _turn_points(turn, x, y, size):
+    """Where `_dihedral` takes the pixel positions of a square image."""
+    for _ in range(turn % 4):          # rot90 takes (x, y) to (y, n - 1 - x)
+        x, y = y, size - 1 - x
+    return (size - 1 - x, y) if turn >= 4 else (x, y)
