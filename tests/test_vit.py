@@ -13,8 +13,9 @@ from astrodino_seg.vit import VisionTransformer, resample_pos_embed
 from astrodino_seg.vit_layers import Block, DropPath, rotary_angles, rotate
 
 try:
-    from timm.models.vision_transformer import VisionTransformer as TimmViT
+    from timm import create_model
     from timm.layers import resample_abs_pos_embed
+    from timm.models.vision_transformer import VisionTransformer as TimmViT
 except Exception as err:  # also RuntimeError of a torchvision for other torch
     TimmViT = None
     NO_TIMM = f'timm cannot be imported ({type(err).__name__})'
@@ -111,8 +112,6 @@ def test_equals_timm(pair, grid):
         'patch_size': 14, 'grid_size': (37, 37), 'layer_scale': 1e-5,
         'n_registers': 4, 'embed_prefix': False})])
 def test_equals_timm_by_name(name, kwargs):
-    from timm import create_model  # noqa: PLC0415
-
     timm_model = create_model(name, pretrained=False, num_classes=0,
                               dynamic_img_size=True).eval()
     shake(timm_model)

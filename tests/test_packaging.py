@@ -1,0 +1,306 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Tests of the package as a whole: its face, its floors and its README.
+"""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from graphlib import CycleError, TopologicalSorter
+from importlib import import_module, metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import astrodino_seg
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / 'astrodino_seg'
+NAME = 'astrodino_seg'
+
+# ------------------------------------------------------------- floors
+# For each module, or package of modules, what else of this package it may
+# import, at its head or within a function. A name that ends in * stands for
+# all that begin so, on either side. A module that is missing here fails the
+# test: add it.
+ANY = '*'
+FLOORS = {
+    # 1: arrays
+    'version': '',
+    'errors': '',
+    'bands': 'errors',
+    'tiling': 'errors',
+    'grouping': 'errors',
+    'matching': 'errors',
+    'plotting': 'errors',
+    # 2 and 3: images
+    'image': 'errors bands image_*',
+    'image_*': 'errors bands image_*',
+    'preprocess': 'errors bands image',
+    'simulate': 'errors bands image preprocess',
+    'catalog': 'errors bands image grouping',
+    'baselines': 'errors bands image grouping catalog',
+    # 1 and 2: torch
+    'vit_layers': '',
+    'vit': 'vit_layers',
+    'heads': 'vit vit_layers',
+    'model': 'errors bands preprocess vit heads',
+    'inference': 'errors tiling heads model',
+    # 4 and 5: what users call
+    'segmenter': 'errors bands image preprocess tiling grouping catalog '
+                 'model inference',
+    'train': 'errors bands image preprocess simulate vit heads model '
+             'inference matching grouping tiling',
+    'cli': ANY,
+    '__init__': 'version',
+    '__main__': 'cli',
+}
+
+# modules that may import torch; the rest stay quick to import
+TORCH = 'vit_layers vit heads model inference train segmenter cli'
+
+# never imported at the head of a module: optional, slow, or liable to fail
+LAZY = {'dask', 'galsim', 'matplotlib', 'sep', 'timm', 'torchvision'}
+
+# packages that one module alone knows, anywhere in it (* as above)
+ONLY = {
+    'astropy.io.fits': 'image image_*',
+    'dask': 'tiling',
+    'safetensors': 'model',
+    'matplotlib': 'plotting cli',
+}
+
+
+def allowed(name, patterns):
+    """Whether a name is among the words of a line of the tables."""
+    return any(name == word or (word.endswith('*')
+                                and name.startswith(word[:-1]))
+               for word in patterns.split())
+
+
+def modules():
+    """Return ``{dotted name within the package: path}``."""
+    out = {}
+    for path in sorted(PACKAGE.rglob('*.py')):
+        parts = path.relative_to(PACKAGE).with_suffix('').parts
+        if parts[-1] == '__init__' and len(parts) > 1:
+            parts = parts[:-1]
+        out['.'.join(parts)] = path
+    return out
+
+
+MODULES = modules()
+
+
+def is_type_checking(node):
+    return isinstance(node, ast.If) and 'TYPE_CHECKING' in ast.unparse(
+        node.test)
+
+
+def imports(path):
+    """
+    Yield ``(absolute dotted name, whether at the head)`` for each import.
+
+    ``from a import b`` yields ``a.b``, for ``b`` may be a module.
+    """
+    def walk(node, at_head):
+        for child in ast.iter_child_nodes(node):
+            if is_type_checking(child):
+                continue
+            if isinstance(child, ast.Import):
+                yield from ((alias.name, at_head) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                base = child.module or ''
+                if child.level:
+                    parts = path.relative_to(ROOT).parts[:-child.level]
+                    base = '.'.join([*parts, *base.split('.')]).rstrip('.')
+                yield from ((f'{base}.{alias.name}', at_head)
+                            for alias in child.names)
+            else:
+                is_def = isinstance(child, (ast.FunctionDef, ast.Lambda,
+                                            ast.AsyncFunctionDef))
+                yield from walk(child, at_head and not is_def)
+
+    yield from walk(ast.parse(path.read_text(encoding='utf-8')), True)
+
+
+def within(name):
+    """Return the module of this package that an import names, or `None`."""
+    if name.split('.')[0] != NAME:
+        return None
+    full = name.split('.')[1:]
+    for n_parts in range(len(full), 0, -1):  # less functions and classes
+        module = '.'.join(full[:n_parts])
+        if module in MODULES:
+            return module
+    # a module that does not exist yet, or a name of the package's face
+    return full[0] if len(full) > 1 else '__init__'
+
+
+def is_of(name, package):
+    return name == package or name.startswith(package + '.')
+
+
+@pytest.mark.parametrize('module', MODULES)
+def test_floors(module):
+    top = module.split('.')[0]
+    floor = next((floor for name, floor in FLOORS.items()
+                  if allowed(top, name)), None)
+    assert floor is not None, f'add {top!r} to the table FLOORS'
+    for name, _ in imports(MODULES[module]):
+        other = within(name)
+        if other is None or other.split('.')[0] == top:
+            continue
+        assert allowed(other.split('.')[0], floor), (
+            f'{module} may not import {other}')
+
+
+@pytest.mark.parametrize('module', MODULES)
+def test_other_packages(module):
+    top = module.split('.')[0]
+    for name, at_head in imports(MODULES[module]):
+        assert not (at_head and name.split('.')[0] in LAZY), (
+            f'{module} imports {name} at its head')
+        assert allowed(top, TORCH) or not is_of(name, 'torch'), (
+            f'{module} may not import torch')
+        for package, homes in ONLY.items():
+            assert not is_of(name, package) or allowed(top, homes), (
+                f'{module} may not import {name}')
+
+
+def test_no_import_circles():
+    graph = {module: {within(name) for name, at_head in imports(path)
+                      if at_head} - {None, module}
+             for module, path in MODULES.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as err:
+        pytest.fail('import circle: ' + ' <- '.join(err.args[1]))
+
+
+def test_imports_are_read(tmp_path):
+    # the reader of imports that the tests above rely on
+    path = PACKAGE / 'made_up' / 'one.py'
+    source = tmp_path / 'one.py'
+    source.write_text('import a.b\nfrom . import two\nfrom ..c import d\n'
+                      'def f():\n    from e import g\n'
+                      'if TYPE_CHECKING:\n    import h\n'
+                      'try:\n    import i\nexcept ImportError:\n    pass\n')
+
+    class Path2(type(path)):
+        def read_text(self, encoding=None):
+            return source.read_text(encoding=encoding)
+
+    assert list(imports(Path2(path))) == [
+        ('a.b', True), (f'{NAME}.made_up.two', True), (f'{NAME}.c.d', True),
+        ('e.g', False), ('i', True)]
+
+
+# --------------------------------------------------------------- face
+
+def test_import_is_light():
+    code = ('import sys, astrodino_seg; '
+            'print(*(name.split(".")[0] for name in sys.modules))')
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True,
+                          capture_output=True, text=True)
+    heavy = {'torch', 'timm', 'torchvision', 'photutils', 'matplotlib',
+             'astropy', 'numpy', 'scipy', 'skimage'}
+    assert not heavy & set(done.stdout.split())
+
+
+@pytest.mark.parametrize('name', astrodino_seg.__all__)
+def test_public_names(name):
+    home = astrodino_seg._HOME.get(name)
+    if home and find_spec(f'{NAME}.{home}') is None:
+        pytest.skip(f'{NAME}.{home} does not exist yet')
+    assert name in dir(astrodino_seg)
+    value = getattr(astrodino_seg, name)
+    if home:
+        module = import_module(f'{NAME}.{home}')
+        assert value is getattr(module, name)
+        assert name in module.__all__
+
+
+def test_unknown_name():
+    with pytest.raises(AttributeError, match="no attribute 'SourceFinder'"):
+        astrodino_seg.SourceFinder  # noqa: B018
+
+
+def test_version():
+    try:
+        installed = metadata.version(NAME)
+    except metadata.PackageNotFoundError:
+        pytest.skip('the package is not installed')
+    assert astrodino_seg.__version__ == installed
+
+
+# -------------------------------------------- README, .ci and pyproject
+
+@pytest.fixture(scope='module')
+def readme():
+    return (ROOT / 'README.rst').read_text(encoding='utf-8')
+
+
+@pytest.fixture(scope='module')
+def project():
+    with (ROOT / 'pyproject.toml').open('rb') as file:
+        return tomllib.load(file)['project']
+
+
+def commands(readme):
+    return re.findall(r'^ +(python -m venv .*)$', readme, flags=re.M)
+
+
+def test_readme_commands(readme, project):
+    demo, test = commands(readme)
+    assert demo.endswith('.venv/bin/astrodino demo')
+    assert test.endswith('.venv/bin/python -m pytest')
+    for command in (demo, test):
+        extra, = re.findall(r'pip install -e "\.\[(\w+)\]"', command)
+        assert extra in project['optional-dependencies']
+
+
+def test_ci_runs_the_readme_command(readme):
+    path = ROOT / '.ci' / 'run'
+    assert commands(readme)[1] in path.read_text().splitlines()
+    assert os.access(path, os.X_OK)
+
+
+def test_readme_example(readme):
+    block, = re.findall(r'code-block:: python\n\n((?: {4}.*\n|\n)+)', readme)
+    tree = ast.parse(re.sub(r'^ {4}', '', block, flags=re.M))
+    names = {alias.name for node in ast.walk(tree)
+             if isinstance(node, ast.ImportFrom) and node.module == NAME
+             for alias in node.names}
+    assert names == {'DinoSegmenter'}
+
+
+def test_readme_extras(readme, project):
+    named = set(re.findall(r'``(\w+)``', readme.split('The extras are')[1]
+                           .split('On a machine')[0]))
+    assert named == set(project['optional-dependencies'])
+
+
+def test_console_script(project):
+    module, function = project['scripts']['astrodino'].split(':')
+    if find_spec(module) is None:
+        pytest.skip(f'{module} does not exist yet')
+    assert callable(getattr(import_module(module), function))
+
+
+def test_optional_packages_have_an_extra(project):
+    # the extra that ``require`` names in its message exists
+    extras = project['optional-dependencies']
+    calls = [node for path in MODULES.values()
+             for node in ast.walk(ast.parse(path.read_text(encoding='utf-8')))
+             if isinstance(node, ast.Call)
+             and getattr(node.func, 'id', None) == 'require']
+    for call in calls:
+        words = call.args[1:] + [word.value for word in call.keywords]
+        for word in words:
+            if isinstance(word, ast.Constant) and word.value is not None:
+                assert word.value in extras, ast.unparse(call)
