@@ -39,7 +39,8 @@ class Truth:
         (y, x) float32: S/N of the owner alone.
     objects : dict of `~numpy.ndarray`
         ``id``, ``x``, ``y``, ``cls``, ``kind``, ``re``, ``primary``, ``sn``
-        (total), ``n_pixels``; only the objects asked for.
+        (total), ``n_pixels``, ``on_primary`` (its peak lies on the light of
+        a large galaxy that is not itself); only the objects asked for.
     """
 
     labels: np.ndarray
@@ -188,10 +189,11 @@ def observe(scene, seed, *, depth=None, bands=None):
     image = Image(cube=cube.astype(np.float32), mask=mask, noise=None,
                   wcs=None, bands=tuple(np.array(list(scene.bands))[bands].tolist()),
                   unit=None)
-    return image, _truth(owner, best, mask.all(axis=0), objects)
+    under = np.where(own_sn[1:] >= ISOPHOTE, scene.owner[1:], 0)
+    return image, _truth(owner, best, under, mask.all(axis=0), objects)
 
 
-def _truth(owner, own_sn, dead, objects):
+def _truth(owner, own_sn, under, dead, objects):
     labels = np.where(own_sn >= ISOPHOTE, owner, 0)
     n = len(objects['x'])
     counts = np.bincount(labels.ravel(), minlength=n + 1)
@@ -202,5 +204,16 @@ def _truth(owner, own_sn, dead, objects):
     labels = np.where(wanted[labels] & ~dead, labels, -1)
     ids = np.flatnonzero(wanted[1:]) + 1
     table = {k: np.array(v)[ids - 1] for k, v in objects.items()}
-    table.update(id=ids, sn=total[ids], n_pixels=counts[ids])
+    table.update(id=ids, sn=total[ids], n_pixels=counts[ids],
+                 on_primary=_on_primary(ids, labels, own_sn, under,
+                                        np.array(objects['primary'])))
     return Truth(labels.astype(np.int32), own_sn.astype(np.float32), table)
+
+
+def _on_primary(ids, labels, own_sn, under, primary):
+    """Whether a primary shines below the peak of each object."""
+    is_primary = np.concatenate([[False], primary])
+    below = is_primary[under].any(axis=0).ravel()
+    order = np.lexsort((own_sn.ravel(), labels.ravel()))
+    last = np.searchsorted(labels.ravel()[order], ids, side='right') - 1
+    return below[order[last]] & (labels.ravel()[order[last]] == ids)

@@ -1,0 +1,120 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The table of a segmentation: one row a label.
+"""
+
+import numpy as np
+from astropy import units as u
+from astropy.table import QTable
+from scipy.ndimage import binary_dilation
+from skimage.measure import label as label_regions
+
+__all__ = ['CLASS_NAMES', 'FLAGS', 'make_table']
+
+CLASS_NAMES = ('star', 'galaxy', 'artifact')
+
+#: Bits of the ``flags`` column.
+FLAGS = {'edge': 1, 'masked': 2, 'disjoint': 4, 'saturated': 8}
+
+MIN_SATURATED_SN = 200
+MIN_PLATEAU = 4
+
+
+def make_table(image, normalised, grouping, classes):
+    """
+    Measure the objects of a segmentation.
+
+    Parameters
+    ----------
+    image : `~astrodino_seg.Image`
+        The image.
+    normalised : `~astrodino_seg.preprocess.Normalised`
+        Its background and noise.
+    grouping : `~astrodino_seg.grouping.Grouping`
+        Its labels.
+    classes : `~numpy.ndarray`
+        (n_objects, 3) probabilities of star, galaxy, artifact.
+
+    Returns
+    -------
+    table : `~astropy.table.QTable`
+        Columns ``label``, ``class``, ``p_star``, ``p_galaxy``,
+        ``p_artifact``, ``group_confidence``, ``n_fragments``, ``area``
+        (pixels), ``x_centroid``, ``y_centroid`` (S/N-weighted, pixels),
+        ``sky_centroid`` (with a WCS), ``flux_<band>`` and
+        ``flux_err_<band>`` (the sum over the label less the background, in
+        the image's unit) and ``flags`` (bits of `FLAGS`).
+    """
+    groups = grouping.groups
+    n = len(grouping.seed_of)
+    where = np.flatnonzero(groups)
+    labels = groups.ravel()[where]
+
+    def total(values):
+        return np.bincount(labels, values, minlength=n + 1)[1:]
+
+    area = np.bincount(labels, minlength=n + 1)[1:]
+    x, y = _centroids(normalised, where, groups.shape, total, area)
+    table = QTable()
+    table['label'] = np.arange(1, n + 1, dtype=np.int32)
+    table['class'] = np.array(CLASS_NAMES)[classes.argmax(axis=1)]
+    for k, name in enumerate(CLASS_NAMES):
+        table[f'p_{name}'] = classes[:, k].astype(np.float32)
+    table['group_confidence'] = grouping.confidence.astype(np.float32)
+    table['n_fragments'] = grouping.n_fragments.astype(np.int32)
+    table['area'] = area * u.pix**2
+    table['x_centroid'], table['y_centroid'] = x, y
+    if image.wcs is not None:
+        table['sky_centroid'] = image.wcs.pixel_to_world(x, y)
+    unit = 1 if image.unit is None else image.unit
+    for b, band in enumerate(image.bands):
+        sigma = normalised.noise[b].ravel()[where]
+        good = np.isfinite(sigma)
+        value = (image.cube[b] - normalised.background[b]).ravel()[where]
+        table[f'flux_{band}'] = total(np.where(good, value, 0)) * unit
+        table[f'flux_err_{band}'] = np.sqrt(
+            total(np.where(good, sigma, 0).astype(float)**2)) * unit
+    table['flags'] = _flags(image, normalised, groups, n)
+    table.meta['flags'] = dict(FLAGS)
+    table.meta['bands'] = list(image.bands)
+    return table
+
+
+def _centroids(normalised, where, shape, total, area):
+    """Centroids weighted by the positive S/N of all bands together."""
+    weight = np.clip(np.sinh(normalised.channels[0].ravel()[where]), 0, None)
+    weight = weight.astype(float) + 1e-6
+    rows, columns = np.divmod(where, shape[1])
+    norm = np.maximum(total(weight), 1e-30)
+    x, y = total(weight * columns) / norm, total(weight * rows) / norm
+    return (np.where(area > 0, x, np.nan), np.where(area > 0, y, np.nan))
+
+
+def _flags(image, normalised, groups, n):
+    flags = np.zeros(n + 1, np.int32)
+    edge = np.concatenate([groups[0], groups[-1], groups[:, 0],
+                           groups[:, -1]])
+    flags[np.unique(edge)] |= FLAGS['edge']
+    bad = binary_dilation(image.mask.any(axis=0), np.ones((3, 3), bool))
+    flags[np.unique(groups[bad])] |= FLAGS['masked']
+    pieces, n_pieces = label_regions(groups, background=0, connectivity=2,
+                                     return_num=True)
+    owner = np.zeros(n_pieces + 1, np.int32)
+    owner[pieces.ravel()] = groups.ravel()
+    n_of = np.bincount(owner[1:], minlength=n + 1)
+    flags[n_of > 1] |= FLAGS['disjoint']
+    for b in range(image.n_bands):
+        flags[_saturated(image.cube[b] - normalised.background[b],
+                         normalised.noise[b], groups, n)] |= (
+                             FLAGS['saturated'])
+    return flags[1:]
+
+
+def _saturated(data, noise, groups, n):
+    """Labels with a flat top: several pixels within 1% of a high peak."""
+    high = (groups > 0) & (data > MIN_SATURATED_SN * noise)
+    labels, values = groups[high], data[high]
+    peak = np.zeros(n + 1)
+    np.maximum.at(peak, labels, values)
+    flat = np.bincount(labels[values > 0.99 * peak[labels]], minlength=n + 1)
+    return np.flatnonzero(flat >= MIN_PLATEAU)

@@ -1,0 +1,271 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+From seeds and dense maps to integer labels: fragments, then groups.
+
+A fragment is the mask of one seed; a group is the union of the fragments
+that are one object.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import find_objects
+from scipy.ndimage import label as label_components
+
+__all__ = ['Grouping', 'group_seeds', 'paint', 'segment_maps']
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """
+    Labels of an image.
+
+    Attributes
+    ----------
+    groups : `~numpy.ndarray`
+        (y, x) int32, consecutive from 1: one label an object.
+    fragments : `~numpy.ndarray`
+        (y, x) int32: one label a seed. The fragment of an object with only
+        one has the object's label; others follow after the last object's.
+    children : dict
+        Object label to the array of its fragments' labels, for objects with
+        more than one.
+    seed_of : `~numpy.ndarray`
+        (n_objects,) index of the leading seed of each object.
+    confidence : `~numpy.ndarray`
+        (n_objects,) probability that the object's weakest grouping decision
+        (a merge made, or a merge refused) is right.
+    n_fragments : `~numpy.ndarray`
+        (n_objects,) int.
+    """
+
+    groups: np.ndarray
+    fragments: np.ndarray
+    children: dict
+    seed_of: np.ndarray
+    confidence: np.ndarray
+    n_fragments: np.ndarray
+
+
+def _window(prediction, k, shape):
+    """The pixels that seed ``k`` can win: a box about its ellipse."""
+    # d^T M d <= q_max bounds x by sqrt(q_max * (M^-1)_xx)
+    xx, xy, yy = prediction.matrix[k].astype(float)
+    det = max(xx * yy - xy**2, 1e-12)
+    reach = 4.0 * np.sqrt(np.array([xx, yy]) / det) + 4      # y, x
+    reach = np.minimum(reach, 600)
+    centre = prediction.centre[k][::-1].astype(float)
+    seed = np.array([prediction.y[k], prediction.x[k]])
+    low = np.minimum(centre - reach, seed - 4)
+    high = np.maximum(centre + reach, seed + 5)
+    return tuple(slice(int(max(a, 0)), int(min(b, n)))
+                 for a, b, n in zip(low, high, shape))
+
+
+def _score(prediction, k, window):
+    """Score of seed ``k`` in a window; see `~astrodino_seg.heads`."""
+    ys, xs = window
+    kernel = prediction.kernel[k]
+    match = prediction.embedding[ys, xs] @ kernel[:-1] + kernel[-1]
+    x0, y0 = prediction.centre[k]
+    dx = np.arange(xs.start, xs.stop, dtype=np.float32) - x0
+    dy = (np.arange(ys.start, ys.stop, dtype=np.float32) - y0)[:, None]
+    xx, xy, yy = prediction.matrix[k]
+    q = np.clip(xx * dx**2 + 2 * xy * dx * dy + yy * dy**2, 0, 1e4)
+    u, v = prediction.falloff[k]
+    return match - u * np.sqrt(q + 1e-4) - v * np.log1p(q)
+
+
+def paint(prediction, mask=None):
+    """
+    Give each pixel to the seed with the largest score, or to the sky.
+
+    Parameters
+    ----------
+    prediction : `~astrodino_seg.inference.Prediction`
+        The network's output.
+    mask : `~numpy.ndarray`, optional
+        (y, x) bool; these pixels stay 0.
+
+    Returns
+    -------
+    owner : `~numpy.ndarray`
+        (y, x) int32: seed index plus one, 0 for the sky.
+    """
+    best = prediction.sky.copy()
+    owner = np.zeros(best.shape, np.int32)
+    for k in range(len(prediction.x)):
+        window = _window(prediction, k, best.shape)
+        score = _score(prediction, k, window)
+        won = score > best[window]
+        best[window][won] = score[won]
+        owner[window][won] = k + 1
+    if mask is not None:
+        owner[mask] = 0
+    return owner
+
+
+def group_seeds(pairs, same, heat, merge):
+    """
+    Join seeds that are one object.
+
+    Seeds are visited from the most to the least certain; each joins the
+    earlier leading seed that it is most probably one object with, if that
+    probability exceeds ``1 - merge``, and else leads an object of its own.
+    Comparing with leaders only keeps chains from forming.
+
+    Parameters
+    ----------
+    pairs : `~numpy.ndarray`
+        (P, 2) seed indices.
+    same : `~numpy.ndarray`
+        (P,) probability that the two are one object.
+    heat : `~numpy.ndarray`
+        (S,) certainty of each seed.
+    merge : float
+        0 joins nothing, 1 everything that was compared.
+
+    Returns
+    -------
+    leader : `~numpy.ndarray`
+        (S,) index of each seed's leader; a leader's is its own.
+    confidence : `~numpy.ndarray`
+        (S,) for leaders the probability that the weakest decision about
+        the object is right; one where nothing was compared.
+    """
+    n = len(heat)
+    rank = np.empty(n, int)
+    rank[np.argsort(-heat, kind='stable')] = np.arange(n)
+    leader = np.arange(n)
+    earlier = [[] for _ in range(n)]
+    for (i, j), p in zip(pairs.tolist(), same.tolist()):
+        late, early = (i, j) if rank[i] > rank[j] else (j, i)
+        earlier[late].append((p, early))
+    for k in np.argsort(rank):
+        options = [(p, e) for p, e in earlier[k] if leader[e] == e]
+        p, best = max(options, default=(0.0, -1))
+        if best >= 0 and merge > 0 and (p > 1 - merge or merge >= 1):
+            leader[k] = best
+    joined = leader[pairs[:, 0]] == leader[pairs[:, 1]]
+    to_leader = (leader[pairs[:, 0]] == pairs[:, 1]) | (
+        leader[pairs[:, 1]] == pairs[:, 0])
+    right = np.where(joined, same, 1 - same)
+    confidence = np.ones(n)
+    counted = to_leader | ~joined
+    for side in (0, 1):
+        np.minimum.at(confidence, leader[pairs[counted, side]],
+                      right[counted])
+    return leader, confidence
+
+
+def _tidy(groups, n_pixels):
+    """Drop islands: pieces of a label that are small beside its largest."""
+    out = np.zeros_like(groups)
+    for k, window in enumerate(find_objects(groups), start=1):
+        if window is None:
+            continue
+        own = groups[window] == k
+        pieces, n = label_components(own, np.ones((3, 3), int))
+        if n > 1:
+            area = np.bincount(pieces.ravel())
+            area[0] = 0
+            keep = area >= max(0.04 * area.max(), n_pixels)
+            keep[area.argmax()] = True
+            own = keep[pieces]
+        out[window][own] = k
+    return out
+
+
+def _fill_pinholes(groups, max_hole=12):
+    """Sky enclosed by one object and smaller than ``max_hole`` pixels."""
+    holes, n = label_components(groups == 0)
+    if n == 0:
+        return groups
+    area = np.bincount(holes.ravel(), minlength=n + 1)
+    area[0] = max_hole + 1
+    small = np.flatnonzero(area <= max_hole)
+    windows = find_objects(holes)
+    out = groups.copy()
+    ny, nx = groups.shape
+    for k in small:
+        ys, xs = windows[k - 1]
+        wide = (slice(max(ys.start - 1, 0), min(ys.stop + 1, ny)),
+                slice(max(xs.start - 1, 0), min(xs.stop + 1, nx)))
+        hole = holes[wide] == k
+        around = np.unique(groups[wide][~hole & (groups[wide] > 0)])
+        if len(around) == 1:
+            out[wide][hole] = around[0]
+    return out
+
+
+def segment_maps(prediction, *, merge=0.5, n_pixels=5, keep=None, mask=None):
+    """
+    Fragments and groups of an image.
+
+    Parameters
+    ----------
+    prediction : `~astrodino_seg.inference.Prediction`
+        The network's output.
+    merge : float, optional
+        The merge/split dial in [0, 1]; see `group_seeds`.
+    n_pixels : int, optional
+        Smaller objects are dropped.
+    keep : callable, optional
+        Maps a label image and its number of labels to a bool array (one a
+        label from 1) of which labels to keep.
+    mask : `~numpy.ndarray`, optional
+        (y, x) bool; these pixels stay 0.
+
+    Returns
+    -------
+    grouping : `Grouping`
+        The labels.
+    """
+    owner = paint(prediction, mask)
+    leader, confidence = group_seeds(prediction.pairs, prediction.same,
+                                     prediction.heat, merge)
+    groups = np.concatenate([[0], leader + 1])[owner].astype(np.int32)
+    groups = _fill_pinholes(_tidy(groups, n_pixels))
+    if mask is not None:
+        groups[mask] = 0
+    n = len(leader)
+    wanted = np.bincount(groups.ravel(), minlength=n + 1)[1:] >= n_pixels
+    if keep is not None:
+        wanted &= keep(groups, n)
+    leaders = np.flatnonzero(wanted)
+    number = np.zeros(n + 1, np.int32)
+    number[leaders + 1] = np.arange(1, len(leaders) + 1)
+    groups = number[groups]
+    fragments, children = _fragments(owner, groups, leader, number)
+    n_fragments = np.ones(len(leaders), int)
+    for parent, labels in children.items():
+        n_fragments[parent - 1] = len(labels)
+    return Grouping(groups, fragments, children, leaders,
+                    confidence[leaders], n_fragments)
+
+
+def _fragments(owner, groups, leader, number):
+    """Label the seeds within each object; see `Grouping`."""
+    n_seeds, n_groups = len(leader), int(number.max(initial=0))
+    parent = np.concatenate([[0], number[leader + 1]])      # of owner id
+    inside = (groups > 0) & (parent[owner] == groups)
+    seeds = np.where(inside, owner, 0)
+    present = np.flatnonzero(np.bincount(seeds.ravel(),
+                                         minlength=n_seeds + 1))
+    present = present[present > 0]
+    members = {}
+    for k in present:
+        members.setdefault(int(parent[k]), []).append(k)
+    label, children, last = np.zeros(n_seeds + 1, np.int32), {}, n_groups
+    default = np.arange(n_groups + 1, dtype=np.int32)
+    for group, seeds_in in sorted(members.items()):
+        if len(seeds_in) == 1:
+            label[seeds_in[0]] = group
+            continue
+        label[seeds_in] = np.arange(last + 1, last + 1 + len(seeds_in))
+        children[group] = label[seeds_in].copy()
+        last += len(seeds_in)
+        default[group] = children[group][0]
+    # pixels that tidying gave to an object belong to its first fragment
+    fragments = np.where(inside, label[seeds], default[groups])
+    return fragments.astype(np.int32), children

@@ -1,0 +1,229 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Run a model over an image: dense maps tile by tile, then seeds and pairs.
+
+The maps of all tiles are joined before anything is decided, so labels need
+no stitching. What leaves this module is numpy.
+"""
+
+from copy import deepcopy
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from astrodino_seg.heads import STRIDES, DenseMaps, Seeds
+from astrodino_seg.tiling import tiles
+
+__all__ = ['Prediction', 'predict', 'predict_maps', 'read_prediction']
+
+STEP = max(STRIDES)
+
+
+class Prediction(NamedTuple):
+    """
+    What the network says of an image. ``S`` seeds, ``P`` pairs of them.
+
+    Attributes
+    ----------
+    embedding : `~numpy.ndarray`
+        (y, x, E) float32.
+    sky : `~numpy.ndarray`
+        (y, x) float32 score of the sky.
+    probabilities : `~numpy.ndarray`
+        (4, y, x) float32: sky, star, galaxy, artifact.
+    x, y, heat : `~numpy.ndarray`
+        (S,) pixel positions and the probability that a seed is an object's
+        centre, in falling order.
+    kernel, centre, matrix, falloff : `~numpy.ndarray`
+        (S, ...) see `~astrodino_seg.heads.Seeds`.
+    radius : `~numpy.ndarray`
+        (S,) radius of the object in pixels.
+    classes : `~numpy.ndarray`
+        (S, 3) probabilities of star, galaxy, artifact.
+    pairs : `~numpy.ndarray`
+        (P, 2) seed indices, the first smaller.
+    same : `~numpy.ndarray`
+        (P,) probability that the two are one object.
+    """
+
+    embedding: np.ndarray
+    sky: np.ndarray
+    probabilities: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    heat: np.ndarray
+    kernel: np.ndarray
+    centre: np.ndarray
+    matrix: np.ndarray
+    falloff: np.ndarray
+    radius: np.ndarray
+    classes: np.ndarray
+    pairs: np.ndarray
+    same: np.ndarray
+
+
+def predict(model, channels, *, min_heat=0.3, tile_size=640, device='cpu',
+            progress=False):
+    """
+    Dense maps, seeds and pair probabilities of an image.
+
+    Parameters
+    ----------
+    model : `~astrodino_seg.model.Model`
+        The model, on ``device``.
+    channels : `~numpy.ndarray`
+        (C, y, x) float32 of `~astrodino_seg.preprocess.normalise`.
+    min_heat : float, optional
+        Seeds below this probability are dropped.
+    tile_size : int, optional
+        Side of the tiles in pixels, a multiple of 16.
+    device : str, optional
+        Where the network runs.
+    progress : bool, optional
+        Whether to show a progress bar over the tiles.
+
+    Returns
+    -------
+    prediction : `Prediction`
+        All that grouping needs.
+    """
+    with torch.inference_mode():
+        maps = predict_maps(model, channels, tile_size=tile_size,
+                            device=device, progress=progress)
+        x, y, heat = find_seeds(maps.heat[0], min_heat)
+        return read_prediction(model, maps, x, y, heat)
+
+
+def predict_maps(model, channels, *, tile_size=640, device='cpu',
+                 progress=False):
+    """
+    Dense maps of an image of any size, joined from tiles, on the CPU.
+
+    Parameters and tile joining as in `predict`; the maps have no batch axis
+    and the sides of the image.
+    """
+    _, ny, nx = channels.shape
+    padded = [-(-n // STEP) * STEP for n in (ny, nx)]
+    full = None
+    cut = tiles(padded, size=tile_size, step=STEP)
+    for tile in tqdm(cut, disable=not progress, desc='segmenting',
+                     unit='tile', leave=False):
+        ys, xs = tile.outer
+        part = torch.from_numpy(np.ascontiguousarray(channels[:, ys, xs]))
+        # what lies outside the image is sky without valid bands
+        part = F.pad(part, (0, xs.stop - xs.start - part.shape[2],
+                            0, ys.stop - ys.start - part.shape[1]))
+        part = part[None].to(device, memory_format=torch.channels_last)
+        maps = _flat(model(part))
+        if full is None:
+            full = [torch.empty(padded[0] // s, padded[1] // s, m.shape[1])
+                    for s, m in maps]
+        for (s, m), out in zip(maps, full):
+            core, inner = ([slice(c.start // s, c.stop // s) for c in part]
+                           for part in (tile.core, tile.inner))
+            out[tuple(core)] = m[0][:, inner[0], inner[1]].permute(1, 2, 0)
+    heat, embedding, sky, classes, *pyramid = (
+        m.permute(2, 0, 1) for m in full)
+    return DenseMaps(heat, embedding[:, :ny, :nx], sky[:, :ny, :nx],
+                     classes[:, :ny, :nx], tuple(pyramid))
+
+
+def _flat(maps):
+    """(stride, map) of all maps in order."""
+    return [(2, maps.heat), (1, maps.embedding), (1, maps.sky),
+            (1, maps.classes), *zip(STRIDES, maps.pyramid)]
+
+
+def find_seeds(heat, min_heat):
+    """
+    Local maxima of the heatmap.
+
+    Parameters
+    ----------
+    heat : `~torch.Tensor`
+        (h, w) logits at stride 2.
+    min_heat : float
+        Least probability.
+
+    Returns
+    -------
+    x, y, heat : `~torch.Tensor`
+        (S,) pixel positions and probabilities, brightest first.
+    """
+    p = heat.sigmoid()
+    peak = p == F.max_pool2d(p[None, None], 3, 1, 1)[0, 0]
+    rows, columns = (peak & (p >= min_heat)).nonzero(as_tuple=True)
+    value, order = p[rows, columns].sort(descending=True, stable=True)
+    return (2 * columns[order] + 0.5, 2 * rows[order] + 0.5, value)
+
+
+def read_prediction(model, maps, x, y, heat):
+    """
+    Read given seeds and compare those that may be one object.
+
+    Parameters
+    ----------
+    model : `~astrodino_seg.model.Model`
+        The model.
+    maps : `~astrodino_seg.heads.DenseMaps`
+        Of `predict_maps`.
+    x, y, heat : `~torch.Tensor`
+        (S,) positions in pixels and probabilities.
+
+    Returns
+    -------
+    prediction : `Prediction`
+        All that grouping needs.
+    """
+    head = model.head
+    if next(head.parameters()).device.type != 'cpu':
+        head = deepcopy(head).cpu()        # seeds are few
+    ny, nx = maps.sky.shape[1:]
+    x, y = x.clamp(max=nx - 1.0), y.clamp(max=ny - 1.0)
+    seeds = head.read_seeds(maps.pyramid, x, y)
+    radius = seeds.log_size.clamp(-1, 6).exp()
+    i, j = _near(x, y, radius)
+    ix, iy = x.long(), y.long()
+    claims = [_claim(head, seeds, maps, a, ix[b], iy[b])
+              for a, b in ((i, j), (j, i))]
+    apart = torch.hypot(x[i] - x[j], y[i] - y[j])
+    asked = (claims[0] > -4) | (claims[1] > -4) | (apart < 24)
+    i, j = i[asked], j[asked]
+    same = torch.zeros(0)
+    if len(i):
+        claims = tuple(claim[asked] for claim in claims)
+        same = head.pair_logits(seeds, claims, i, j, x, y).sigmoid()
+    arrays = (maps.embedding.permute(1, 2, 0), maps.sky[0],
+              maps.classes.softmax(dim=0), x, y, heat, seeds.kernel,
+              seeds.centre, seeds.matrix, seeds.falloff, radius,
+              seeds.classes.softmax(dim=-1), torch.stack([i, j], dim=-1),
+              same)
+    return Prediction(*(a.numpy() for a in arrays))
+
+
+def _near(x, y, radius):
+    """Pairs i < j of which one lies within thrice the other's radius."""
+    points = torch.stack([x, y], dim=-1).numpy()
+    if len(points) < 2:
+        return torch.zeros(0, dtype=torch.long), torch.zeros(
+            0, dtype=torch.long)
+    reach = np.clip(3 * radius.numpy(), 24, 400)
+    lists = cKDTree(points).query_ball_point(points, reach)
+    first = np.repeat(np.arange(len(points)), [len(p) for p in lists])
+    second = np.concatenate([np.asarray(p, int) for p in lists])
+    pairs = np.sort(np.stack([first, second], axis=-1), axis=-1)
+    pairs = np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0)
+    return tuple(torch.from_numpy(pairs.reshape(-1, 2)).T)
+
+
+def _claim(head, seeds, maps, a, ix, iy):
+    """Score of seeds ``a`` less the sky's, each at one pixel."""
+    one = Seeds(*(part[a] for part in seeds))
+    embedding = maps.embedding[:, iy, ix].T[:, :, None]
+    score = head.score(one, embedding, ix[:, None].float(),
+                       iy[:, None].float())
+    return score[:, 0] - maps.sky[0, iy, ix]

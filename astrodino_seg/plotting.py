@@ -1,0 +1,145 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Pictures of images and label maps. Needs matplotlib (extra ``plot``).
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from astropy.visualization import make_lupton_rgb
+from skimage.segmentation import find_boundaries
+
+from astrodino_seg.errors import require
+from astrodino_seg.preprocess import band_weights
+
+__all__ = ['outline_rgb', 'plot_segmentations', 'rgb_image', 'save_figure']
+
+
+def rgb_image(image, background=None, noise=None, *, stretch=None, q=8):
+    """
+    A colour picture, bluest bands blue (Lupton et al. 2004, PASP 116, 133).
+
+    Parameters
+    ----------
+    image : `~astrodino_seg.Image`
+        The image; one band gives a grey picture.
+    background, noise : `~numpy.ndarray`, optional
+        (band, y, x) as in `~astrodino_seg.SegmentationResult`; estimated
+        from each band's quantiles if `None`.
+    stretch : float, optional
+        The S/N at which the stretch turns from linear to logarithmic;
+        chosen from the image if `None`.
+    q : float, optional
+        Softening of the stretch.
+
+    Returns
+    -------
+    rgb : `~numpy.ndarray`
+        (y, x, 3) uint8.
+    """
+    sn = np.empty_like(image.cube)
+    for b, (band, bad) in enumerate(zip(image.cube, image.mask)):
+        if background is None or noise is None:
+            good = band[~bad] if (~bad).any() else np.zeros(1)
+            low, mid = np.percentile(good, [15.87, 50])
+            value = (band - mid) / max(mid - low, 1e-30)
+        else:
+            value = (band - background[b]) / noise[b]
+        sn[b] = np.where(bad, 0, value)
+    weights = band_weights(image.n_bands, 3)
+    weights = weights / weights.sum(axis=1, keepdims=True)
+    blue, green, red = np.tensordot(weights, sn, axes=1)
+    if stretch is None:
+        high = np.percentile((blue + green + red) / 3, 99)
+        stretch = float(np.clip(high, 3, 60))
+    return make_lupton_rgb(red, green, blue, minimum=-1, stretch=stretch, Q=q)
+
+
+def outline_rgb(rgb, labels, colour=(255, 255, 255)):
+    """
+    Draw the outlines of labels into a picture.
+
+    Parameters
+    ----------
+    rgb : `~numpy.ndarray`
+        (y, x, 3) uint8.
+    labels : `~numpy.ndarray`
+        (y, x) int.
+    colour : tuple of int, optional
+        Of the outlines.
+
+    Returns
+    -------
+    rgb : `~numpy.ndarray`
+        A copy with outlines.
+    """
+    out = rgb.copy()
+    # every label's own inner edge, so that neighbours are told apart
+    out[find_boundaries(labels, mode='inner')] = colour
+    return out
+
+
+def plot_segmentations(rgb, segmentations, *, zoom=None, columns=None,
+                       width=7):
+    """
+    A colour picture beside the same picture with outlines.
+
+    Parameters
+    ----------
+    rgb : `~numpy.ndarray`
+        (y, x, 3) uint8.
+    segmentations : dict of str to `~numpy.ndarray`
+        Title to (y, x) labels, or to `None` where nothing was found.
+    zoom : tuple of int, optional
+        (x0, x1, y0, y1) in pixels.
+    columns : int, optional
+        Panels a row; all in one row if `None`.
+    width : float, optional
+        Width of a panel in inches.
+
+    Returns
+    -------
+    figure : `~matplotlib.figure.Figure`
+        The figure; no window is opened.
+    """
+    # Figure alone, without pyplot, leaves the user's backend as it is
+    figure_module = require('matplotlib.figure', 'plot')
+    n = len(segmentations) + 1
+    columns = columns or n
+    rows = -(-n // columns)
+    x0, x1, y0, y1 = zoom or (0, rgb.shape[1], 0, rgb.shape[0])
+    part = (slice(y0, y1), slice(x0, x1))
+    height = width * (y1 - y0) / (x1 - x0) + 0.4
+    figure = figure_module.Figure(figsize=(columns * width, rows * height),
+                                  layout='constrained')
+    axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    extent = (x0 - .5, x1 - .5, y0 - .5, y1 - .5)
+    panels = {'': (rgb[part], None), **{
+        title: (rgb[part], labels) for title, labels in
+        segmentations.items()}}
+    for axis, (title, (picture, labels)) in zip(axes, panels.items()):
+        if title:
+            labels = np.zeros(rgb.shape[:2], int) if labels is None else (
+                np.asarray(labels))
+            shown = labels[part]
+            n_shown = len(np.unique(shown[shown > 0]))
+            picture = outline_rgb(picture, shown)
+            title = f'{title}: {n_shown} labels'
+        axis.imshow(picture, origin='lower', extent=extent,
+                    interpolation='nearest')
+        axis.set_title(title)
+    for axis in axes[n:]:
+        axis.remove()
+    return figure
+
+
+def save_figure(figure, path, *, dpi=100):
+    """Write a figure; the file appears whole or not at all."""
+    path = Path(path)
+    temporary = path.with_name(f'.{os.getpid()}.{path.name}')
+    try:
+        figure.savefig(temporary, dpi=dpi)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

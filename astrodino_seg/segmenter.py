@@ -1,0 +1,328 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+`DinoSegmenter`: a multi-band image in, a `SegmentationImage` out.
+"""
+
+import os
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from astropy import units as u
+from astropy.table import QTable
+from photutils.segmentation import SegmentationImage
+from photutils.utils.exceptions import NoDetectionsWarning
+from skimage.measure import label as label_regions
+
+from astrodino_seg.catalog import make_table
+from astrodino_seg.grouping import segment_maps
+from astrodino_seg.image import Image, as_image
+from astrodino_seg.inference import predict
+from astrodino_seg.model import Model, load_model
+from astrodino_seg.preprocess import normalise
+
+__all__ = ['DinoSegmenter', 'SegmentationResult']
+
+
+@dataclass(frozen=True)
+class SegmentationResult:
+    """
+    All that `DinoSegmenter.segment` finds.
+
+    Attributes
+    ----------
+    segmentation_image : `~photutils.segmentation.SegmentationImage`
+        One label a physical object, consecutive from 1.
+    fragments : `~photutils.segmentation.SegmentationImage`
+        The pieces that the objects were put together from. An object of one
+        piece has the same label here; ``deblended_label_to_parent`` and
+        ``parent_to_deblended_labels`` tell the objects of the others.
+    class_map : `~numpy.ndarray`
+        (y, x) uint8: 0 sky, 1 star, 2 galaxy, 3 artifact, pixel by pixel.
+    probabilities : `~numpy.ndarray`
+        (4, y, x) float32 probabilities of those classes.
+    table : `~astropy.table.QTable`
+        One row a label; see `~astrodino_seg.catalog.make_table`.
+    image : `~astrodino_seg.Image`
+        What was segmented: all bands on one pixel grid.
+    background, noise : `~numpy.ndarray`
+        (band, y, x) background and 1-sigma noise that were used, in the
+        image's unit.
+    """
+
+    segmentation_image: SegmentationImage
+    fragments: SegmentationImage
+    class_map: np.ndarray
+    probabilities: np.ndarray
+    table: QTable
+    image: Image
+    background: np.ndarray
+    noise: np.ndarray
+
+
+class DinoSegmenter:
+    """
+    Find objects in a multi-band image, each physical object as one label.
+
+    The bands are put in noise units and given to a DINO vision transformer
+    with a grouping head, which draws a mask from each object's centre and
+    joins the masks that belong to one object. It is called like
+    `photutils.segmentation.SourceFinder`.
+
+    Parameters
+    ----------
+    n_pixels : int, optional
+        The number of connected pixels that an object must have (above
+        ``threshold``, if there is one).
+    connectivity : {8, 4}, optional
+        How pixels are connected for ``n_pixels``: by edges and corners, or
+        by edges only.
+    n_sigma : float, optional
+        Keep objects that have ``n_pixels`` connected pixels above this S/N
+        of all bands together. Ignored if a ``threshold`` is given.
+    merge : float, optional
+        The merge/split dial in [0, 1]. Two pieces are joined if the
+        probability that they are one object exceeds ``1 - merge``: 0 joins
+        nothing, larger values split less and merge more.
+    min_seed : float, optional
+        The least probability, in (0, 1), of an object's centre for it to
+        be considered.
+    model : `~astrodino_seg.Model` or path-like, optional
+        The model, or its weights file. The bundled one if `None`.
+    device : str, optional
+        Where the network runs, for example ``'cpu'`` or ``'cuda'``.
+    tile_size : int, optional
+        The side in pixels, a multiple of 16, of the tiles that a larger
+        image is cut into.
+    progress_bar : bool, optional
+        Whether to show a progress bar.
+
+    See Also
+    --------
+    photutils.segmentation.SourceFinder
+    photutils.segmentation.SourceCatalog
+
+    Examples
+    --------
+    >>> from astrodino_seg import DinoSegmenter
+    >>> finder = DinoSegmenter(n_pixels=10)
+    >>> segm = finder(data, threshold)  # doctest: +SKIP
+    """
+
+    def __init__(self, *, n_pixels=5, connectivity=8, n_sigma=None,
+                 merge=0.5, min_seed=0.3, model=None, device='cpu',
+                 tile_size=640, progress_bar=False):
+        self.n_pixels = n_pixels
+        self.connectivity = connectivity
+        self.n_sigma = n_sigma
+        self.merge = merge
+        self.min_seed = min_seed
+        self.model = model
+        self.device = device
+        self.tile_size = tile_size
+        self.progress_bar = progress_bar
+
+    def __repr__(self):
+        values = ', '.join(f'{k}={v!r}' for k, v in vars(self).items()
+                           if not k.endswith('_') and k != 'model')
+        return f'{type(self).__name__}({values})'
+
+    def __call__(self, data, threshold=None, *, mask=None, error=None,
+                 wcs=None, bands=None):
+        """
+        Segment an image.
+
+        Parameters
+        ----------
+        data : `~astropy.nddata.NDData`, array_like, dict, path-like or other
+            The image: see `~astrodino_seg.as_image` for all that is taken.
+        threshold : float, array_like, `~astropy.units.Quantity` or dict, \
+                optional
+            The detection threshold, a pixel value in the unit of ``data``
+            (background included, as in
+            `~photutils.segmentation.detect_sources`): one number, an image,
+            or one number or image a band (in the order of the input, or a
+            dict of band names). An object is kept if ``n_pixels`` connected
+            pixels are above it in any one band. How far an object then
+            reaches is drawn by the model and not cut at the threshold.
+        mask : array_like of bool, optional
+            `True` where ``data`` is not to be used; (y, x) or
+            (band, y, x).
+        error : array_like or `~astropy.units.Quantity`, optional
+            1-sigma errors, in place of those that ``data`` may carry.
+        wcs : `~astropy.wcs.WCS`, optional
+            The celestial WCS, in place of the one that ``data`` may carry.
+        bands : sequence of str, optional
+            The names of the bands.
+
+        Returns
+        -------
+        segmentation_image : `~photutils.segmentation.SegmentationImage` or \
+                `None`
+            One label a physical object, int32, consecutive from 1; `None`
+            if there is none.
+
+        Warns
+        -----
+        NoDetectionsWarning
+            If no object is found.
+        """
+        result = self.segment(data, threshold, mask=mask, error=error,
+                              wcs=wcs, bands=bands)
+        return None if result is None else result.segmentation_image
+
+    def segment(self, data, threshold=None, *, mask=None, error=None,
+                wcs=None, bands=None):
+        """
+        Segment an image and return all that was found.
+
+        Parameters
+        ----------
+        data, threshold, mask, error, wcs, bands
+            As when the segmenter is called.
+
+        Returns
+        -------
+        result : `SegmentationResult` or `None`
+            Labels, fragments, classes and table; `None` if there is no
+            object.
+
+        Warns
+        -----
+        NoDetectionsWarning
+            If no object is found.
+        """
+        self._validate()
+        image = as_image(data, mask=mask, error=error, wcs=wcs, bands=bands)
+        limit = _threshold_cube(threshold, image)
+        model = self._fetch_model()
+        normalised = normalise(image, model.preprocess)
+        prediction = predict(model, normalised.channels,
+                             min_heat=self.min_seed, device=self.device,
+                             tile_size=self.tile_size,
+                             progress=self.progress_bar)
+        dead = ~np.isfinite(normalised.noise).any(axis=0)
+        detected = self._detected(image, normalised, limit)
+        grouping = segment_maps(
+            prediction, merge=self.merge, n_pixels=self.n_pixels, mask=dead,
+            keep=lambda labels, n: _has_pixels(
+                labels, n, detected, self.n_pixels, self.connectivity))
+        if len(grouping.seed_of) == 0:
+            warnings.warn('No sources were found.', NoDetectionsWarning,
+                          stacklevel=2)
+            return None
+        fragments = SegmentationImage(grouping.fragments)
+        fragments._deblend_label_map = dict(grouping.children)
+        return SegmentationResult(
+            segmentation_image=SegmentationImage(grouping.groups),
+            fragments=fragments,
+            class_map=prediction.probabilities.argmax(axis=0).astype(
+                np.uint8),
+            probabilities=prediction.probabilities,
+            table=make_table(image, normalised, grouping,
+                             prediction.classes[grouping.seed_of]),
+            image=image, background=normalised.background,
+            noise=normalised.noise)
+
+    def _fetch_model(self):
+        """The model, read once and ready to run."""
+        cached = getattr(self, 'model_', None)
+        if cached is not None and self._source is self.model:
+            return cached
+        model = self.model
+        if model is None or isinstance(model, (str, os.PathLike)):
+            model = load_model(model).fused()
+        elif not isinstance(model, Model):
+            msg = ('model must be a Model, a path or None, got '
+                   f'{type(model).__name__}')
+            raise TypeError(msg)
+        self.model_, self._source = model.eval().to(self.device), self.model
+        return self.model_
+
+    def _validate(self):
+        if (isinstance(self.n_pixels, bool)
+                or not isinstance(self.n_pixels, (int, np.integer))
+                or self.n_pixels < 1):
+            msg = f'n_pixels must be a positive integer, got {self.n_pixels!r}'
+            raise ValueError(msg)
+        if self.connectivity not in (4, 8):
+            msg = f'connectivity must be 4 or 8, got {self.connectivity!r}'
+            raise ValueError(msg)
+        if not 0 <= self.merge <= 1:
+            msg = f'merge must be in [0, 1], got {self.merge!r}'
+            raise ValueError(msg)
+        if not 0 < self.min_seed < 1:
+            msg = f'min_seed must be in (0, 1), got {self.min_seed!r}'
+            raise ValueError(msg)
+        if self.n_sigma is not None and not self.n_sigma > 0:
+            msg = f'n_sigma must be positive, got {self.n_sigma!r}'
+            raise ValueError(msg)
+
+    def _detected(self, image, normalised, limit):
+        """Pixels above the threshold, or `None` if there is none."""
+        if limit is not None:
+            return ((image.cube > limit) & ~image.mask).any(axis=0)
+        if self.n_sigma is not None:
+            return normalised.channels[0] > np.arcsinh(self.n_sigma)
+        return None
+
+
+def _has_pixels(labels, n, detected, n_pixels, connectivity):
+    """Which labels have enough connected pixels that are detected."""
+    if detected is not None:
+        labels = np.where(detected, labels, 0)
+    pieces, n_pieces = label_regions(labels, background=0, return_num=True,
+                                     connectivity=connectivity // 4)
+    owner = np.zeros(n_pieces + 1, int)
+    owner[pieces.ravel()] = labels.ravel()
+    area = np.bincount(pieces.ravel(), minlength=n_pieces + 1)
+    found = np.zeros(n + 1, bool)
+    found[owner[area >= n_pixels]] = True
+    return found[1:]
+
+
+def _threshold_cube(threshold, image):
+    """The threshold as an array that broadcasts with the image's cube."""
+    if threshold is None:
+        return None
+    if isinstance(threshold, dict):
+        missing = [band for band in image.bands if band not in threshold]
+        if missing:
+            msg = f'threshold lacks bands {missing}, got {list(threshold)}'
+            raise ValueError(msg)
+        values = [_in_unit(threshold[band], image) for band in image.bands]
+    else:
+        values = _in_unit(threshold, image)
+        if values.ndim in (0, 2):
+            values = [values]
+        elif len(values) == image.n_bands:
+            values = values[np.asarray(image.order)]
+    values = [np.asarray(v, float) for v in values]
+    if (len(values) not in (1, image.n_bands)
+            or any(v.shape not in ((), image.shape) for v in values)):
+        msg = (f'threshold must be one value, an image of shape '
+               f'{image.shape} or one of these for each of '
+               f'{image.n_bands} bands, got {np.shape(threshold)}')
+        raise ValueError(msg)
+    values = np.stack([np.broadcast_to(v, image.shape) for v in values])
+    if np.isnan(values).any():
+        msg = 'threshold must not be NaN'
+        raise ValueError(msg)
+    return values
+
+
+def _in_unit(threshold, image):
+    """The threshold's value in the image's unit."""
+    unit = getattr(threshold, 'unit', None)
+    if (unit is None) != (image.unit is None):
+        msg = (f'threshold has unit {unit} but data has unit {image.unit}; '
+               'give both a unit or neither')
+        raise ValueError(msg)
+    if unit is None:
+        return np.asarray(threshold, float)
+    try:
+        return u.Quantity(threshold).to_value(image.unit)
+    except u.UnitConversionError as err:
+        msg = (f'threshold has unit {unit}, which does not convert to the '
+               f"data's {image.unit}")
+        raise ValueError(msg) from err
