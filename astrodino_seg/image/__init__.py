@@ -1,0 +1,15 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The gate: whatever holds an image in, one checked `Image` out.
+
+Everything behind this package may rely on what `Image` promises, and nothing
+else reads or writes FITS or WCS. Within it, data flow one way::
+
+    objects (inputs), files (hdus, header) -> Layer (layer)
+        -> one grid (stack) -> Image (core);  labels -> FITS (labels)
+"""
+
+from astrodino_seg.image.core import Image, as_image
+from astrodino_seg.image.labels import read_label_map, write_label_map
+
+__all__ = ['Image', 'as_image', 'read_label_map', 'write_label_map']

@@ -1,0 +1,133 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+What a FITS header says about an image: its WCS, its unit, its filter.
+"""
+
+import re
+import warnings
+from contextlib import contextmanager
+
+import astropy.units as u
+import numpy as np
+from astropy.io import fits
+from astropy.utils.exceptions import AstropyWarning
+from astropy.wcs import WCS
+from astropy.wcs.utils import proj_plane_pixel_area
+
+from astrodino_seg.bands import canonical
+from astrodino_seg.errors import AstroDinoUserWarning
+
+__all__ = ['celestial_wcs', 'header_filter', 'header_unit', 'image_plane',
+           'quiet_headers']
+
+_FILTER_KEYS = ('BAND', 'PUPIL', 'FILTER', 'FILTER1', 'FILTER2', 'FILTER3',
+                'FILTNAM1', 'FILTNAM2', 'FPA.FILTERID', 'FPA.FILTER',
+                'ESO INS FILT1 NAME')
+_UNITS = {'electrons': 'electron', 'counts': 'count', 'nanomaggies': 'nmgy',
+          'adu': 'adu', 'dn': 'DN', 'e-': 'electron', 'e-/s': 'electron/s',
+          'electrons/s': 'electron/s', 'counts/s': 'count/s'}
+_TABLE_KEYS = r'(C[PQ](DIS|ERR)\d|D[PQ]\d|D2IM|AXISCORR)'
+
+
+@contextmanager
+def quiet_headers():
+    """No warnings about headers that are odd but can be read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', AstropyWarning)
+        yield
+
+
+def header_filter(header, *, known=True):
+    """The filter that a header names, or None."""
+    values = [header.get(key) for key in _FILTER_KEYS]
+    values = [value.strip() for value in values if isinstance(value, str)]
+    for value in values:
+        name = canonical(value)
+        if name is not None:
+            return name
+    if known:
+        return None
+    return next((value for value in values
+                 if value.upper() not in ('', 'CLEAR', 'NONE', 'N/A')), None)
+
+
+def header_unit(header):
+    """The unit that BUNIT names, or None."""
+    text = str(header.get('BUNIT') or '').strip()
+    try:
+        unit = u.Unit(_UNITS.get(text.lower(), text))
+    except (ValueError, TypeError):
+        return None
+    return None if unit == u.dimensionless_unscaled else unit
+
+
+def celestial_wcs(header, hdus=None):
+    """
+    Read the celestial WCS of the first two axes of a header.
+
+    Parameters
+    ----------
+    header : `~astropy.io.fits.Header`
+        The header; it is not changed.
+    hdus : `~astropy.io.fits.HDUList`, optional
+        The file, for distortions that are tables.
+
+    Returns
+    -------
+    wcs : `~astropy.wcs.WCS` or `None`
+        A 2-D WCS, or `None` if the header has none that is celestial.
+    """
+    header = header.copy()
+    if hdus is None and _has_tables(header):
+        msg = ('the distortion tables of the WCS are in other HDUs and are '
+               'ignored; hand in the file or the HDUList')
+        warnings.warn(msg, AstroDinoUserWarning, stacklevel=5)
+        header = fits.Header([card for card in header.cards if not
+                              re.match(_TABLE_KEYS, card.keyword)])
+    try:
+        with quiet_headers(), np.errstate(all='ignore'):
+            wcs = WCS(header, fobj=hdus)
+            wcs = image_plane(wcs)
+            area = 0 if wcs is None else proj_plane_pixel_area(wcs)
+    except WrongAxesError:
+        raise
+    except Exception as err:  # noqa: BLE001  wcslib and astropy raise many
+        msg = f'the WCS of the header cannot be used: {err}'.split('\n')[0]
+        warnings.warn(msg, AstroDinoUserWarning, stacklevel=5)
+        return None
+    return wcs if np.isfinite(area) and area > 0 else None
+
+
+class WrongAxesError(ValueError):
+    """The sky is not on the axes on which it has to be."""
+
+
+def image_plane(wcs):
+    """
+    The celestial part of a WCS, which has to be its first two axes.
+
+    Parameters
+    ----------
+    wcs : `~astropy.wcs.WCS`
+        A WCS of two or more axes; it is not changed.
+
+    Returns
+    -------
+    wcs : `~astropy.wcs.WCS` or `None`
+        A 2-D copy, or `None` if there is no celestial part.
+    """
+    if not wcs.has_celestial:
+        return None
+    if {wcs.wcs.lng, wcs.wcs.lat} != {0, 1}:
+        msg = (f'the WCS axes are {list(wcs.wcs.ctype)}; the first two (the '
+               f'last two of the array) must be the celestial ones')
+        raise WrongAxesError(msg)
+    return wcs.celestial if wcs.naxis > 2 else wcs.deepcopy()
+
+
+def _has_tables(header):
+    """Whether a header has distortions by lookup table."""
+    return any(str(card.value).upper() == 'LOOKUP'
+               or card.keyword.startswith(('D2IM', 'AXISCORR'))
+               for card in header.cards
+               if re.match(_TABLE_KEYS, card.keyword))

@@ -1,0 +1,155 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Label maps as FITS files, with the WCS of the image.
+"""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+from astropy.io import fits
+
+from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg.image.hdus import open_fits
+from astrodino_seg.image.header import celestial_wcs, quiet_headers
+from astrodino_seg.image.stack import same_grid
+
+__all__ = ['read_label_map', 'write_label_map']
+
+
+def write_label_map(path, labels, image, *, meta=None, overwrite=False):
+    """
+    Write a label map as a FITS image of 32-bit integers.
+
+    The file appears under its name only once it is complete.
+
+    Parameters
+    ----------
+    path : str or `~pathlib.Path`
+        The file. With the ending ``.gz`` or ``.bz2`` it is compressed.
+    labels : 2-D array_like of int
+        The labels, 0 being no object; a
+        `~photutils.segmentation.SegmentationImage` can be given as it is.
+    image : `Image`
+        The image that the labels are for; its WCS goes into the header.
+    meta : dict, optional
+        Further header keywords, with values that are str, int, float, bool
+        or `None`. Other values are written as str.
+    overwrite : bool, optional
+        Whether to replace a file of this name.
+
+    Raises
+    ------
+    OSError
+        If there is a file and ``overwrite`` is False.
+
+    Warns
+    -----
+    AstroDinoUserWarning
+        If the header cannot hold the WCS, as of distortions by lookup table;
+        it then has the WCS without the distortion.
+    """
+    path = Path(path)
+    labels = _check_labels(labels, image)
+    if path.exists() and not overwrite:
+        msg = f'{str(path)!r} exists; overwrite=True replaces it'
+        raise FileExistsError(msg)
+    if not path.parent.is_dir():
+        msg = f'no such directory: {str(path.parent)!r}'
+        raise FileNotFoundError(msg)
+    header = _wcs_header(image)
+    _add_meta(header, meta)
+    # the ending tells astropy the compression
+    temporary = path.with_name(f'.{uuid4().hex}-{path.name}')
+    try:
+        hdu = fits.PrimaryHDU(labels, header)
+        hdu.writeto(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _check_labels(labels, image):
+    """The labels as an int32 array, or raise."""
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in 'iu':
+        msg = f'labels must be an array of int, got dtype {labels.dtype}'
+        raise TypeError(msg)
+    if labels.shape != tuple(image.shape):
+        msg = (f'labels has shape {labels.shape}, the image has '
+               f'{tuple(image.shape)}')
+        raise ValueError(msg)
+    if labels.min() < 0 or labels.max() > np.iinfo(np.int32).max:
+        msg = (f'labels must be from 0 to {np.iinfo(np.int32).max}, got '
+               f'{labels.min()} to {labels.max()}')
+        raise ValueError(msg)
+    return labels.astype(np.int32)
+
+
+def _wcs_header(image):
+    """The header of the WCS of an image; warns if it is not the same WCS."""
+    if image.wcs is None:
+        return fits.Header()
+    with quiet_headers():
+        header = image.wcs.to_header(relax=True)
+        again = celestial_wcs(header)
+    if again is None or not same_grid(image.wcs, again, image.shape):
+        msg = ('the header of the label map cannot hold the distortion of '
+               'the WCS; it is written without')
+        warnings.warn(msg, AstroDinoUserWarning, stacklevel=3)
+    return header
+
+
+def _add_meta(header, meta):
+    """Add the keywords of the user to a header."""
+    if meta is None:
+        return
+    if not isinstance(meta, Mapping):
+        msg = f'meta must be a dict, got {type(meta).__name__}'
+        raise TypeError(msg)
+    reserved = {'SIMPLE', 'BITPIX', 'EXTEND', 'END', *header}
+    for key, value in meta.items():
+        name = str(key).upper()
+        if name in reserved or name.startswith('NAXIS'):
+            msg = f'meta must not set the keyword {key!r}'
+            raise ValueError(msg)
+        if value is not None and not isinstance(value, (bool, int, float)):
+            value = ' '.join(str(value).split())
+            value = value.encode('ascii', 'replace').decode()
+        try:
+            short = len(name) <= 8 and ' ' not in name and '.' not in name
+            header[name if short else f'HIERARCH {name}'] = value
+        except ValueError as err:
+            msg = f'meta[{key!r}] = {value!r} cannot be in a header: {err}'
+            raise ValueError(msg) from err
+
+
+def read_label_map(path):
+    """
+    Read a label map, as written by `write_label_map` or other programs.
+
+    Parameters
+    ----------
+    path : str or `~pathlib.Path`
+        The FITS file; its first 2-D image is read.
+
+    Returns
+    -------
+    labels : 2-D `~numpy.ndarray` of int
+        The labels, in the native byte order.
+    """
+    with open_fits(path) as hdus:
+        for hdu in hdus:
+            if getattr(hdu, 'is_image', False) and len(hdu.shape) == 2:
+                labels = np.array(hdu.data)
+                break
+        else:
+            msg = f'{str(path)!r} has no 2-D image'
+            raise ValueError(msg)
+    if labels.dtype.kind not in 'iu':
+        msg = (f'{str(path)!r} is not a label map: its pixels are '
+               f'{labels.dtype}, not integers')
+        raise ValueError(msg)
+    return labels.astype(labels.dtype.newbyteorder('='))
