@@ -3,6 +3,7 @@
 `Image`, what it promises, and `as_image`, which keeps it.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,9 +12,14 @@ import numpy as np
 from astropy.wcs import WCS
 
 from astrodino_seg.bands import canonical, order_bands
+from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image.header import image_plane
-from astrodino_seg.image.inputs import (check_name, convert_unit, fits_wcs,
-                                        read_input)
+from astrodino_seg.image.inputs import (
+    check_name,
+    convert_unit,
+    fits_wcs,
+    read_input,
+)
 from astrodino_seg.image.layer import check_mask, check_noise, split_cube
 from astrodino_seg.image.stack import stack_layers
 
@@ -44,6 +50,8 @@ class Image:
         The names of the bands, from blue to red where the names are known.
     unit : `~astropy.units.UnitBase` or `None`, optional
         The unit of ``cube`` and ``noise``.
+    order : tuple of int, optional
+        The position of each band in the input.
     """
 
     cube: np.ndarray
@@ -52,11 +60,14 @@ class Image:
     wcs: WCS | None = None
     bands: tuple = ()
     unit: u.UnitBase | None = None
+    order: tuple = ()
 
     def __post_init__(self):
         if not self.bands:
             names = tuple(f'band{i}' for i in range(len(self.cube)))
             object.__setattr__(self, 'bands', names)
+        if not self.order:
+            object.__setattr__(self, 'order', tuple(range(len(self.cube))))
         for name in ('mask', 'noise'):
             array = getattr(self, name)
             if array is not None and array.shape != self.cube.shape:
@@ -185,6 +196,8 @@ def as_image(data, *, mask=None, error=None, wcs=None, bands=None,
     (('g', 'r'), (2, 4, 5))
     """
     if isinstance(data, Image):
+        if all(one is None for one in (mask, error, wcs, bands, reference)):
+            return data
         layers = split_cube(data.cube, mask=data.mask, noise=data.noise,
                             wcs=data.wcs, unit=data.unit, names=data.bands)
     else:
@@ -195,6 +208,7 @@ def as_image(data, *, mask=None, error=None, wcs=None, bands=None,
     for layer, name in zip(layers, names):
         layer.name = name
     cube, invalid, noise, wcs, unit = stack_layers(layers, reference)
+    invalid |= ~np.isfinite(cube)  # overflow by the unit
     if mask is not None:
         invalid |= check_mask(_by_band(mask, names, 'mask'), cube.shape)
     if error is not None:
@@ -203,6 +217,10 @@ def as_image(data, *, mask=None, error=None, wcs=None, bands=None,
     if invalid.all():
         msg = 'data has no valid pixels: all are masked or not finite'
         raise ValueError(msg)
+    empty = [name for name, bad in zip(names, invalid) if bad.all()]
+    if empty:
+        msg = f'the bands {empty} have no valid pixels'
+        warnings.warn(msg, AstroDinoUserWarning)
     cube[invalid] = 0
     if noise is not None:
         noise = _fill_noise(noise, invalid)
@@ -212,13 +230,13 @@ def as_image(data, *, mask=None, error=None, wcs=None, bands=None,
     order = list(order_bands(names))
     return Image(cube[order], invalid[order],
                  None if noise is None else noise[order], wcs,
-                 tuple(names[i] for i in order), unit)
+                 tuple(names[i] for i in order), unit, tuple(order))
 
 
 def _set_wcs(layers, wcs):
     """Give all layers the WCS that the user gave."""
-    ndim = 2 if len(layers) == 1 else 3
-    wcs = image_plane(fits_wcs(wcs, max(ndim, 3), 'wcs'))
+    wcs = fits_wcs(wcs, 3, 'wcs')
+    wcs = None if wcs is None else image_plane(wcs)
     if wcs is None:
         msg = 'wcs is not celestial'
         raise ValueError(msg)
@@ -263,6 +281,10 @@ def _by_band(value, names, name):
         msg = f'{name} is for the bands {list(value)}, data has {names}'
         raise ValueError(msg)
     values = [value[band] for band in names]
+    if len({np.shape(one) for one in values}) > 1:
+        msg = (f'{name} has different shapes in different bands: '
+               f'{[np.shape(one) for one in values]}')
+        raise ValueError(msg)
     if any(isinstance(one, u.Quantity) for one in values):
         return u.Quantity(values)
     return np.array(values)
@@ -271,20 +293,19 @@ def _by_band(value, names, name):
 def _error(error, shape, unit):
     """The ``error`` argument as a float64 array of the shape of the cube."""
     if isinstance(error, u.Quantity):
-        error = convert_unit(error.value, error.unit,
-                         unit or u.dimensionless_unscaled, 'error')
+        error = convert_unit(error.value, error.unit, unit, 'error')
     error = np.asarray(error)
     if error.dtype.kind not in 'iuf':
         msg = f'error must be an array of numbers, got dtype {error.dtype}'
         raise TypeError(msg)
     while error.ndim > 3 and error.shape[0] == 1:
         error = error[0]
-    if error.ndim == 1:
-        error = error[:, None, None]
-    if error.shape not in ((), shape, shape[1:], (shape[0], 1, 1)):
+    if error.shape not in ((), shape[:1], shape[1:], shape):
         msg = (f'error has shape {error.shape}, but the image has shape '
                f'{shape} (band, y, x)')
         raise ValueError(msg)
+    if error.ndim == 1:
+        error = error[:, None, None]
     return np.broadcast_to(error.astype(float), shape).copy()
 
 

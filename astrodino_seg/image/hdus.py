@@ -15,11 +15,16 @@ from astropy.io import fits
 
 from astrodino_seg.bands import canonical
 from astrodino_seg.errors import AstroDinoUserWarning
-from astrodino_seg.image.header import (celestial_wcs, header_filter,
-                                        header_unit, quiet_headers)
+from astrodino_seg.image.header import (
+    celestial_wcs,
+    header_bands,
+    header_filter,
+    header_unit,
+    quiet_headers,
+)
 from astrodino_seg.image.layer import split_cube
 
-__all__ = ['open_fits', 'read_hdus', 'read_path']
+__all__ = ['open_fits', 'read_hdus', 'read_path', 'read_pixels']
 
 # what an HDU holds, by the words of its EXTNAME or, if that says nothing,
 # IMAGETYP; the first that fits counts
@@ -197,7 +202,7 @@ def _science_bands(science, label):
         msg = (f'{label!r} has {left} further images which are not other '
                f'bands of the first and are not used; choose one with its '
                f'number, as in "file.fits[1]"')
-        warnings.warn(msg, AstroDinoUserWarning, stacklevel=4)
+        warnings.warn(msg, AstroDinoUserWarning)
     return chosen
 
 
@@ -216,14 +221,12 @@ def _belongs(extra, hdu, n_science):
 def _read_science(hdu, extras, primary, hdus, label, stem):
     """The layers of one science HDU and what belongs to it."""
     header = hdu.header.copy()  # reading the data may change the header
-    try:
-        data = _pixels(hdu)
-        extras = [(_role(extra), extra.header, _pixels(extra))
-                  for extra in extras]
-    except Exception as err:  # noqa: BLE001  anything, if it is corrupt
-        raise _corrupt(label, err) from err
+    data = read_pixels(hdu, label)
+    extras = [(_role(extra), extra.header, read_pixels(extra, label))
+              for extra in extras]
     mask, noise = np.zeros(data.shape, dtype=bool), None
-    if data.dtype.kind in 'iu' and 'BLANK' in header:
+    if data.dtype.kind in 'iu' and isinstance(header.get('BLANK'), int):
+        # astropy leaves it in unsigned integers
         blank = (header['BLANK'] * header.get('BSCALE', 1)
                  + header.get('BZERO', 0))
         mask |= data == blank
@@ -242,11 +245,29 @@ def _read_science(hdu, extras, primary, hdus, label, stem):
                       names=_names(hdu, primary, stem, n_bands))
 
 
-def _pixels(hdu):
-    """The pixels of an HDU, without changing the HDU of the caller."""
-    if 'data' not in vars(hdu) and hdu.fileinfo() is not None:
+def read_pixels(hdu, label):
+    """
+    Read the pixels of an image HDU.
+
+    Parameters
+    ----------
+    hdu : image HDU
+        The HDU. If it is of a file and not yet read it stays so, as reading
+        can change its header.
+    label : str
+        What to call it in an error message.
+
+    Returns
+    -------
+    pixels : `~numpy.ndarray`
+        The scaled pixels.
+    """
+    try:
+        if 'data' in vars(hdu) or hdu.fileinfo() is None:
+            return np.asarray(hdu.data)
         return np.asarray(hdu.section[...])
-    return np.asarray(hdu.data)
+    except Exception as err:  # noqa: BLE001  anything, if it is corrupt
+        raise _corrupt(label, err) from err
 
 
 def _interpret(role, header, array):
@@ -283,19 +304,13 @@ def _bad_bits(header, array):
 
 def _names(hdu, primary, stem, n_bands):
     """The names of the bands of a science HDU, or None."""
-    header = hdu.header
     if n_bands > 1:
-        names = [header.get(f'BAND{i}') for i in range(n_bands)]
-        text = str(header.get('BANDS', '')).strip()
-        if None in names:
-            parts = text.split(',') if ',' in text else list(text)
-            names = [part.strip() for part in parts]
-        return names if len(names) == n_bands and all(names) else None
+        return header_bands(hdu.header, n_bands)
     for name in (_header_band(hdu), primary and header_filter(primary),
-                 canonical(stem), header_filter(header, known=False)):
+                 canonical(stem)):
         if name:
             return [name]
-    return None
+    return header_bands(hdu.header, 1)
 
 
 def _header_band(hdu):

@@ -17,8 +17,8 @@ from astropy.wcs.utils import proj_plane_pixel_area
 from astrodino_seg.bands import canonical
 from astrodino_seg.errors import AstroDinoUserWarning
 
-__all__ = ['celestial_wcs', 'header_filter', 'header_unit', 'image_plane',
-           'quiet_headers']
+__all__ = ['celestial_wcs', 'header_bands', 'header_filter', 'header_unit',
+           'image_plane', 'quiet_headers']
 
 _FILTER_KEYS = ('BAND', 'PUPIL', 'FILTER', 'FILTER1', 'FILTER2', 'FILTER3',
                 'FILTNAM1', 'FILTNAM2', 'FPA.FILTERID', 'FPA.FILTER',
@@ -37,8 +37,52 @@ def quiet_headers():
         yield
 
 
+def header_bands(header, n_bands):
+    """
+    The names of the bands that a header gives.
+
+    Parameters
+    ----------
+    header : `~astropy.io.fits.Header` or dict
+        The header, with the keyword BAND or FILTER or the like for one band,
+        and BANDS or BAND0, BAND1, ... for several.
+    n_bands : int
+        The number of bands.
+
+    Returns
+    -------
+    names : list of str, or `None`
+        The names, if there is one for each band.
+    """
+    if n_bands == 1:
+        name = header_filter(header) or header_filter(header, known=False)
+        return [name] if name else None
+    names = [header.get(f'BAND{i}') for i in range(n_bands)]
+    if None in names:
+        names = header.get('BANDS') or ''
+        if isinstance(names, str):
+            names = names.split(',') if ',' in names else names.strip()
+    names = [str(name).strip() for name in names]
+    return names if len(names) == n_bands and all(names) else None
+
+
 def header_filter(header, *, known=True):
-    """The filter that a header names, or None."""
+    """
+    The filter that a header names.
+
+    Parameters
+    ----------
+    header : `~astropy.io.fits.Header` or dict
+        The header.
+    known : bool, optional
+        Whether only a filter counts that is known by
+        `~astrodino_seg.bands.canonical`.
+
+    Returns
+    -------
+    name : str or `None`
+        The name, in the short form if it is known.
+    """
     values = [header.get(key) for key in _FILTER_KEYS]
     values = [value.strip() for value in values if isinstance(value, str)]
     for value in values:
@@ -52,7 +96,19 @@ def header_filter(header, *, known=True):
 
 
 def header_unit(header):
-    """The unit that BUNIT names, or None."""
+    """
+    The unit that BUNIT names.
+
+    Parameters
+    ----------
+    header : `~astropy.io.fits.Header`
+        The header.
+
+    Returns
+    -------
+    unit : `~astropy.units.UnitBase` or `None`
+        The unit; `None` if it is missing, empty or not understood.
+    """
     text = str(header.get('BUNIT') or '').strip()
     try:
         unit = u.Unit(_UNITS.get(text.lower(), text))
@@ -81,7 +137,7 @@ def celestial_wcs(header, hdus=None):
     if hdus is None and _has_tables(header):
         msg = ('the distortion tables of the WCS are in other HDUs and are '
                'ignored; hand in the file or the HDUList')
-        warnings.warn(msg, AstroDinoUserWarning, stacklevel=5)
+        warnings.warn(msg, AstroDinoUserWarning, stacklevel=2)
         header = fits.Header([card for card in header.cards if not
                               re.match(_TABLE_KEYS, card.keyword)])
     try:
@@ -93,7 +149,7 @@ def celestial_wcs(header, hdus=None):
         raise
     except Exception as err:  # noqa: BLE001  wcslib and astropy raise many
         msg = f'the WCS of the header cannot be used: {err}'.split('\n')[0]
-        warnings.warn(msg, AstroDinoUserWarning, stacklevel=5)
+        warnings.warn(msg, AstroDinoUserWarning, stacklevel=2)
         return None
     return wcs if np.isfinite(area) and area > 0 else None
 

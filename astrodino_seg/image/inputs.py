@@ -11,25 +11,39 @@ import astropy.units as u
 import numpy as np
 from astropy.io import fits
 from astropy.nddata import NDData
+from astropy.utils.masked import Masked
 from astropy.wcs import WCS
 from astropy.wcs.wcsapi import BaseHighLevelWCS, SlicedLowLevelWCS
 
-from astrodino_seg.bands import canonical
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image.hdus import read_hdus, read_path
-from astrodino_seg.image.header import image_plane
-from astrodino_seg.image.layer import split_cube
+from astrodino_seg.image.header import header_bands, image_plane
+from astrodino_seg.image.layer import check_shape, split_cube
 
 __all__ = ['check_name', 'convert_unit', 'fits_wcs', 'read_input']
 
-_HDUS = (fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU)
+_HDUS = (fits.HDUList, fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU)
 
 
 def read_input(data, label):
-    """The layers of any input; not yet all with names."""
+    """
+    Read the layers of any input but an `Image`.
+
+    Parameters
+    ----------
+    data : object
+        The ``data`` of `~astrodino_seg.image.as_image`.
+    label : str
+        What to call it in an error message.
+
+    Returns
+    -------
+    layers : list of `~astrodino_seg.image.layer.Layer`
+        The bands; some may have no name yet.
+    """
     if isinstance(data, (str, os.PathLike)):
         return read_path(data)
-    if isinstance(data, fits.HDUList) or isinstance(data, _HDUS):
+    if isinstance(data, _HDUS):
         return read_hdus(data, label=label)
     if isinstance(data, (Mapping, list, tuple)):
         return _many(data, label)
@@ -39,12 +53,14 @@ def read_input(data, label):
         msg = (f'{label} must be an array, an NDData, a FITS file or HDU, or '
                f'a dict or list of these, got {type(data).__name__}')
         raise TypeError(msg)
-    mask = getattr(data, 'mask', None)
-    unit = getattr(data, 'unit', None)
-    # Masked of astropy, then Quantity; plain and masked arrays
-    array = getattr(data, 'unmasked', data)
-    array = np.asarray(array if unit is None else array.value)
-    return split_cube(array, mask=mask, unit=unit, label=label)
+    mask = unit = None
+    if isinstance(data, Masked):
+        mask, data = data.mask, data.unmasked
+    elif isinstance(data, np.ma.MaskedArray):
+        mask, data = np.ma.getmaskarray(data), data.data
+    if isinstance(data, u.Quantity):
+        unit, data = data.unit, data.value
+    return split_cube(np.asarray(data), mask=mask, unit=unit, label=label)
 
 
 def _many(data, label):
@@ -73,61 +89,96 @@ def _many(data, label):
 def _nddata(data, label):
     """The layers of an NDData, CCDData or NDDataRef."""
     array = np.asarray(data.data)
-    noise = _noise_of(data, array, label)
+    cube = check_shape(array, label)
+    noise = _noise_of(data, array.shape, label)
     wcs = data.wcs
     if wcs is not None:
-        wcs = image_plane(fits_wcs(wcs, array.ndim, f'the WCS of {label}'))
-    names = [data.meta.get(key) for key in ('BAND', 'FILTER')
-             if isinstance(data.meta, Mapping)]
-    names = [canonical(name) for name in names if isinstance(name, str)]
-    names = [name for name in names if name is not None] + [None]
-    return split_cube(array, mask=data.mask, noise=noise, wcs=wcs,
-                      unit=data.unit, names=names[:1], label=label)
+        wcs = fits_wcs(wcs, array.ndim, f'the WCS of {label}')
+    return split_cube(array, mask=data.mask, noise=noise, label=label,
+                      wcs=None if wcs is None else image_plane(wcs),
+                      unit=data.unit,
+                      names=header_bands(data.meta, len(cube)))
 
 
-def _noise_of(data, array, label):
+def _noise_of(data, shape, label):
     """The 1-sigma noise in the uncertainty of an NDData, or None."""
     uncertainty = data.uncertainty
     if uncertainty is None or uncertainty.array is None:
         return None
+    label = f'the uncertainty of {label}'
     kind = uncertainty.uncertainty_type
     power = {'std': 1, 'var': 0.5, 'ivar': -0.5}.get(kind)
     if power is None:
-        msg = (f'the uncertainty of {label} is of the unknown type {kind!r} '
-               f'and is not used')
-        warnings.warn(msg, AstroDinoUserWarning, stacklevel=2)
+        msg = f'{label} is of the unknown type {kind!r} and is not used'
+        warnings.warn(msg, AstroDinoUserWarning)
         return None
     values = np.asarray(uncertainty.array, dtype=float)
-    if (kind != 'std' and (values < 0).any()):
-        msg = (f'the uncertainty of {label} has negative values, the lowest '
-               f'is {np.nanmin(values)}')
+    if (values < 0).any():
+        msg = f'{label} has negative values, down to {np.nanmin(values)}'
         raise ValueError(msg)
     with np.errstate(divide='ignore'):
-        noise = values**power
-    if uncertainty.unit is not None and data.unit is not None:
+        noise = values**power  # no inverse variance: infinite, and masked
+    if uncertainty.unit is not None:
         noise = convert_unit(noise, uncertainty.unit**power, data.unit,
-                         f'the uncertainty of {label}')
-    return np.broadcast_to(noise, array.shape)
+                             label)
+    if noise.shape == shape[-2:]:
+        noise = np.broadcast_to(noise, shape)
+    return noise
 
 
 def convert_unit(values, unit, target, name):
-    """Convert values between units, or raise."""
+    """
+    Convert values to the unit of the image, or raise.
+
+    Parameters
+    ----------
+    values : `~numpy.ndarray`
+        The values.
+    unit, target : `~astropy.units.UnitBase` or `None`
+        Their unit and that of the image.
+    name : str
+        What to call the values in an error message.
+
+    Returns
+    -------
+    values : `~numpy.ndarray`
+        The values in ``target``.
+    """
     try:
-        return values * unit.to(target)
+        return values * unit.to(target or u.dimensionless_unscaled)
     except u.UnitConversionError:
-        msg = f'{name} is in {unit}, the image in {target or "no unit"}'
+        msg = (f'{name} is in {unit}, which cannot be converted to the unit '
+               f'of the image, {target}')
         raise ValueError(msg) from None
 
 
 def fits_wcs(wcs, ndim, name):
-    """An astropy WCS of two axes or as many as the array, or raise."""
+    """
+    Check the type and the axes of a WCS.
+
+    Parameters
+    ----------
+    wcs : `~astropy.wcs.WCS`
+        The WCS, or such a WCS as wrapped by an `~astropy.nddata.NDData` that
+        was sliced.
+    ndim : int
+        The number of axes of the array.
+    name : str
+        What to call the WCS in an error message.
+
+    Returns
+    -------
+    wcs : `~astropy.wcs.WCS` or `None`
+        A WCS of 2 or ``ndim`` axes; `None` if it was sliced and has no
+        celestial axes.
+    """
     if not isinstance(wcs, WCS) and isinstance(wcs, BaseHighLevelWCS):
         wcs = wcs.low_level_wcs
-    if isinstance(wcs, SlicedLowLevelWCS):  # of an NDData that was sliced
+    if isinstance(wcs, SlicedLowLevelWCS) and isinstance(wcs._wcs, WCS):
+        # there is no public way back to the WCS
         slices = [one for one in wcs._slices_array if isinstance(one, slice)]
-        wcs = wcs._wcs
-        if isinstance(wcs, WCS) and wcs.has_celestial:
-            wcs = image_plane(wcs).slice(slices[-2:])
+        wcs = image_plane(wcs._wcs)
+        return None if wcs is None else wcs.slice(slices[-2:])
     if not isinstance(wcs, WCS):
         msg = (f'{name} must be an astropy.wcs.WCS, got '
                f'{type(wcs).__name__}')
@@ -140,7 +191,19 @@ def fits_wcs(wcs, ndim, name):
 
 
 def check_name(name):
-    """A band name, or raise."""
+    """
+    Check the name of a band.
+
+    Parameters
+    ----------
+    name : str
+        The name.
+
+    Returns
+    -------
+    name : str
+        The name, if it is one.
+    """
     if not isinstance(name, str):
         msg = f'the name of a band must be a str, got {name!r}'
         raise TypeError(msg)

@@ -12,7 +12,7 @@ import numpy as np
 from astropy.io import fits
 
 from astrodino_seg.errors import AstroDinoUserWarning
-from astrodino_seg.image.hdus import open_fits
+from astrodino_seg.image.hdus import open_fits, read_pixels
 from astrodino_seg.image.header import celestial_wcs, quiet_headers
 from astrodino_seg.image.stack import same_grid
 
@@ -98,7 +98,7 @@ def _wcs_header(image):
     if again is None or not same_grid(image.wcs, again, image.shape):
         msg = ('the header of the label map cannot hold the distortion of '
                'the WCS; it is written without')
-        warnings.warn(msg, AstroDinoUserWarning, stacklevel=3)
+        warnings.warn(msg, AstroDinoUserWarning)
     return header
 
 
@@ -143,7 +143,7 @@ def read_label_map(path):
     with open_fits(path) as hdus:
         for hdu in hdus:
             if getattr(hdu, 'is_image', False) and len(hdu.shape) == 2:
-                labels = np.array(hdu.data)
+                labels = read_pixels(hdu, path)
                 break
         else:
             msg = f'{str(path)!r} has no 2-D image'

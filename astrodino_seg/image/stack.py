@@ -89,7 +89,7 @@ def stack_layers(layers, reference=None):
         names = [layer.name for layer in layers if layer.noise is None]
         msg = (f'the bands {names} have no uncertainty; the uncertainties '
                f'of the other bands are not used')
-        warnings.warn(msg, AstroDinoUserWarning, stacklevel=3)
+        warnings.warn(msg, AstroDinoUserWarning)
     cube, mask = np.zeros(full, np.float32), np.ones(full, bool)
     noise = np.zeros(full) if all(with_noise) else None
     for i, layer in enumerate(layers):
@@ -118,7 +118,7 @@ def _common_unit(layers):
             names = [layer.name for layer in layers if layer.unit is None]
             msg = (f'the bands {names} have no unit, the others have; the '
                    f'units are dropped and no values converted')
-            warnings.warn(msg, AstroDinoUserWarning, stacklevel=4)
+            warnings.warn(msg, AstroDinoUserWarning)
         return None
     for layer in layers:
         if not layer.unit.is_equivalent(units[0]):
