@@ -96,7 +96,7 @@ class PhotutilsFinder:
                               deblend=self.deblend, n_levels=self.n_levels,
                               contrast=self.contrast, mode=self.mode,
                               progress_bar=False)
-        found = finder(sn, self.n_sigma, mask=mask)
+        found = None if mask.all() else finder(sn, self.n_sigma, mask=mask)
         if found is None:
             warnings.warn('No sources were found.', NoDetectionsWarning,
                           stacklevel=2)

@@ -72,7 +72,7 @@ def _parser():
     info.add_argument('--model', help='a weights file; default: bundled')
     info.set_defaults(run=_run_info)
     train = commands.add_parser('train', help='train a model from a recipe')
-    train.add_argument('config', help='TOML recipe; see recipes/')
+    train.add_argument('config', help='TOML recipe; see astrodino_seg/train/recipes')
     train.add_argument('-o', '--output', required=True,
                        help='folder for checkpoint, log and weights; a run '
                             'that was killed goes on from there')

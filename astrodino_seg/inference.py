@@ -16,11 +16,17 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from astrodino_seg.heads import STRIDES, DenseMaps, Seeds
-from astrodino_seg.tiling import tiles
+from astrodino_seg.tiling import taper, tiles
 
 __all__ = ['Prediction', 'predict', 'predict_maps', 'read_prediction']
 
 STEP = max(STRIDES)
+#: Half the overlap of tiles for the tokens, pixels.
+CONTEXT = 80
+#: How far the convolutions of `GroupingHead` see, rounded up to a step.
+REACH = 96
+#: Side of the tiles that the head runs on, pixels.
+MAP_TILE = 1024
 
 
 class Prediction(NamedTuple):
@@ -101,31 +107,53 @@ def predict(model, channels, *, min_heat=0.3, tile_size=640, device='cpu',
 def predict_maps(model, channels, *, tile_size=640, device='cpu',
                  progress=False):
     """
-    Dense maps of an image of any size, joined from tiles, on the CPU.
+    Dense maps of an image of any size, on the CPU.
 
-    Parameters and tile joining as in `predict`; the maps have no batch axis
-    and the sides of the image.
+    The tokens come first, averaged where tiles overlap, because each depends
+    on all of its tile. Then the head runs on tiles whose margins hold all
+    that its convolutions see, so that tiles leave no trace.
+
+    Parameters are those of `predict`; the maps have no batch axis and the
+    sides of the image.
     """
     _, ny, nx = channels.shape
-    padded = [-(-n // STEP) * STEP for n in (ny, nx)]
+    # what lies outside the image is sky without valid bands
+    x = F.pad(torch.from_numpy(channels), (0, -nx % STEP, 0, -ny % STEP))
+    shape = tuple(x.shape[1:])
+    for_tokens = tiles(shape, size=tile_size, margin=CONTEXT)
+    for_maps = tiles(shape, size=MAP_TILE, margin=REACH)
+    bar = tqdm(total=len(for_tokens) + len(for_maps), disable=not progress,
+               desc='segmenting', unit='tile', leave=False)
+
+    def batch(array, tile, step=1):
+        ys, xs = (slice(c.start // step, c.stop // step) for c in tile.outer)
+        return array[None, :, ys, xs].to(device).contiguous(
+            memory_format=torch.channels_last)
+
+    tokens, weights = None, torch.zeros(shape[0] // STEP, shape[1] // STEP)
+    for tile in for_tokens:
+        part = model.tokens(batch(x, tile))[0].cpu()
+        weight = torch.from_numpy(taper(tile, shape, step=STEP))
+        if tokens is None:
+            tokens = torch.zeros(len(part), *weights.shape)
+        ys, xs = (slice(c.start // STEP, c.stop // STEP) for c in tile.outer)
+        tokens[:, ys, xs] += weight * part
+        weights[ys, xs] += weight
+        bar.update()
+    tokens /= weights
+
     full = None
-    cut = tiles(padded, size=tile_size, step=STEP)
-    for tile in tqdm(cut, disable=not progress, desc='segmenting',
-                     unit='tile', leave=False):
-        ys, xs = tile.outer
-        part = torch.from_numpy(np.ascontiguousarray(channels[:, ys, xs]))
-        # what lies outside the image is sky without valid bands
-        part = F.pad(part, (0, xs.stop - xs.start - part.shape[2],
-                            0, ys.stop - ys.start - part.shape[1]))
-        part = part[None].to(device, memory_format=torch.channels_last)
-        maps = _flat(model(part))
+    for tile in for_maps:
+        maps = _flat(model.head(batch(x, tile), batch(tokens, tile, STEP)))
         if full is None:
-            full = [torch.empty(padded[0] // s, padded[1] // s, m.shape[1])
+            full = [torch.empty(shape[0] // s, shape[1] // s, m.shape[1])
                     for s, m in maps]
         for (s, m), out in zip(maps, full):
-            core, inner = ([slice(c.start // s, c.stop // s) for c in part]
-                           for part in (tile.core, tile.inner))
+            core, inner = ([slice(c.start // s, c.stop // s) for c in cut]
+                           for cut in (tile.core, tile.inner))
             out[tuple(core)] = m[0][:, inner[0], inner[1]].permute(1, 2, 0)
+        bar.update()
+    bar.close()
     heat, embedding, sky, classes, *pyramid = (
         m.permute(2, 0, 1) for m in full)
     return DenseMaps(heat, embedding[:, :ny, :nx], sky[:, :ny, :nx],

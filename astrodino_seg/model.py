@@ -76,8 +76,11 @@ class Model(nn.Module):
         maps : `~astrodino_seg.heads.DenseMaps`
             The maps.
         """
-        tokens = self.vit.forward_features(x).patches[-1]
-        return self.head(x, tokens)
+        return self.head(x, self.tokens(x))
+
+    def tokens(self, x):
+        """The ViT's patch tokens, (B, dim, H/16, W/16)."""
+        return self.vit.forward_features(x).patches[-1]
 
     def fused(self):
         """

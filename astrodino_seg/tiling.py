@@ -5,7 +5,9 @@ Where to cut a large image into overlapping tiles.
 
 from typing import NamedTuple
 
-__all__ = ['Tile', 'tiles']
+import numpy as np
+
+__all__ = ['Tile', 'taper', 'tiles']
 
 
 class Tile(NamedTuple):
@@ -84,3 +86,40 @@ def tiles(shape, *, size=640, margin=48, step=16):
                 tuple(slice(c[2], c[3]) for c in (ys, xs)),
                 tuple(slice(c[2] - c[0], c[3] - c[0]) for c in (ys, xs))))
     return out
+
+
+def taper(tile, shape, *, step=16):
+    """
+    Weight of each cell of a tile in the average with its neighbours.
+
+    The weight falls linearly to the tile's edge over twice its margin, but
+    not at the image's own edge, so that maps which depend on the whole tile
+    pass smoothly from one to the next.
+
+    Parameters
+    ----------
+    tile : `Tile`
+        The tile.
+    shape : tuple of int
+        (ny, nx) of the image in pixels.
+    step : int, optional
+        Side of a cell in pixels.
+
+    Returns
+    -------
+    weight : `~numpy.ndarray`
+        (rows, columns) float32, positive.
+    """
+    axes = []
+    for outer, core, n in zip(tile.outer, tile.core, shape):
+        n_cells = (outer.stop - outer.start) // step
+        cell = np.arange(n_cells) + 0.5
+        weight = np.ones(n_cells)
+        if outer.start > 0:
+            ramp = 2 * (core.start - outer.start) // step
+            weight = np.minimum(weight, cell / max(ramp, 1))
+        if outer.stop < n:
+            ramp = 2 * (outer.stop - core.stop) // step
+            weight = np.minimum(weight, (n_cells - cell) / max(ramp, 1))
+        axes.append(weight)
+    return np.outer(*axes).astype(np.float32)

@@ -1,0 +1,8 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Training.
+"""
+
+from astrodino_seg.train.supervised import fit_model, train_from_config
+
+__all__ = ['fit_model', 'train_from_config']

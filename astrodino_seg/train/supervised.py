@@ -16,10 +16,12 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from astrodino_seg.heads import DenseMaps
+from astrodino_seg.model import Model
+from astrodino_seg.simulate.library import SceneLibrary
 from astrodino_seg.train.losses import WEIGHTS, grouping_losses
 from astrodino_seg.train.targets import CropDataset
 
-__all__ = ['fit_model', 'learning_rate']
+__all__ = ['fit_model', 'learning_rate', 'train_from_config']
 
 
 def learning_rate(step, n_steps, *, peak, warmup=200):
@@ -180,3 +182,44 @@ def _step(model, crops, generator):
             sums[name] = sums.get(name, 0) + value / len(crops)
     sums['total'] = sum(WEIGHTS[name] * value for name, value in sums.items())
     return sums
+
+
+def train_from_config(config, out):
+    """
+    Train a model as a recipe says.
+
+    Parameters
+    ----------
+    config : dict
+        Tables ``model`` (arguments of `~astrodino_seg.Model`), ``scenes``
+        (``n_scenes``, ``size`` and ``path`` of
+        `~astrodino_seg.simulate.SceneLibrary`) and ``fit`` (arguments of
+        `fit_model`, and ``threads``); see ``recipes`` beside this module.
+    out : path-like
+        Folder for checkpoint, log and weights.
+
+    Returns
+    -------
+    model : `~astrodino_seg.model.Model`
+        The trained model.
+
+    Raises
+    ------
+    ValueError
+        If a table or key is unknown, or a value is impossible.
+    """
+    known = {'model', 'scenes', 'fit'}
+    if set(config) - known:
+        msg = (f'config has unknown tables {sorted(set(config) - known)}; '
+               f'known are {sorted(known)}')
+        raise ValueError(msg)
+    fit = dict(config.get('fit', {}))
+    torch.set_num_threads(fit.pop('threads', torch.get_num_threads()))
+    torch.manual_seed(fit.get('seed', 0))
+    try:
+        model = Model(**config.get('model', {}))
+        scenes = SceneLibrary('train', **config['scenes'])
+        return fit_model(model, scenes, out=out, **fit)
+    except (KeyError, TypeError) as err:
+        msg = f'config: {err}'
+        raise ValueError(msg) from err
