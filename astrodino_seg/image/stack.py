@@ -189,8 +189,9 @@ def _reproject(layer, wcs, shape):
     `~reproject.reproject_adaptive` is used as it averages where pixels become
     larger and interpolates where they become smaller; interpolation alone
     would skip pixels, and an exact overlap leaves steps. Masked pixels are
-    left out, and an output pixel is masked if more than half of its weight is
-    masked or its centre is outside of the image.
+    left out, and a new pixel is masked if a fifth of its weight is masked,
+    which at similar scales are the pixels nearest to a masked one, or if its
+    centre is outside of the old image.
 
     The average keeps surface brightness. If the unit is a flux per pixel it
     is multiplied by the area of the new pixel in old ones, which keeps the
@@ -214,7 +215,7 @@ def _reproject(layer, wcs, shape):
     inside, area = _inside_and_area(layer, wcs, shape)
     scale = 1 if _is_brightness(layer.unit) else area
     data = planes[0] * scale
-    mask = ~inside | ~(planes[1] < 0.5) | ~np.isfinite(data)
+    mask = ~inside | ~(planes[1] < 0.2) | ~np.isfinite(data)
     noise = None
     if layer.noise is not None:
         noise = np.sqrt(planes[2] * scale**2 / area)
