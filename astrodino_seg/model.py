@@ -101,7 +101,7 @@ class Model(nn.Module):
         return self.requires_grad_(False).to(
             memory_format=torch.channels_last)
 
-    def save(self, path):
+    def save(self, path, *, half=False):
         """
         Write the weights, the spec and the provenance to one file.
 
@@ -109,11 +109,16 @@ class Model(nn.Module):
         ----------
         path : path-like
             The safetensors file. It appears whole or not at all.
+        half : bool, optional
+            Whether to store float16, in half the space. `load_model`
+            returns float32 all the same.
         """
         path = Path(path)
         metadata = {'format': FORMAT, 'spec': json.dumps(self.spec),
                     'provenance': json.dumps(self.provenance)}
-        tensors = {k: v.contiguous() for k, v in self.state_dict().items()}
+        tensors = {k: v.half() if half and v.is_floating_point() else v
+                   for k, v in self.state_dict().items()}
+        tensors = {k: v.contiguous() for k, v in tensors.items()}
         handle, name = tempfile.mkstemp(dir=path.parent, suffix='.part')
         try:
             with os.fdopen(handle, 'wb') as stream:
