@@ -33,8 +33,8 @@ class Matching:
     iou : `~numpy.ndarray`
         Their intersection over union.
     n_truth, n_predicted : int
-        Objects that were there to be matched. A predicted label most of
-        whose pixels are void does not count.
+        Objects that were there to be matched. An unmatched predicted label
+        most of whose pixels are void does not count.
     """
 
     truth: np.ndarray
@@ -57,7 +57,7 @@ class Matching:
 class _Overlap:
     """Pixel counts shared by truth and predicted labels, void left out."""
 
-    def __init__(self, truth, predicted):
+    def __init__(self, truth, predicted, last=0):
         truth, predicted = np.asarray(truth), np.asarray(predicted)
         if truth.shape != predicted.shape:
             msg = (f'predicted must have the shape of truth, {truth.shape}, '
@@ -67,7 +67,7 @@ class _Overlap:
         self.t = np.where(void, 0, truth).ravel()
         self.p = predicted.ravel()
         valid = ~void.ravel()
-        shape = (self.t.max(initial=0) + 1, self.p.max(initial=0) + 1)
+        shape = (self.t.max(initial=last) + 1, self.p.max(initial=0) + 1)
         self.counts = coo_array(
             (valid.astype(np.int64), (self.t, self.p)), shape=shape).tocsr()
         self.area_t = np.asarray(self.counts.sum(axis=1)).ravel()
@@ -114,9 +114,10 @@ def match_labels(truth, predicted, min_iou=0.5):
         i, j = linear_sum_assignment(cost)
         matched = cost[i, j] < 0
         t, p, iou = rows[i][matched], columns[j][matched], -cost[i, j][matched]
-    counted = overlap.area_p[1:] > 0.5 * overlap.full_p[1:]
+    counted = overlap.area_p > 0.5 * overlap.full_p
+    counted[p] = True
     return Matching(t, p, iou, int((overlap.area_t[1:] > 0).sum()),
-                    int(counted.sum()))
+                    int(counted[1:].sum()))
 
 
 def measure_primaries(truth, predicted, flux, primaries, companions=()):
@@ -149,7 +150,8 @@ def measure_primaries(truth, predicted, flux, primaries, companions=()):
         One a companion of at least 25 pixels: whether it has a label of its
         own (IoU > 0.3, and not a primary's).
     """
-    overlap = _Overlap(truth, predicted)
+    # an object may have no pixel left, where all of them are void
+    overlap = _Overlap(truth, predicted, max([0, *primaries, *companions]))
     t, p, n, iou = overlap.pairs()
     best_truth_share = np.zeros(len(overlap.area_p))
     owner = np.zeros(len(overlap.area_p), int)
@@ -193,6 +195,6 @@ def _one_primary(k, shared, iou_of, owner, owns_most, good):
     return {'label': k, 'best': best, 'n_fragments': len(fragments),
             'flux_share': float(share[best]) if best else 0.0, 'iou': iou,
             'contamination': float(contamination),
-            'ok': (len(fragments) == 1 and iou > OK_IOU
-                   and contamination < OK_CONTAMINATION),
+            'ok': bool(len(fragments) == 1 and iou > OK_IOU
+                       and contamination < OK_CONTAMINATION),
             'lost': not fragments}
