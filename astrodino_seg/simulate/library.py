@@ -80,14 +80,19 @@ class SceneLibrary:
 def _save(path, scene):
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    with open(temporary, 'wb') as stream:
-        np.savez(stream, cube=scene.cube.clip(-6e4, 6e4).astype(np.float16),
-                 owner=scene.owner,
-                 own_sn=scene.own_sn.clip(0, 6e4).astype(np.float16),
-                 psf_fwhm=scene.psf_fwhm, names=np.array(list(scene.bands)),
-                 waves=np.array(list(scene.bands.values())),
-                 **{f'object_{k}': v for k, v in scene.objects.items()})
-    os.replace(temporary, path)
+    arrays = {f'object_{k}': v for k, v in scene.objects.items()}
+    try:
+        with open(temporary, 'wb') as stream:
+            np.savez(stream, owner=scene.owner,
+                     cube=scene.cube.clip(-6e4, 6e4).astype(np.float16),
+                     own_sn=scene.own_sn.clip(0, 6e4).astype(np.float16),
+                     psf_fwhm=scene.psf_fwhm,
+                     names=np.array(list(scene.bands)),
+                     waves=np.array(list(scene.bands.values())), **arrays)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _load(path):

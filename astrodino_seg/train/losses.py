@@ -160,6 +160,8 @@ def grouping_losses(head, maps, sample, generator):
                                         void[::2, ::2] | void[1::2, 1::2]),
               'classes': F.cross_entropy(
                   maps.classes[None], sample.classes[None], ignore_index=-1)}
+    if void.all():                         # nothing is known of this crop
+        return {'heat': losses['heat']}
     if n == 0:
         losses['mask'] = F.softplus(-maps.sky)[:, ~void].mean()
         return losses

@@ -185,6 +185,10 @@ def _crop(rng, channels, truth, size, *, on_primary):
     """A random crop, flipped and turned, perhaps on a large galaxy."""
     objects = truth.objects
     limit = np.array(channels.shape[:0:-1]) - size       # x, y
+    if limit.min() < 0:
+        msg = (f'crop_sizes must be at most the side of the scenes, '
+               f'{min(channels.shape[1:])}, got {size!r}')
+        raise ValueError(msg)
     corner = rng.integers(0, limit + 1)
     large = np.flatnonzero(objects['primary'])
     if on_primary and len(large):
