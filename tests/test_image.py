@@ -21,6 +21,7 @@ from astropy.nddata import (
 )
 from astropy.utils.masked import Masked
 from astropy.wcs import WCS
+from helpers import check_promises, cube_wcs, make_wcs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -33,29 +34,6 @@ from astrodino_seg.image import Image, as_image
 RNG = np.random.default_rng(1)
 
 
-def make_wcs(scale=1.0, shape=(40, 50), angle=0.0, ctype='TAN', **kwargs):
-    """A WCS centred on the same sky; scale in arcsec per pixel."""
-    wcs = WCS(naxis=2)
-    wcs.wcs.ctype = [f'RA---{ctype}', f'DEC--{ctype}']
-    wcs.wcs.crval = 150, 2
-    wcs.wcs.crpix = [(n + 1) / 2 for n in shape[::-1]]
-    cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
-    wcs.wcs.cd = scale / 3600 * np.array([[-cos, sin], [sin, cos]])
-    wcs.array_shape = shape
-    return wcs
-
-
-def cube_wcs(shape=(3, 40, 50), last='WAVE'):
-    wcs = WCS(naxis=3)
-    wcs.wcs.ctype = 'RA---TAN', 'DEC--TAN', last
-    wcs.wcs.cunit = 'deg', 'deg', 'm'
-    wcs.wcs.crval = 150, 2, 5e-7
-    wcs.wcs.cdelt = -1 / 3600, 1 / 3600, 1e-7
-    wcs.wcs.crpix = 25.5, 20.5, 1
-    wcs.array_shape = shape
-    return wcs
-
-
 def source(scale, shape, angle=0.0, x0=0.0, sigma=4.0):
     """A Gaussian on the sky, flux per pixel with total 1000."""
     y, x = np.indices(shape)
@@ -65,29 +43,6 @@ def source(scale, shape, angle=0.0, x0=0.0, sigma=4.0):
     r2 = (east - x0)**2 + north**2
     return (1000 * scale**2 / (2 * np.pi * sigma**2)
             * np.exp(-r2 / (2 * sigma**2)))
-
-
-def check_promises(image):
-    assert image.cube.dtype == np.float32
-    assert image.cube.dtype.isnative
-    assert image.cube.flags.writeable
-    assert image.cube.ndim == 3
-    assert np.isfinite(image.cube).all()
-    assert image.mask.dtype == bool
-    assert image.mask.shape == image.cube.shape
-    assert not image.cube[image.mask].any()
-    assert len(image.bands) == image.n_bands == len(image.cube)
-    assert image.shape == image.cube.shape[1:]
-    assert all(isinstance(band, str) for band in image.bands)
-    if image.noise is not None:
-        assert image.noise.dtype == np.float32
-        assert image.noise.shape == image.cube.shape
-        assert np.isfinite(image.noise).all()
-        assert (image.noise > 0).all()
-    if image.wcs is not None:
-        assert image.wcs.naxis == 2
-        assert image.wcs.has_celestial
-        assert image.wcs.array_shape == image.shape
 
 
 # -------------------------------------------------------------- arrays
@@ -588,7 +543,7 @@ CUBE = np.ones((2, 4, 5))
     ({'g': ONE * u.Jy, 'r': ONE * u.s},
      "unit of band 'r', s, cannot be converted to that of band 'g', Jy"),
     (ONE * u.mag, "unit of band 'band0' is mag; a linear unit"),
-    (ONE * u.ABmag, r"is mag\(AB\); a linear unit"),
+    (ONE * u.ABmag, r'is mag\(AB\); a linear unit'),
 ])
 def test_bad_data(data, match):
     with pytest.raises(ValueError, match=match):
@@ -626,9 +581,9 @@ def test_bad_type(data, match):
     ({'error': -ONE}, 'error must be positive .* got -1.0 at 40 pixels'),
     ({'error': np.nan}, 'data has no valid pixels'),
     ({'error': 1 * u.s}, 'error is in s, which cannot .* image, Jy'),
-    ({'error': {'g': 1}}, "error is for the bands"),
+    ({'error': {'g': 1}}, 'error is for the bands'),
     ({'bands': ['g']}, r"bands must be 2 different names, .* got \['g'\]"),
-    ({'bands': ['g', 'g']}, r"bands must be 2 different names"),
+    ({'bands': ['g', 'g']}, r'bands must be 2 different names'),
     ({'bands': 'grz'}, "bands must be 2 different names, .* got 'grz'"),
     ({'reference': 'z'}, r"reference 'z' is none of the bands \['band0'"),
     ({'reference': WCS(naxis=2)}, 'reference must be a celestial 2-D WCS'),

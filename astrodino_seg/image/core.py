@@ -133,7 +133,8 @@ def as_image(data, *, mask=None, error=None, wcs=None, bands=None,
         The WCS of the pixel grid, instead of those in ``data``.
     bands : sequence of str, optional
         The names of the bands in the order of ``data``, instead of those in
-        ``data``; ``'grz'`` is ``['g', 'r', 'z']``. ``mask`` and ``error`` are in the order of ``data`` too.
+        ``data``; ``'grz'`` is ``['g', 'r', 'z']``. ``mask`` and ``error``
+        are in the order of ``data`` too.
     reference : str or `~astropy.wcs.WCS`, optional
         The grid onto which bands on other grids are reprojected: the name of
         a band, or a WCS with ``array_shape``. By default, that of the band

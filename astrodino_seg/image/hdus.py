@@ -7,7 +7,9 @@ See `~astrodino_seg.image.as_image` for the rules as users need them.
 
 import re
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +44,8 @@ _ROLES = {
     'mask': {'mask', 'msk', 'dq', 'bpm', 'flag', 'flags'}}
 _UTYPES = {'StdDevUncertainty': 'std', 'VarianceUncertainty': 'var',
            'InverseVariance': 'ivar', 'UnknownUncertainty': 'skip'}
+_COMPRESSED = {b'\x1f\x8b': 'gzip', b'BZh': 'bz2', b'\xfd7zXZ': 'lzma'}
+
 
 @contextmanager
 def open_fits(path):
@@ -65,16 +69,37 @@ def open_fits(path):
     if not path.exists():
         msg = f'no such file: {str(path)!r}'
         raise FileNotFoundError(msg)
-    with quiet_headers():
+    with ExitStack() as stack:
         try:
-            hdus = fits.open(path)
-            len(hdus)  # reads all headers
+            with quiet_headers() as caught:
+                hdus = stack.enter_context(_open(path, stack))
+                last = len(hdus) - 1  # reads all headers
         except PermissionError:
             raise
         except Exception as err:  # noqa: BLE001  anything, if it is corrupt
             raise _corrupt(path, err) from err
-        with hdus:
-            yield hdus
+        if any('Error validating header' in str(one.message)
+               for one in caught):
+            msg = f'{str(path)!r} is damaged after HDU {last}'
+            warnings.warn(msg, AstroDinoUserWarning)
+        yield hdus
+
+
+def _open(path, stack):
+    """
+    The HDUs of a file, which is closed with the stack.
+
+    Compressed files are read here, as astropy takes a truncated one for a
+    shorter one.
+    """
+    file = stack.enter_context(path.open('rb'))
+    magic = file.read(6)
+    file.seek(0)
+    for start, module in _COMPRESSED.items():
+        if magic.startswith(start):
+            with import_module(module).open(file) as content:
+                return fits.open(BytesIO(content.read()))
+    return fits.open(file)
 
 
 def _corrupt(label, err):

@@ -31,10 +31,22 @@ _TABLE_KEYS = r'(C[PQ](DIS|ERR)\d|D[PQ]\d|D2IM|AXISCORR)'
 
 @contextmanager
 def quiet_headers():
-    """No warnings about headers that are odd but can be read."""
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', AstropyWarning)
-        yield
+    """
+    Keep warnings about headers that are odd but can be read from users.
+
+    Yields
+    ------
+    caught : list of `~warnings.WarningMessage`
+        The warnings within the ``with`` block, after its end. Those of other
+        packages than astropy are shown then.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always', AstropyWarning)
+        yield caught
+    for one in caught:
+        if not issubclass(one.category, AstropyWarning):
+            warnings.warn_explicit(one.message, one.category, one.filename,
+                                   one.lineno)
 
 
 def header_bands(header, n_bands):
