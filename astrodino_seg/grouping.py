@@ -47,19 +47,28 @@ class Grouping:
     n_fragments: np.ndarray
 
 
-def _window(prediction, k, shape):
-    """The pixels that seed ``k`` can win: a box about its ellipse."""
+def _window(prediction, k, shape, factor=1.0):
+    """A box about the ellipse of seed ``k``, ``factor`` times as wide."""
     # d^T M d <= q_max bounds x by sqrt(q_max * (M^-1)_xx)
     xx, xy, yy = prediction.matrix[k].astype(float)
     det = max(xx * yy - xy**2, 1e-12)
-    reach = 4.0 * np.sqrt(np.array([xx, yy]) / det) + 4      # y, x
-    reach = np.minimum(reach, 600)
+    reach = 2.5 * np.sqrt(np.array([xx, yy]) / det) + 4      # y, x
+    reach = np.minimum(factor * reach, max(shape))
     centre = prediction.centre[k][::-1].astype(float)
     seed = np.array([prediction.y[k], prediction.x[k]])
     low = np.minimum(centre - reach, seed - 4)
     high = np.maximum(centre + reach, seed + 5)
     return tuple(slice(int(max(a, 0)), int(min(b, n)))
                  for a, b, n in zip(low, high, shape))
+
+
+def _cut_off(won, window, shape):
+    """Whether a seed wins pixels at a side that is not the image's."""
+    (ys, xs), (ny, nx) = window, shape
+    return ((ys.start > 0 and won[0].any())
+            or (ys.stop < ny and won[-1].any())
+            or (xs.start > 0 and won[:, 0].any())
+            or (xs.stop < nx and won[:, -1].any()))
 
 
 def _score(prediction, k, window):
@@ -95,9 +104,12 @@ def paint(prediction, mask=None):
     best = prediction.sky.copy()
     owner = np.zeros(best.shape, np.int32)
     for k in range(len(prediction.x)):
-        window = _window(prediction, k, best.shape)
-        score = _score(prediction, k, window)
-        won = score > best[window]
+        for factor in (1, 2, 4, 16, 256):
+            window = _window(prediction, k, best.shape, factor)
+            score = _score(prediction, k, window)
+            won = score > best[window]
+            if not _cut_off(won, window, best.shape):
+                break
         best[window][won] = score[won]
         owner[window][won] = k + 1
     if mask is not None:
@@ -189,6 +201,8 @@ def _fill_pinholes(groups, max_hole=12):
     ny, nx = groups.shape
     for k in small:
         ys, xs = windows[k - 1]
+        if 0 in (ys.start, xs.start) or ys.stop == ny or xs.stop == nx:
+            continue                        # open to the outside
         wide = (slice(max(ys.start - 1, 0), min(ys.stop + 1, ny)),
                 slice(max(xs.start - 1, 0), min(xs.stop + 1, nx)))
         hole = holes[wide] == k

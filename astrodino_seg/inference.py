@@ -22,7 +22,7 @@ __all__ = ['Prediction', 'predict', 'predict_maps', 'read_prediction']
 
 STEP = max(STRIDES)
 #: Half the overlap of tiles for the tokens, pixels.
-CONTEXT = 80
+CONTEXT = 48
 #: How far the convolutions of `GroupingHead` see, rounded up to a step.
 REACH = 96
 #: Side of the tiles that the head runs on, pixels.
@@ -72,7 +72,7 @@ class Prediction(NamedTuple):
     same: np.ndarray
 
 
-def predict(model, channels, *, min_heat=0.3, tile_size=640, device='cpu',
+def predict(model, channels, *, min_heat=0.3, tile_size=768, device='cpu',
             progress=False):
     """
     Dense maps, seeds and pair probabilities of an image.
@@ -104,7 +104,7 @@ def predict(model, channels, *, min_heat=0.3, tile_size=640, device='cpu',
         return read_prediction(model, maps, x, y, heat)
 
 
-def predict_maps(model, channels, *, tile_size=640, device='cpu',
+def predict_maps(model, channels, *, tile_size=768, device='cpu',
                  progress=False):
     """
     Dense maps of an image of any size, on the CPU.

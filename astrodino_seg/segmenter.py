@@ -5,7 +5,9 @@
 
 import os
 import warnings
+from copy import deepcopy
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import numpy as np
 from astropy import units as u
@@ -17,11 +19,23 @@ from skimage.measure import label as label_regions
 from astrodino_seg.catalog import make_table
 from astrodino_seg.grouping import segment_maps
 from astrodino_seg.image import Image, as_image
-from astrodino_seg.inference import predict
+from astrodino_seg.inference import CONTEXT, STEP, predict
 from astrodino_seg.model import Model, load_model
 from astrodino_seg.preprocess import normalise
 
 __all__ = ['DinoSegmenter', 'SegmentationResult']
+
+LEAST_TILE = 2 * CONTEXT + STEP
+# for each parameter its type, what else it must be, and that in words
+_RULES = {
+    'n_pixels': (Integral, lambda v: v >= 1, 'a positive integer'),
+    'connectivity': (Integral, lambda v: v in (4, 8), '4 or 8'),
+    'n_sigma': ((Real, type(None)), lambda v: v is None or v > 0,
+                'a positive number or None'),
+    'merge': (Real, lambda v: 0 <= v <= 1, 'a number in [0, 1]'),
+    'min_seed': (Real, lambda v: 0 < v < 1, 'a number in (0, 1)'),
+    'tile_size': (Integral, lambda v: v >= LEAST_TILE and v % STEP == 0,
+                  f'a multiple of {STEP}, {LEAST_TILE} or more')}
 
 
 @dataclass(frozen=True)
@@ -88,7 +102,8 @@ class DinoSegmenter:
         The least probability, in (0, 1), of an object's centre for it to
         be considered.
     model : `~astrodino_seg.Model` or path-like, optional
-        The model, or its weights file. The bundled one if `None`.
+        The model, which is copied at each call, or its weights file, which
+        is read at the first. The bundled one if `None`.
     device : str, optional
         Where the network runs, for example ``'cpu'`` or ``'cuda'``.
     tile_size : int, optional
@@ -111,7 +126,7 @@ class DinoSegmenter:
 
     def __init__(self, *, n_pixels=5, connectivity=8, n_sigma=None,
                  merge=0.5, min_seed=0.3, model=None, device='cpu',
-                 tile_size=640, progress_bar=False):
+                 tile_size=768, progress_bar=False):
         self.n_pixels = n_pixels
         self.connectivity = connectivity
         self.n_sigma = n_sigma
@@ -124,7 +139,8 @@ class DinoSegmenter:
 
     def __repr__(self):
         values = ', '.join(f'{k}={v!r}' for k, v in vars(self).items()
-                           if not k.endswith('_') and k != 'model')
+                           if not (k.startswith('_') or k.endswith('_')
+                                   or k == 'model'))
         return f'{type(self).__name__}({values})'
 
     def __call__(self, data, threshold=None, *, mask=None, error=None,
@@ -142,9 +158,10 @@ class DinoSegmenter:
             (background included, as in
             `~photutils.segmentation.detect_sources`): one number, an image,
             or one number or image a band (in the order of the input, or a
-            dict of band names). An object is kept if ``n_pixels`` connected
-            pixels are above it in any one band. How far an object then
-            reaches is drawn by the model and not cut at the threshold.
+            dict of band names). An object is kept if it has ``n_pixels``
+            connected pixels that are each above it in at least one band.
+            How far an object then reaches is drawn by the model and not cut
+            at the threshold.
         mask : array_like of bool, optional
             `True` where ``data`` is not to be used; (y, x) or
             (band, y, x).
@@ -194,7 +211,9 @@ class DinoSegmenter:
         """
         self._validate()
         image = as_image(data, mask=mask, error=error, wcs=wcs, bands=bands)
-        limit = _threshold_cube(threshold, image)
+        # an Image that was handed in is itself the input
+        order = range(image.n_bands) if image is data else image.order
+        limit = _threshold_cube(threshold, image, order)
         model = self._fetch_model()
         normalised = normalise(image, model.preprocess)
         prediction = predict(model, normalised.channels,
@@ -202,7 +221,12 @@ class DinoSegmenter:
                              tile_size=self.tile_size,
                              progress=self.progress_bar)
         dead = ~np.isfinite(normalised.noise).any(axis=0)
-        detected = self._detected(image, normalised, limit)
+        detected = None
+        if limit is not None:
+            detected = ((image.cube > limit) & ~image.mask).any(axis=0)
+        elif self.n_sigma is not None:
+            detected = normalised.channels[0] > np.arcsinh(
+                self.n_sigma / model.preprocess.softening)
         grouping = segment_maps(
             prediction, merge=self.merge, n_pixels=self.n_pixels, mask=dead,
             keep=lambda labels, n: _has_pixels(
@@ -225,46 +249,34 @@ class DinoSegmenter:
             noise=normalised.noise)
 
     def _fetch_model(self):
-        """The model, read once and ready to run."""
-        cached = getattr(self, 'model_', None)
-        if cached is not None and self._source is self.model:
-            return cached
-        model = self.model
+        """The model, ready to run; a file is read once."""
+        model, key = self.model, (self.model, self.device)
         if model is None or isinstance(model, (str, os.PathLike)):
-            model = load_model(model).fused()
-        elif not isinstance(model, Model):
+            if getattr(self, '_key', None) == key:
+                return self.model_
+            model = load_model(model)
+        elif isinstance(model, Model):
+            model = deepcopy(model)     # the caller's is left as it is
+        else:
             msg = ('model must be a Model, a path or None, got '
                    f'{type(model).__name__}')
             raise TypeError(msg)
-        self.model_, self._source = model.eval().to(self.device), self.model
+        try:
+            self.model_ = model.fused().to(self.device)
+        except (RuntimeError, AssertionError, TypeError) as err:
+            reason = (str(err) or type(err).__name__).split('\n')[0]
+            msg = f'device {self.device!r} cannot be used: {reason}'
+            raise ValueError(msg) from err
+        self._key = key
         return self.model_
 
     def _validate(self):
-        if (isinstance(self.n_pixels, bool)
-                or not isinstance(self.n_pixels, (int, np.integer))
-                or self.n_pixels < 1):
-            msg = f'n_pixels must be a positive integer, got {self.n_pixels!r}'
-            raise ValueError(msg)
-        if self.connectivity not in (4, 8):
-            msg = f'connectivity must be 4 or 8, got {self.connectivity!r}'
-            raise ValueError(msg)
-        if not 0 <= self.merge <= 1:
-            msg = f'merge must be in [0, 1], got {self.merge!r}'
-            raise ValueError(msg)
-        if not 0 < self.min_seed < 1:
-            msg = f'min_seed must be in (0, 1), got {self.min_seed!r}'
-            raise ValueError(msg)
-        if self.n_sigma is not None and not self.n_sigma > 0:
-            msg = f'n_sigma must be positive, got {self.n_sigma!r}'
-            raise ValueError(msg)
-
-    def _detected(self, image, normalised, limit):
-        """Pixels above the threshold, or `None` if there is none."""
-        if limit is not None:
-            return ((image.cube > limit) & ~image.mask).any(axis=0)
-        if self.n_sigma is not None:
-            return normalised.channels[0] > np.arcsinh(self.n_sigma)
-        return None
+        for name, (kind, is_right, words) in _RULES.items():
+            value = getattr(self, name)
+            if (isinstance(value, bool) or not isinstance(value, kind)
+                    or not is_right(value)):
+                msg = f'{name} must be {words}, got {value!r}'
+                raise ValueError(msg)
 
 
 def _has_pixels(labels, n, detected, n_pixels, connectivity):
@@ -281,14 +293,14 @@ def _has_pixels(labels, n, detected, n_pixels, connectivity):
     return found[1:]
 
 
-def _threshold_cube(threshold, image):
+def _threshold_cube(threshold, image, order):
     """The threshold as an array that broadcasts with the image's cube."""
     if threshold is None:
         return None
     if isinstance(threshold, dict):
-        missing = [band for band in image.bands if band not in threshold]
-        if missing:
-            msg = f'threshold lacks bands {missing}, got {list(threshold)}'
+        if set(threshold) != set(image.bands):
+            msg = (f'threshold is for the bands {list(threshold)}, data has '
+                   f'{list(image.bands)}')
             raise ValueError(msg)
         values = [_in_unit(threshold[band], image) for band in image.bands]
     else:
@@ -296,13 +308,13 @@ def _threshold_cube(threshold, image):
         if values.ndim in (0, 2):
             values = [values]
         elif len(values) == image.n_bands:
-            values = values[np.asarray(image.order)]
-    values = [np.asarray(v, float) for v in values]
+            values = values[np.asarray(order)]
     if (len(values) not in (1, image.n_bands)
             or any(v.shape not in ((), image.shape) for v in values)):
         msg = (f'threshold must be one value, an image of shape '
                f'{image.shape} or one of these for each of '
-               f'{image.n_bands} bands, got {np.shape(threshold)}')
+               f'{image.n_bands} bands, got shape '
+               f'{[v.shape for v in values]}')
         raise ValueError(msg)
     values = np.stack([np.broadcast_to(v, image.shape) for v in values])
     if np.isnan(values).any():
@@ -318,11 +330,14 @@ def _in_unit(threshold, image):
         msg = (f'threshold has unit {unit} but data has unit {image.unit}; '
                'give both a unit or neither')
         raise ValueError(msg)
-    if unit is None:
-        return np.asarray(threshold, float)
     try:
-        return u.Quantity(threshold).to_value(image.unit)
+        if unit is not None:
+            threshold = u.Quantity(threshold).to_value(image.unit)
+        return np.asarray(threshold, float)
     except u.UnitConversionError as err:
         msg = (f'threshold has unit {unit}, which does not convert to the '
                f"data's {image.unit}")
+        raise ValueError(msg) from err
+    except (TypeError, ValueError) as err:
+        msg = f'threshold must be a number or an array, got {threshold!r}'
         raise ValueError(msg) from err

@@ -30,26 +30,15 @@ class Tile(NamedTuple):
 
 
 def _cuts(n, size, margin, step):
-    """(start, stop, core start, core stop) along one axis."""
-    if n <= size:
-        return [(0, n, 0, n)]
-    stride = (size - 2 * margin) // step * step
-    n_tiles = -(-(n - 2 * margin) // stride)
-    cuts = []
-    for k in range(n_tiles):
-        start = k * stride
-        stop = min(start + size, n)
-        if k == n_tiles - 1:                # the last one reaches the edge
-            start = max(-(-(n - size) // step) * step, 0)
-            stop = n
-        cuts.append([start, stop, start + margin, stop - margin])
-    cuts[0][2], cuts[-1][3] = 0, n
-    for one, other in zip(cuts, cuts[1:]):
-        other[2] = one[3] = min(one[3], n) // step * step
-    return cuts
+    """(start, stop, core start, core stop) along one axis, evenly spread."""
+    n_tiles = 1 if n <= size else -(-n // (size - 2 * margin))
+    length = -(-n // n_tiles // step) * step
+    starts = range(0, n, length)
+    return [(max(start - margin, 0), min(start + length + margin, n),
+             start, min(start + length, n)) for start in starts]
 
 
-def tiles(shape, *, size=640, margin=48, step=16):
+def tiles(shape, *, size=768, margin=48, step=16):
     """
     Cut an image into overlapping tiles whose cores cover it once.
 
@@ -58,9 +47,11 @@ def tiles(shape, *, size=640, margin=48, step=16):
     shape : tuple of int
         (ny, nx).
     size : int, optional
-        Side of a tile in pixels; an image up to this size is one tile.
+        Largest side of a tile in pixels; an image up to this size is one
+        tile, a larger one is cut evenly.
     margin : int, optional
-        Pixels at a tile's inner edges that are read but not kept.
+        Pixels beyond the core, within the image, that are read but not
+        kept; a multiple of ``step``.
     step : int, optional
         Tiles and cores start at multiples of this.
 
@@ -74,9 +65,10 @@ def tiles(shape, *, size=640, margin=48, step=16):
     ValueError
         If the margins leave no core.
     """
-    if size < 2 * margin + step or size % step:
-        msg = (f'size must be a multiple of {step} and at least 2 * margin '
-               f'+ {step} = {2 * margin + step}, got {size!r}')
+    if size < 2 * margin + step or size % step or margin % step:
+        msg = (f'size and margin must be multiples of {step}, and size at '
+               f'least 2 * margin + {step} = {2 * margin + step}, got '
+               f'size={size!r}, margin={margin!r}')
         raise ValueError(msg)
     out = []
     for ys in _cuts(shape[0], size, margin, step):
