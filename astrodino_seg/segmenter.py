@@ -221,7 +221,7 @@ class DinoSegmenter:
                              tile_size=self.tile_size,
                              progress=self.progress_bar)
         dead = ~np.isfinite(normalised.noise).any(axis=0)
-        detected = None
+        detected = True
         if limit is not None:
             detected = ((image.cube > limit) & ~image.mask).any(axis=0)
         elif self.n_sigma is not None:
@@ -230,7 +230,8 @@ class DinoSegmenter:
         grouping = segment_maps(
             prediction, merge=self.merge, n_pixels=self.n_pixels, mask=dead,
             keep=lambda labels, n: _has_pixels(
-                labels, n, detected, self.n_pixels, self.connectivity))
+                np.where(detected, labels, 0), n, self.n_pixels,
+                self.connectivity))
         if len(grouping.seed_of) == 0:
             warnings.warn('No sources were found.', NoDetectionsWarning,
                           stacklevel=2)
@@ -240,8 +241,7 @@ class DinoSegmenter:
         return SegmentationResult(
             segmentation_image=SegmentationImage(grouping.groups),
             fragments=fragments,
-            class_map=prediction.probabilities.argmax(axis=0).astype(
-                np.uint8),
+            class_map=prediction.probabilities.argmax(0).astype(np.uint8),
             probabilities=prediction.probabilities,
             table=make_table(image, normalised, grouping,
                              prediction.classes[grouping.seed_of]),
@@ -279,10 +279,8 @@ class DinoSegmenter:
                 raise ValueError(msg)
 
 
-def _has_pixels(labels, n, detected, n_pixels, connectivity):
-    """Which labels have enough connected pixels that are detected."""
-    if detected is not None:
-        labels = np.where(detected, labels, 0)
+def _has_pixels(labels, n, n_pixels, connectivity):
+    """Which of ``n`` labels have enough connected pixels."""
     pieces, n_pieces = label_regions(labels, background=0, return_num=True,
                                      connectivity=connectivity // 4)
     owner = np.zeros(n_pieces + 1, int)
@@ -305,16 +303,14 @@ def _threshold_cube(threshold, image, order):
         values = [_in_unit(threshold[band], image) for band in image.bands]
     else:
         values = _in_unit(threshold, image)
-        if values.ndim in (0, 2):
-            values = [values]
-        elif len(values) == image.n_bands:
-            values = values[np.asarray(order)]
+        values = [values] if values.ndim in (0, 2) else list(values)
+        if len(values) == image.n_bands > 1:
+            values = [values[i] for i in order]
     if (len(values) not in (1, image.n_bands)
             or any(v.shape not in ((), image.shape) for v in values)):
-        msg = (f'threshold must be one value, an image of shape '
-               f'{image.shape} or one of these for each of '
-               f'{image.n_bands} bands, got shape '
-               f'{[v.shape for v in values]}')
+        msg = (f'threshold must be one value, an image of shape {image.shape} '
+               f'or one of these for each of {image.n_bands} bands, got the '
+               f'shapes {[v.shape for v in values]}')
         raise ValueError(msg)
     values = np.stack([np.broadcast_to(v, image.shape) for v in values])
     if np.isnan(values).any():
@@ -334,10 +330,7 @@ def _in_unit(threshold, image):
         if unit is not None:
             threshold = u.Quantity(threshold).to_value(image.unit)
         return np.asarray(threshold, float)
-    except u.UnitConversionError as err:
-        msg = (f'threshold has unit {unit}, which does not convert to the '
-               f"data's {image.unit}")
-        raise ValueError(msg) from err
     except (TypeError, ValueError) as err:
-        msg = f'threshold must be a number or an array, got {threshold!r}'
+        msg = (f'threshold must be numbers in the unit of data '
+               f'({image.unit}), got {threshold!r}')
         raise ValueError(msg) from err
