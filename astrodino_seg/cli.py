@@ -10,7 +10,8 @@ import tomllib
 import warnings
 from pathlib import Path
 
-from astrodino_seg.errors import AstroDinoWarning
+from astrodino_seg.errors import AstroDinoWarning, require
+from astrodino_seg.version import __version__
 
 __all__ = ['main']
 
@@ -35,6 +36,8 @@ def main(argv=None):
     """
     args = _parser().parse_args(argv)
     with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        warnings.simplefilter('always', AstroDinoWarning)
         warnings.showwarning = _show_warning
         try:
             return args.run(args)
@@ -50,14 +53,15 @@ def main(argv=None):
 
 
 def _show_warning(message, category, *args, **kwargs):
-    if issubclass(category, AstroDinoWarning):
-        print(f'astrodino: warning: {message}', file=sys.stderr)
+    print(f'astrodino: warning: {message}', file=sys.stderr)
 
 
 def _parser():
     parser = argparse.ArgumentParser(
         prog='astrodino',
         description='Segment astronomical images, one label an object.')
+    parser.add_argument('--version', action='version',
+                        version=f'%(prog)s {__version__}')
     parser.add_argument('--debug', action='store_true',
                         help='show the traceback of an error')
     commands = parser.add_subparsers(dest='command', required=True)
@@ -72,7 +76,8 @@ def _parser():
     info.add_argument('--model', help='a weights file; default: bundled')
     info.set_defaults(run=_run_info)
     train = commands.add_parser('train', help='train a model from a recipe')
-    train.add_argument('config', help='TOML recipe; see astrodino_seg/train/recipes')
+    train.add_argument('config', help='TOML recipe; there are some in '
+                                      'astrodino_seg/train/recipes')
     train.add_argument('-o', '--output', required=True,
                        help='folder for checkpoint, log and weights; a run '
                             'that was killed goes on from there')
@@ -89,8 +94,9 @@ def _add_segment(commands):
     add('images', nargs='+', metavar='IMAGE',
         help='FITS file with all bands, or one file a band')
     add('-o', '--output', metavar='PREFIX',
-        help="prefix of the products; default: the first file's name")
-    add('--bands', help='names of the bands, for example g,r,i')
+        help="prefix of the products, or a folder; default: the first "
+             "file's name, here")
+    add('--bands', help='names of the bands, for example g,r,i or gri')
     add('--reference',
         help='band whose pixel grid the others are put on')
     add('--threshold', type=float,
@@ -115,13 +121,14 @@ def _run_segment(args):
     from astrodino_seg.image import as_image
     from astrodino_seg.segmenter import DinoSegmenter
 
-    prefix = Path(args.output or _stem(args.images[0]))
+    prefix = _prefix(args.output, args.images[0])
     paths = _products(prefix, args.catalog_format, png=not args.no_png)
     _refuse_existing(paths.values(), args.overwrite)
-    if not prefix.parent.is_dir():
-        msg = f'output: no folder {str(prefix.parent)!r}'
-        raise ValueError(msg)
-    bands = args.bands.split(',') if args.bands else None
+    if 'picture' in paths:
+        require('matplotlib', 'plot')
+    bands = args.bands
+    if bands and ',' in bands:
+        bands = [name.strip() for name in bands.split(',')]
     source = args.images[0] if len(args.images) == 1 else args.images
     image = as_image(source, bands=bands, reference=args.reference)
     finder = DinoSegmenter(
@@ -135,18 +142,23 @@ def _run_segment(args):
     if result is None:
         print('no sources were found', file=sys.stderr)
         return 3
-    _write(result, paths)
     print(_summary(result))
-    for path in paths.values():
-        print(f'wrote {path}')
+    _write(result, paths)
     return 0
 
 
-def _stem(path):
-    name = Path(path.split('[')[0]).name
+def _prefix(output, image):
+    """The path that the names of all products begin with."""
+    name = Path(image.split('[')[0]).name
     for suffix in ('.fz', '.gz', '.bz2', '.fits', '.fit', '.fts'):
         name = name.removesuffix(suffix)
-    return name or 'segmented'
+    prefix = Path(output or '.')
+    if prefix.is_dir():
+        prefix = prefix / (name or 'segmented')
+    if not prefix.parent.is_dir():
+        msg = f'output: no folder {str(prefix.parent)!r}'
+        raise ValueError(msg)
+    return prefix
 
 
 def _products(prefix, catalog_format, *, png):
@@ -165,25 +177,30 @@ def _refuse_existing(paths, overwrite):
         raise OSError(msg)
 
 
-def _write(result, paths):
-    """Write all products, each whole or not at all."""
+def _write(result, paths, other=None):
+    """Write all products, or none; ``other`` labels are drawn beside."""
     from astrodino_seg.image import write_label_map
     from astrodino_seg.plotting import (
-        plot_segmentations, rgb_image, save_figure)
+        plot_segmentations,
+        rgb_image,
+        save_figure,
+    )
 
-    segm = result.segmentation_image
-    write_label_map(paths['labels'], segm.data, result.image, overwrite=True)
-    with tempfile.TemporaryDirectory(dir=paths['catalog'].parent) as folder:
-        temporary = Path(folder) / paths['catalog'].name
-        result.table.write(temporary)
-        temporary.replace(paths['catalog'])
-        temporary = Path(folder) / paths['regions'].name
-        _ds9_regions(result).write(temporary, format='ds9')
-        temporary.replace(paths['regions'])
-    if 'picture' in paths:
-        rgb = rgb_image(result.image, result.background, result.noise)
-        save_figure(plot_segmentations(rgb, {'DinoSegmenter': segm.data}),
-                    paths['picture'])
+    labels = result.segmentation_image.data
+    with tempfile.TemporaryDirectory(dir=paths['labels'].parent) as folder:
+        parts = {kind: Path(folder) / path.name
+                 for kind, path in paths.items()}
+        write_label_map(parts['labels'], labels, result.image)
+        result.table.write(parts['catalog'])
+        _ds9_regions(result).write(parts['regions'], format='ds9')
+        if 'picture' in parts:
+            rgb = rgb_image(result.image, result.background, result.noise)
+            both = {'DinoSegmenter': labels, **(other or {})}
+            save_figure(plot_segmentations(rgb, both), parts['picture'])
+        for kind, part in parts.items():
+            part.replace(paths[kind])
+    for path in paths.values():
+        print(f'wrote {path}')
 
 
 def _ds9_regions(result):
@@ -212,10 +229,9 @@ def _summary(result):
 def _run_demo(args):
     from astrodino_seg.baselines import PhotutilsFinder
     from astrodino_seg.image import as_image
-    from astrodino_seg.plotting import (
-        plot_segmentations, rgb_image, save_figure)
     from astrodino_seg.segmenter import DinoSegmenter
 
+    require('matplotlib', 'plot')
     sample = Path(__file__).parent / 'data' / 'demo_griz.fits.fz'
     folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -224,17 +240,10 @@ def _run_demo(args):
           f'{image.shape[1]} x {image.shape[0]} pixels')
     result = DinoSegmenter(device=args.device).segment(image)
     peaks = PhotutilsFinder()(image)
-    paths = _products(folder / 'demo', 'ecsv', png=False)
-    _write(result, paths)
-    paths['picture'] = folder / 'demo.png'
-    rgb = rgb_image(image, result.background, result.noise)
-    save_figure(plot_segmentations(
-        rgb, {'DinoSegmenter': result.segmentation_image.data,
-              'photutils detect + deblend': peaks.data}), paths['picture'])
     print(f'DinoSegmenter: {_summary(result)}')
     print(f'photutils detect + deblend: {peaks.n_labels} labels')
-    for path in paths.values():
-        print(f'wrote {path}')
+    _write(result, _products(folder / 'demo', 'ecsv', png=True),
+           {'photutils detect + deblend': peaks.data})
     return 0
 
 

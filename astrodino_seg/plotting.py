@@ -43,7 +43,8 @@ def rgb_image(image, background=None, noise=None, *, stretch=None, q=8):
         if background is None or noise is None:
             good = band[~bad] if (~bad).any() else np.zeros(1)
             low, mid = np.percentile(good, [15.87, 50])
-            value = (band - mid) / max(mid - low, 1e-30)
+            # where most pixels are equal, their quantiles have no width
+            value = (band - mid) / ((mid - low) or good.std() or 1)
         else:
             value = (band - background[b]) / noise[b]
         sn[b] = np.where(bad, 0, value)
