@@ -51,10 +51,9 @@ class Truth:
 def _noise(rng, shape, correlation):
     noise = rng.standard_normal(shape, dtype=np.float32)
     if correlation > 0:
-        # resampled pixels: unit pixel variance is kept, as a pipeline's
-        # per-pixel error would have it
+        # resampled pixels: the noise of sums over many pixels stays, that
+        # of one pixel falls
         noise = gaussian_filter(noise, (0, correlation, correlation))
-        noise /= noise.std()
     return noise
 
 
@@ -133,7 +132,8 @@ def observe(scene, seed, *, depth=None, bands=None):
     seed : int or sequence of int
         Seed of noise and artifacts; the same seed gives the same image.
     depth : float, optional
-        Factor on every S/N; drawn between 0.5 and 2 if `None`.
+        Factor on every S/N; drawn between 0.5 and 2, or 50 in a third of
+        the scenes, if `None`.
     bands : sequence of int, optional
         Which bands to observe; a random subset if `None`.
 
@@ -153,7 +153,9 @@ def observe(scene, seed, *, depth=None, bands=None):
             bands = np.sort(rng.choice(n_all, n, replace=False))
     bands = np.asarray(bands)
     if depth is None:
-        depth = np.exp(rng.uniform(np.log(.5), np.log(2)))
+        # mostly survey depth; the rest as deep as nearby galaxies look
+        high = 2 if rng.random() < .7 else 50
+        depth = np.exp(rng.uniform(np.log(.5), np.log(high)))
     cube = depth * scene.cube[bands]
     noise_map = _depth(rng, cube.shape[1:])
     # the share of each pixel's S/N that the chosen bands hold
@@ -177,12 +179,14 @@ def observe(scene, seed, *, depth=None, bands=None):
 
     mask = np.zeros(cube.shape, bool)
     _gaps(rng, mask)
-    saturation = 10**rng.uniform(3, 4.6)
+    saturation = 10**rng.uniform(3, 4.6) * max(depth, 1)
     saturated = cube > saturation
     if rng.random() < .3:
         mask |= saturated
-    cube = np.minimum(cube, saturation)
-    correlation = rng.uniform(.4, .9) * (rng.random() < .35)
+    # pixels beyond saturation stay there, or fall back
+    cube[saturated] = saturation * (rng.uniform(0, 1) if rng.random() < .3
+                                    else 1)
+    correlation = rng.uniform(.4, 1.4) * (rng.random() < .45)
     cube = cube + noise_map * _noise(rng, cube.shape, correlation)
     cube += _background(rng, cube.shape)
     cube[mask] = 0

@@ -10,13 +10,17 @@ import torch
 from scipy.ndimage import gaussian_filter, maximum_filter
 from torch.utils.data import Dataset
 
+from astrodino_seg.image import Image
 from astrodino_seg.preprocess import normalise
-from astrodino_seg.simulate.observe import observe
+from astrodino_seg.simulate.observe import Truth, observe
 
 __all__ = ['CropDataset', 'Sample', 'make_sample']
 
 MIN_CROP_PIXELS = 6
 MAX_OBJECTS = 90
+#: Share of observations that are cut out about a large galaxy before the
+#: background is estimated, so that there may be no sky in the image.
+NEAR = 0.2
 
 
 @dataclass
@@ -175,10 +179,31 @@ class CropDataset(Dataset):
         rng = np.random.default_rng([self.seed, index])
         scene = self.scenes[int(rng.integers(len(self.scenes)))]
         image, truth = observe(scene, [self.seed, index, 1])
-        channels = normalise(image, self.spec).channels
         size = self.crop_sizes[index // self.n_items % len(self.crop_sizes)]
+        if rng.random() < NEAR:
+            image, truth = _cutout(rng, image, truth, size)
+        channels = normalise(image, self.spec).channels
         return [_crop(rng, channels, truth, size, on_primary=n == 0)
                 for n in range(1 if size > 320 else 2)]
+
+
+def _cutout(rng, image, truth, smallest):
+    """A cutout about a large galaxy, if there is one, of random size."""
+    large = np.flatnonzero(truth.objects['primary'])
+    if len(large) == 0:
+        return image, truth
+    k = rng.choice(large)
+    ny, nx = image.shape
+    size = int(rng.integers(smallest, min(ny, nx) + 1))
+    middle = [truth.objects['x'][k], truth.objects['y'][k]]
+    x, y = np.clip(np.array(middle) - size / 2, 0,
+                   [nx - size, ny - size]).astype(int)
+    part = (slice(y, y + size), slice(x, x + size))
+    objects = {**truth.objects, 'x': truth.objects['x'] - x,
+               'y': truth.objects['y'] - y}
+    return (Image(image.cube[:, *part], image.mask[:, *part],
+                  bands=image.bands),
+            Truth(truth.labels[part], truth.own_sn[part], objects))
 
 
 def _crop(rng, channels, truth, size, *, on_primary):
