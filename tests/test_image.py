@@ -188,7 +188,7 @@ def test_error_argument(error):
 
 def test_error_not_finite():
     error = np.full((4, 5), 3.0)
-    error[0, 0], error[1, 1] = np.nan, np.inf
+    error[0, 0], error[1, 1] = np.nan, 1e300
     error[2, 2] = -1  # masked below
     mask = np.zeros((4, 5), dtype=bool)
     mask[2, 2] = True
@@ -601,6 +601,7 @@ def test_bad_arguments(kwargs, match):
     ({'mask': 'all'}, 'mask must be an array of bool, got dtype <U3'),
     ({'error': 'poisson'}, 'error must be .* numbers, got dtype <U7'),
     ({'error': ONE * 1j}, 'got dtype complex128'),
+    ({'bands': 3}, 'bands must be a sequence of str, got 3'),
     ({'bands': [1, 2]}, 'name of a band must be a str, got 1'),
     ({'reference': 2}, 'reference must be the name .* got int'),
     ({'wcs': 'TAN'}, 'wcs must be an astropy.wcs.WCS, got str'),

@@ -231,7 +231,7 @@ def test_mask_extensions(tmp_path, name, values, header, n_bad):
 def test_priority_of_uncertainties(tmp_path):
     path = write(tmp_path / 'jwst.fits', image_hdu(name='SCI'),
                  image_hdu(np.full((40, 50), 2.0), 'VAR_POISSON'),
-                 image_hdu(np.full((40, 50), 9.0), 'VAR'),
+                 image_hdu(np.full((40, 50), 16.0), 'VAR'),
                  image_hdu(np.full((40, 50), 3.0), 'ERR'),
                  image_hdu(np.full((20, 50), 0.0), 'WHT'))
     image = as_image(path)

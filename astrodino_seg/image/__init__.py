@@ -5,7 +5,7 @@ The gate: whatever holds an image in, one checked `Image` out.
 Everything behind this package may rely on what `Image` promises, and nothing
 else reads or writes FITS or WCS. Within it, data flow one way::
 
-    objects (inputs), files (hdus, header) -> Layer (layer)
+    objects (inputs), files (files, header, hdus) -> Layer (layer)
         -> one grid (stack) -> Image (core);  labels -> FITS (labels)
 """
 

@@ -4,7 +4,7 @@
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import astropy.units as u
@@ -224,7 +224,7 @@ def as_image(data, *, mask=None, error=None, wcs=None, bands=None,
         warnings.warn(msg, AstroDinoUserWarning)
     cube[invalid] = 0
     if noise is not None:
-        noise = _fill_noise(noise, invalid)
+        _fill_noise(noise, invalid)
     if wcs is not None:
         wcs = wcs.deepcopy()
         wcs.array_shape = cube.shape[1:]
@@ -254,6 +254,9 @@ def _names(layers, bands):
     """The names of the bands, all different."""
     n = len(layers)
     if bands is not None:
+        if not isinstance(bands, Iterable):
+            msg = f'bands must be a sequence of str, got {bands!r}'
+            raise TypeError(msg)
         names = ([bands] if isinstance(bands, str) and n == 1 else
                  [check_name(name) for name in bands])
         if len(names) != n or len(set(names)) != n:
@@ -292,7 +295,7 @@ def _by_band(value, names, name):
 
 
 def _error(error, shape, unit):
-    """The ``error`` argument as a float64 array of the shape of the cube."""
+    """The ``error`` argument as a float32 array of the shape of the cube."""
     if isinstance(error, u.Quantity):
         error = convert_unit(error.value, error.unit, unit, 'error')
     error = np.asarray(error)
@@ -307,11 +310,12 @@ def _error(error, shape, unit):
         raise ValueError(msg)
     if error.ndim == 1:
         error = error[:, None, None]
-    return np.broadcast_to(error.astype(float), shape).copy()
+    with np.errstate(over='ignore'):  # infinite, and so masked
+        error = error.astype(np.float32)
+    return np.broadcast_to(error, shape).copy()
 
 
 def _fill_noise(noise, invalid):
-    """The noise in float32, with a number where it means nothing."""
+    """Put a number into the noise where it means nothing."""
     for sigma, bad in zip(noise, invalid):
         sigma[bad] = 1 if bad.all() else np.median(sigma[~bad])
-    return noise.astype(np.float32)

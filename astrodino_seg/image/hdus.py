@@ -7,9 +7,6 @@ See `~astrodino_seg.image.as_image` for the rules as users need them.
 
 import re
 import warnings
-from contextlib import ExitStack, contextmanager
-from importlib import import_module
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -17,96 +14,35 @@ from astropy.io import fits
 
 from astrodino_seg.bands import canonical
 from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg.image.files import is_plane, open_fits, read_pixels
 from astrodino_seg.image.header import (
     celestial_wcs,
     header_bands,
     header_filter,
     header_unit,
+    header_value,
     quiet_headers,
 )
 from astrodino_seg.image.layer import split_cube
 
-__all__ = ['open_fits', 'read_hdus', 'read_path', 'read_pixels']
+__all__ = ['read_hdus', 'read_path']
 
 # what an HDU holds, by the words of its EXTNAME or, if that says nothing,
-# IMAGETYP; the first that fits counts
+# IMAGETYP; the first that fits counts, and the first kind of noise is used
 _ROLES = {
     'skip': {'psf', 'wcsdvarr', 'd2imarr', 'poisson', 'rnoise', 'flat',
              'con', 'ctx', 'seg', 'segmap', 'segm', 'labels', 'maskbits',
              'model', 'resid', 'bkg', 'background', 'samp', 'time', 'nexp',
              'exp', 'expmap', 'nimage', 'chi', 'chi2', 'psfsize', 'depth',
              'galdepth'},
-    'ivar': {'ivar', 'invvar', 'ivm', 'wgt'},
-    'var': {'var', 'variance'},
     'std': {'err', 'error', 'rms', 'std', 'stddev', 'sigma', 'noise',
             'uncert'},
+    'ivar': {'ivar', 'invvar', 'ivm', 'wgt'},
+    'var': {'var', 'variance'},
     'weight': {'wht', 'weight'},
     'mask': {'mask', 'msk', 'dq', 'bpm', 'flag', 'flags'}}
 _UTYPES = {'StdDevUncertainty': 'std', 'VarianceUncertainty': 'var',
            'InverseVariance': 'ivar', 'UnknownUncertainty': 'skip'}
-_COMPRESSED = {b'\x1f\x8b': 'gzip', b'BZh': 'bz2', b'\xfd7zXZ': 'lzma'}
-
-
-@contextmanager
-def open_fits(path):
-    """
-    Open a FITS file; whatever is wrong with it is one clear error.
-
-    Parameters
-    ----------
-    path : str or `~pathlib.Path`
-        The file.
-
-    Yields
-    ------
-    hdus : `~astropy.io.fits.HDUList`
-        The HDUs, open within the ``with`` block.
-    """
-    path = Path(path)
-    if path.is_dir():
-        msg = f'{str(path)!r} is a directory, not a FITS file'
-        raise ValueError(msg)
-    if not path.exists():
-        msg = f'no such file: {str(path)!r}'
-        raise FileNotFoundError(msg)
-    with ExitStack() as stack:
-        try:
-            with quiet_headers() as caught:
-                hdus = stack.enter_context(_open(path, stack))
-                last = len(hdus) - 1  # reads all headers
-        except PermissionError:
-            raise
-        except Exception as err:  # noqa: BLE001  anything, if it is corrupt
-            raise _corrupt(path, err) from err
-        if any('Error validating header' in str(one.message)
-               for one in caught):
-            msg = f'{str(path)!r} is damaged after HDU {last}'
-            warnings.warn(msg, AstroDinoUserWarning)
-        yield hdus
-
-
-def _open(path, stack):
-    """
-    The HDUs of a file, which is closed with the stack.
-
-    Compressed files are read here, as astropy takes a truncated one for a
-    shorter one.
-    """
-    file = stack.enter_context(path.open('rb'))
-    magic = file.read(6)
-    file.seek(0)
-    for start, module in _COMPRESSED.items():
-        if magic.startswith(start):
-            with import_module(module).open(file) as content:
-                return fits.open(BytesIO(content.read()))
-    return fits.open(file)
-
-
-def _corrupt(label, err):
-    """The error for a file that cannot be read."""
-    reason = str(err).strip().split('\n')[0] or type(err).__name__
-    return ValueError(f'{str(label)!r} cannot be read as a FITS image: '
-                      f'{reason}')
 
 
 def read_path(path):
@@ -167,11 +103,11 @@ def read_hdus(source, *, hdus=None, label='data', stem=None):
     """
     with quiet_headers():
         if not isinstance(source, fits.HDUList):
-            if not _is_plane(source):
+            if not is_plane(source):
                 msg = f'{label!r} is not an image HDU with two or more axes'
                 raise ValueError(msg)
             return _read_science(source, [], None, hdus, label, stem)
-        images = [hdu for hdu in source if _is_plane(hdu)]
+        images = [hdu for hdu in source if is_plane(hdu)]
         science = [hdu for hdu in images if _role(hdu) is None]
         if not science:
             names = [(i, hdu.name) for i, hdu in enumerate(source)]
@@ -189,24 +125,18 @@ def read_hdus(source, *, hdus=None, label='data', stem=None):
         return layers
 
 
-def _is_plane(hdu):
-    """Whether an HDU is an image of two or more axes."""
-    return bool(getattr(hdu, 'is_image', False) and len(hdu.shape) >= 2
-                and min(hdu.shape) > 0)
-
-
 def _role(hdu):
     """What an image HDU holds: a key of ``_ROLES``, or None for science."""
     header = hdu.header
     for key in ('EXTNAME', 'IMAGETYP'):
-        text = str(header.get(key, '')).lower()
+        text = str(header_value(header, key, '')).lower()
         words = set(re.split(r'[^a-z0-9]+', text))
         if key == 'IMAGETYP' and len(words) > 1:
             continue  # a phrase
         for role, names in _ROLES.items():
             if words & names:
                 if role == 'std' and 'UTYPE' in header:
-                    return _UTYPES.get(header['UTYPE'], 'skip')
+                    return _UTYPES.get(header_value(header, 'UTYPE'), 'skip')
                 return role
     return None
 
@@ -250,11 +180,10 @@ def _read_science(hdu, extras, primary, hdus, label, stem):
     extras = [(_role(extra), extra.header, read_pixels(extra, label))
               for extra in extras]
     mask, noise = np.zeros(data.shape, dtype=bool), None
-    if data.dtype.kind in 'iu' and isinstance(header.get('BLANK'), int):
+    blank = header_value(header, 'BLANK')
+    if data.dtype.kind in 'iu' and isinstance(blank, int):
         # astropy leaves it in unsigned integers
-        blank = (header['BLANK'] * header.get('BSCALE', 1)
-                 + header.get('BZERO', 0))
-        mask |= data == blank
+        mask |= data == blank + header.get('BZERO', 0)
     order = list(_ROLES)
     for role, extra_header, array in sorted(extras,
                                             key=lambda e: order.index(e[0])):
@@ -268,31 +197,6 @@ def _read_science(hdu, extras, primary, hdus, label, stem):
                       wcs=celestial_wcs(header, hdus),
                       unit=header_unit(header),
                       names=_names(hdu, primary, stem, n_bands))
-
-
-def read_pixels(hdu, label):
-    """
-    Read the pixels of an image HDU.
-
-    Parameters
-    ----------
-    hdu : image HDU
-        The HDU. If it is of a file and not yet read it stays so, as reading
-        can change its header.
-    label : str
-        What to call it in an error message.
-
-    Returns
-    -------
-    pixels : `~numpy.ndarray`
-        The scaled pixels.
-    """
-    try:
-        if 'data' in vars(hdu) or hdu.fileinfo() is None:
-            return np.asarray(hdu.data)
-        return np.asarray(hdu.section[...])
-    except Exception as err:  # noqa: BLE001  anything, if it is corrupt
-        raise _corrupt(label, err) from err
 
 
 def _interpret(role, header, array):
@@ -314,15 +218,15 @@ def _interpret(role, header, array):
 
 def _bad_bits(header, array):
     """The bits of a mask that mean invalid, or None if not known."""
-    planes = [int(header[key]) for key in ('MP_BAD', 'MP_NO_DATA')
-              if key in header]
+    planes = [header_value(header, key) for key in ('MP_BAD', 'MP_NO_DATA')]
+    planes = [plane for plane in planes if isinstance(plane, int)]
     if planes:  # LSST and HSC, where other bits mark detections
         return sum(1 << plane for plane in planes)
     if array.dtype.kind not in 'biu':
         return None
     if array.max() <= 1:
         return 1
-    if str(header.get('TELESCOP')).upper() in ('JWST', 'ROMAN'):
+    if str(header_value(header, 'TELESCOP')).upper() in ('JWST', 'ROMAN'):
         return 1  # DO_NOT_USE
     return None
 
@@ -340,5 +244,5 @@ def _names(hdu, primary, stem, n_bands):
 
 def _header_band(hdu):
     """The known filter that the header or the EXTNAME names, or None."""
-    extname = hdu.header.get('EXTNAME', '')
+    extname = header_value(hdu.header, 'EXTNAME', '')
     return header_filter(hdu.header) or canonical(extname)

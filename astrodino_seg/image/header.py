@@ -18,7 +18,7 @@ from astrodino_seg.bands import canonical
 from astrodino_seg.errors import AstroDinoUserWarning
 
 __all__ = ['celestial_wcs', 'header_bands', 'header_filter', 'header_unit',
-           'image_plane', 'quiet_headers']
+           'header_value', 'image_plane', 'quiet_headers']
 
 _FILTER_KEYS = ('BAND', 'PUPIL', 'FILTER', 'FILTER1', 'FILTER2', 'FILTER3',
                 'FILTNAM1', 'FILTNAM2', 'FPA.FILTERID', 'FPA.FILTER',
@@ -49,6 +49,30 @@ def quiet_headers():
                                    one.lineno)
 
 
+def header_value(header, key, default=None):
+    """
+    The value of a keyword, or the default also if the card is broken.
+
+    Parameters
+    ----------
+    header : `~astropy.io.fits.Header` or dict
+        The header.
+    key : str
+        The keyword.
+    default : object, optional
+        The value if there is no other.
+
+    Returns
+    -------
+    value : object
+        The value.
+    """
+    try:
+        return header.get(key, default)
+    except fits.VerifyError:
+        return default
+
+
 def header_bands(header, n_bands):
     """
     The names of the bands that a header gives.
@@ -69,9 +93,9 @@ def header_bands(header, n_bands):
     if n_bands == 1:
         name = header_filter(header) or header_filter(header, known=False)
         return [name] if name else None
-    names = [header.get(f'BAND{i}') for i in range(n_bands)]
+    names = [header_value(header, f'BAND{i}') for i in range(n_bands)]
     if None in names:
-        names = header.get('BANDS') or ''
+        names = header_value(header, 'BANDS') or ''
         if isinstance(names, str):
             names = names.split(',') if ',' in names else names.strip()
     names = [str(name).strip() for name in names]
@@ -95,7 +119,7 @@ def header_filter(header, *, known=True):
     name : str or `None`
         The name, in the short form if it is known.
     """
-    values = [header.get(key) for key in _FILTER_KEYS]
+    values = [header_value(header, key) for key in _FILTER_KEYS]
     values = [value.strip() for value in values if isinstance(value, str)]
     for value in values:
         name = canonical(value)
@@ -121,7 +145,7 @@ def header_unit(header):
     unit : `~astropy.units.UnitBase` or `None`
         The unit; `None` if it is missing, empty or not understood.
     """
-    text = str(header.get('BUNIT') or '').strip()
+    text = str(header_value(header, 'BUNIT') or '').strip()
     try:
         unit = u.Unit(_UNITS.get(text.lower(), text))
     except (ValueError, TypeError):

@@ -16,14 +16,12 @@ from astropy.wcs import WCS
 from astropy.wcs.wcsapi import BaseHighLevelWCS, SlicedLowLevelWCS
 
 from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg.image.files import IMAGE_HDUS
 from astrodino_seg.image.hdus import read_hdus, read_path
 from astrodino_seg.image.header import header_bands, image_plane
 from astrodino_seg.image.layer import check_shape, split_cube
 
 __all__ = ['check_name', 'convert_unit', 'fits_wcs', 'read_input']
-
-_HDUS = (fits.HDUList, fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU)
-
 
 def read_input(data, label):
     """
@@ -43,7 +41,7 @@ def read_input(data, label):
     """
     if isinstance(data, (str, os.PathLike)):
         return read_path(data)
-    if isinstance(data, _HDUS):
+    if isinstance(data, (fits.HDUList, *IMAGE_HDUS)):
         return read_hdus(data, label=label)
     if isinstance(data, (Mapping, list, tuple)):
         return _many(data, label)

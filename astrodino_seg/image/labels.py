@@ -12,7 +12,7 @@ import numpy as np
 from astropy.io import fits
 
 from astrodino_seg.errors import AstroDinoUserWarning
-from astrodino_seg.image.hdus import open_fits, read_pixels
+from astrodino_seg.image.files import is_plane, open_fits, read_pixels
 from astrodino_seg.image.header import celestial_wcs, quiet_headers
 from astrodino_seg.image.stack import same_grid
 
@@ -142,7 +142,7 @@ def read_label_map(path):
     """
     with open_fits(path) as hdus:
         for hdu in hdus:
-            if getattr(hdu, 'is_image', False) and len(hdu.shape) == 2:
+            if is_plane(hdu) and len(hdu.shape) == 2:
                 labels = read_pixels(hdu, path)
                 break
         else:

@@ -19,7 +19,7 @@ __all__ = ['Layer', 'check_mask', 'check_noise', 'check_shape',
 @dataclass
 class Layer:
     """
-    One band: float32 ``data``, bool ``mask`` (True is invalid), float64
+    One band: float32 ``data``, bool ``mask`` (True is invalid), float32
     ``noise`` (1-sigma, or `None`), all 2-D; a celestial ``wcs`` or `None`;
     ``name`` or `None`; ``unit`` or `None`; and ``stem``, the name of the
     file, for when the names of several bands turn out to be the same.
@@ -161,7 +161,8 @@ def split_cube(data, *, mask=None, noise=None, wcs=None, unit=None,
     bad |= ~np.isfinite(values)
     _check_range(cube, bad, label)
     if noise is not None:
-        noise = np.asarray(noise, dtype=float)
+        with np.errstate(over='ignore', invalid='ignore'):
+            noise = np.asarray(noise).astype(np.float32)
         noise = noise.reshape((-1, *noise.shape[-2:]))
         if noise.shape != cube.shape:
             msg = (f'the uncertainty of {label} has shape {noise.shape}, '

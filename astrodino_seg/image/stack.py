@@ -75,7 +75,7 @@ def stack_layers(layers, reference=None):
     Returns
     -------
     cube, mask, noise : `~numpy.ndarray`
-        Arrays of shape (band, y, x); ``noise`` is in float64 or `None`.
+        Arrays of shape (band, y, x); ``noise`` can be `None`.
     wcs : `~astropy.wcs.WCS` or `None`
         The WCS of all.
     unit : `~astropy.units.UnitBase` or `None`
@@ -91,7 +91,7 @@ def stack_layers(layers, reference=None):
                f'of the other bands are not used')
         warnings.warn(msg, AstroDinoUserWarning)
     cube, mask = np.zeros(full, np.float32), np.ones(full, bool)
-    noise = np.zeros(full) if all(with_noise) else None
+    noise = np.zeros(full, np.float32) if all(with_noise) else None
     for i, layer in enumerate(layers):
         if not _on_grid(layer, wcs, shape):
             layer = _reproject(layer, wcs, shape)
@@ -99,7 +99,7 @@ def stack_layers(layers, reference=None):
         cube[i] = layer.data * np.float32(factor)
         mask[i] = layer.mask
         if noise is not None:
-            noise[i] = layer.noise * factor
+            noise[i] = layer.noise * np.float32(factor)
     return cube, mask, noise, wcs, unit
 
 
@@ -205,7 +205,8 @@ def _reproject(layer, wcs, shape):
     planes = [np.where(layer.mask, np.nan, layer.data),
               layer.mask.astype(float)]
     if layer.noise is not None:
-        planes.append(np.where(layer.mask, np.nan, layer.noise**2))
+        variance = layer.noise.astype(float)**2
+        planes.append(np.where(layer.mask, np.nan, variance))
     with warnings.catch_warnings(), np.errstate(all='ignore'):
         warnings.simplefilter('ignore')
         planes = reproject_adaptive(
