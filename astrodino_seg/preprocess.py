@@ -74,8 +74,9 @@ def background_mesh(data, mask, box_size):
     background is SExtractor's mode, 2.5 median - 1.5 mean, or the median
     where the two differ by more than 0.3 sigma (Bertin & Arnouts 1996,
     A&AS 117, 393). A box that lies on an object larger than itself is then
-    too bright: boxes above the lower envelope of the mesh (a plane fitted
-    with asymmetric clipping) are replaced from their neighbours. A quarter
+    too bright: boxes that exceed a plane, fitted from the darkest quarter of
+    the boxes upwards, by more than 1.5 times the pixel noise are replaced
+    from their neighbours. A quarter
     of the pixels of a box is read, which leaves the noise of the mesh at a
     few per cent of the pixel noise.
 
@@ -155,25 +156,18 @@ def _clipped(values, n_iterations=8):
 
 
 def _lower_envelope(mode, rms, good):
-    """A plane through the boxes without large objects, and which they are."""
+    """A plane through the darkest boxes, and the boxes near it."""
     y, x = np.mgrid[:mode.shape[0], :mode.shape[1]]
-    y, x = y - y.mean(), x - x.mean()
-    terms = [np.ones(mode.shape), x, y]
-    design = np.stack(terms if good.sum() >= 12 else terms[:1], axis=-1)
-    floor = 0.05 * np.median(rms[good])
-    # start from the darker half, so that a galaxy that fills most of the
-    # frame is not taken for the sky
-    kept = good & (mode <= np.quantile(mode[good], 0.5))
-    for _ in range(12):
+    terms = [np.ones(mode.shape), x - x.mean(), y - y.mean()]
+    design = np.stack(terms if good.sum() >= 24 else terms[:1], axis=-1)
+    # start from the darkest quarter: a galaxy may fill all but the corners
+    kept = good & (mode <= np.quantile(mode[good], 0.25))
+    # a sky that was once flattened varies by less than this
+    tolerance = 1.5 * np.quantile(rms[good], 0.1)
+    for _ in range(4):
         coefficients = np.linalg.lstsq(design[kept], mode[kept], rcond=None)[0]
         plane = design @ coefficients
-        residual = mode - plane
-        below = residual[good & (residual <= 0)]
-        scale = max(1.4826 * np.median(np.abs(below)), floor)
-        new = good & (residual < 2.5 * scale) & (residual > -6 * scale)
-        if not new.any() or (new == kept).all():
-            break
-        kept = new
+        kept = good & (mode < plane + tolerance)
     return plane, kept
 
 
