@@ -1,0 +1,304 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Tests for the heads module.
+"""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.linalg import expm
+
+from astrodino_seg.heads import STRIDES, GroupingHead, Seeds
+
+FEW = settings(deadline=None, max_examples=25)
+
+
+def make_head(seed=0, **kwargs):
+    """A small head whose weights all matter."""
+    torch.manual_seed(seed)
+    head = GroupingHead(**{'in_channels': 3, 'token_dim': 8,
+                           'widths': (4, 6, 6, 8, 8), 'n_embedding': 5,
+                           'n_descriptor': 7, **kwargs})
+    with torch.no_grad():
+        for module in head.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.2)
+                module.running_var.uniform_(0.5, 2)
+                module.weight.normal_(1, 0.2)
+                module.bias.normal_(0, 0.2)
+    return head.eval().requires_grad_(False)
+
+
+HEAD = make_head()
+
+
+def pyramid(height=64, width=96, seed=1):
+    rng = torch.Generator().manual_seed(seed)
+    return [torch.randn(48, height // s, width // s, generator=rng)
+            for s in STRIDES]
+
+
+def seeds_at(x, y, scale=1.0, **kwargs):
+    levels = [scale * level for level in pyramid(**kwargs)]
+    return HEAD.read_seeds(levels, torch.tensor(x), torch.tensor(y))
+
+
+def some_seeds(n=6, scale=3.0):
+    rng = np.random.default_rng(2)
+    return seeds_at(rng.uniform(0, 95, n).astype('f4'),
+                    rng.uniform(0, 63, n).astype('f4'), scale)
+
+
+def matrix_of(seeds, k):
+    xx, xy, yy = seeds.matrix[k].double().tolist()
+    return np.array([[xx, xy], [xy, yy]])
+
+
+# ------------------------------------------------------------- dense maps
+
+@pytest.mark.parametrize('shape', [(16, 16), (48, 80)])
+def test_shapes(shape):
+    h, w = shape
+    x = torch.randn(2, 3, h, w)
+    maps = HEAD(x, torch.randn(2, 8, h // 16, w // 16))
+    assert maps.heat.shape == (2, 1, h // 2, w // 2)
+    assert maps.embedding.shape == (2, 5, h, w)
+    assert maps.sky.shape == (2, 1, h, w)
+    assert maps.classes.shape == (2, 4, h, w)
+    assert [tuple(level.shape) for level in maps.pyramid] == [
+        (2, 48, h // s, w // s) for s in STRIDES]
+
+
+def test_items_of_a_batch_are_apart():
+    x, tokens = torch.randn(3, 3, 32, 32), torch.randn(3, 8, 2, 2)
+    together = HEAD(x, tokens)
+    for k in range(3):
+        alone = HEAD(x[k:k + 1], tokens[k:k + 1])
+        assert_allclose(together.embedding[k], alone.embedding[0], atol=1e-5)
+        assert_allclose(together.heat[k], alone.heat[0], atol=1e-5)
+
+
+def test_starts_without_seeds():
+    """A new head has few seeds: the focal loss needs a low prior."""
+    head = GroupingHead(in_channels=3, token_dim=8, widths=(4, 8, 8, 8, 8))
+    maps = head.eval()(torch.zeros(1, 3, 32, 32), torch.zeros(1, 8, 2, 2))
+    assert maps.heat.sigmoid().max() < 0.05
+
+
+# ------------------------------------------------------------------ seeds
+
+def test_seed_shapes():
+    seeds = some_seeds(6)
+    assert isinstance(seeds, Seeds)
+    assert [tuple(part.shape) for part in seeds] == [
+        (6, 6), (6, 2), (6,), (6, 3), (6, 2), (6, 3), (6, 7)]
+    none = seeds_at(np.zeros(0, 'f4'), np.zeros(0, 'f4'))
+    assert [len(part) for part in none] == [0] * 7
+
+
+@pytest.mark.parametrize('stride', STRIDES)
+def test_positions(stride):
+    """
+    Features that hold the position of their own centre are read back as the
+    seed's position: cell i of stride s is centred on s (i + 1/2) - 1/2.
+    """
+    h, w = 64, 96
+    rows, columns = np.mgrid[:h // stride, :w // stride]
+    x = np.array([33.0, 47.5, 60.25, 20.0], 'f4')
+    y = np.array([31.5, 20.0, 40.75, 44.0], 'f4')
+    levels = [torch.zeros(48, h // s, w // s) for s in STRIDES]
+    k = STRIDES.index(stride)
+    levels[k][0] = torch.from_numpy(stride * (columns + 0.5) - 0.5)
+    levels[k][1] = torch.from_numpy(stride * (rows + 0.5) - 0.5)
+    seen = []
+    hook = HEAD.seed.register_forward_pre_hook(
+        lambda module, args: seen.append(args[0]))
+    HEAD.read_seeds(levels, torch.from_numpy(x), torch.from_numpy(y))
+    hook.remove()
+    read, = seen
+    assert read.shape == (4, 4 * 48)
+    assert_allclose(read[:, 48 * k], x, rtol=1e-5)
+    assert_allclose(read[:, 48 * k + 1], y, rtol=1e-5)
+    assert read.abs().sum() == read[:, 48 * k:48 * k + 2].abs().sum()
+
+
+def test_seed_of_heatmap():
+    """Pixel (2c + 1/2) of the heatmap's cell c is that cell exactly."""
+    levels = pyramid()
+    column, row = 13, 9
+    seen = []
+    hook = HEAD.seed.register_forward_pre_hook(
+        lambda module, args: seen.append(args[0]))
+    HEAD.read_seeds(levels, torch.tensor([2 * column + 0.5]),
+                    torch.tensor([2 * row + 0.5]))
+    hook.remove()
+    assert_allclose(seen[0][0, :48], levels[0][:, row, column], atol=1e-4)
+
+
+def test_edge():
+    """Positions on the rim are read without falling off."""
+    x, y = np.array([0, 95], 'f4'), np.array([0, 63], 'f4')
+    seeds = seeds_at(x, y)
+    assert all(torch.isfinite(part).all() for part in seeds)
+
+
+@pytest.mark.parametrize('scale', [0.1, 3.0, 50.0])
+def test_ellipse(scale):
+    """A positive definite matrix, whatever the features."""
+    seeds = some_seeds(12, scale)
+    for k in range(12):
+        values = np.linalg.eigvalsh(matrix_of(seeds, k))
+        assert values.min() > 0
+        radius = np.exp(np.clip(float(seeds.log_size[k]), -1, 6))
+        # of the area of a circle with the object's radius
+        assert_allclose(np.prod(values), radius**-4, rtol=0.05)
+    assert (seeds.falloff > 0).all()
+
+
+def test_ellipse_is_matrix_exponential():
+    """exp of [[a, b], [b, -a]], twice, over the radius squared."""
+    outputs = torch.zeros(3, sum(HEAD.n_out))
+    a, b = np.array([0.3, -1.2, 0.0]), np.array([0.5, 0.1, 1.0])
+    start = HEAD.n_embedding + 1 + 2 + 1
+    outputs[:, start] = torch.from_numpy(a)
+    outputs[:, start + 1] = torch.from_numpy(b)
+    outputs[:, start - 1] = torch.tensor([0.0, 0.5, -0.5])    # size
+    outputs[:, start - 3:start - 1] = 0.25                    # shift
+    hook = HEAD.seed.register_forward_hook(lambda *args: outputs)
+    seeds = seeds_at(np.array([10, 20, 30], 'f4'),
+                     np.array([5, 6, 7], 'f4'))
+    hook.remove()
+    radius = np.exp(1.5 + np.array([0, 0.5, -0.5]))
+    for k in range(3):
+        wanted = expm(2 * np.array([[a[k], b[k]], [b[k], -a[k]]]))
+        assert_allclose(matrix_of(seeds, k), wanted / radius[k]**2,
+                        rtol=1e-4, atol=1e-6)
+    assert_allclose(seeds.log_size, np.log(radius), rtol=1e-6)
+    assert_allclose(seeds.centre[:, 0], [10, 20, 30] + 0.25 * radius,
+                    rtol=1e-6)
+    assert_allclose(seeds.centre[:, 1], [5, 6, 7] + 0.25 * radius, rtol=1e-6)
+
+
+def test_gradients_are_finite():
+    """Also where the ellipse is a circle."""
+    head = make_head().requires_grad_(True)
+    levels = [torch.zeros(48, 64 // s, 64 // s) for s in STRIDES]
+    with torch.no_grad():
+        head.seed[-1].weight.zero_()
+        head.seed[-1].bias.zero_()
+    seeds = head.read_seeds(levels, torch.tensor([9.0]), torch.tensor([9.0]))
+    score = head.score(seeds, torch.zeros(5, 2), torch.tensor([9.0, 30]),
+                       torch.tensor([9.0, 30]))
+    score.sum().backward()
+    assert torch.isfinite(head.seed[-1].bias.grad).all()
+
+
+# ---------------------------------------------------------------- scoring
+
+def plain_distance(seeds, k, x, y):
+    d = np.array([x, y]) - seeds.centre[k].double().numpy()
+    return d @ matrix_of(seeds, k) @ d
+
+
+def plain_score(seeds, k, embedding, x, y):
+    kernel = seeds.kernel[k].double().numpy()
+    q = min(plain_distance(seeds, k, x, y), 1e4)
+    u, v = seeds.falloff[k].double().tolist()
+    return (kernel[:-1] @ embedding + kernel[-1] - u * np.sqrt(q + 1e-4)
+            - v * np.log(1 + q))
+
+
+def test_distance_and_score():
+    seeds = some_seeds(6)
+    rng = np.random.default_rng(4)
+    x, y = rng.uniform(-20, 300, (2, 9)).astype('f4')
+    embedding = rng.normal(size=(5, 9)).astype('f4')
+    args = [torch.from_numpy(a) for a in (embedding, x, y)]
+    found = HEAD.score(seeds, *args)
+    distance = HEAD.distance(seeds, *args[1:])
+    wanted = [[plain_distance(seeds, k, *xy) for xy in zip(x, y)]
+              for k in range(6)]
+    assert_allclose(distance, wanted, rtol=1e-3)
+    wanted = [[plain_score(seeds, k, embedding[:, p], x[p], y[p])
+               for p in range(9)] for k in range(6)]
+    assert_allclose(found, wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_score_of_own_pixels():
+    """Positions of each seed's own give the diagonal."""
+    seeds = some_seeds(6)
+    rng = torch.Generator().manual_seed(0)
+    x, y = 90 * torch.rand(2, 6, generator=rng)
+    embedding = torch.randn(5, 6, generator=rng)
+    every = HEAD.score(seeds, embedding, x, y)
+    own = HEAD.score(seeds, embedding.T[:, :, None], x[:, None], y[:, None])
+    assert own.shape == (6, 1)
+    assert_allclose(own[:, 0], every.diagonal(), rtol=1e-5, atol=1e-5)
+
+
+def test_score_falls():
+    """Along a ray from the centre the score falls."""
+    seeds = some_seeds(4)
+    steps = torch.linspace(0, 200, 50)
+    for k in range(4):
+        x0, y0 = seeds.centre[k]
+        score = HEAD.score(seeds, torch.zeros(5, 50), x0 + 0.6 * steps,
+                           y0 - 0.8 * steps)[k]
+        assert (score.diff() <= 1e-4).all()
+        assert score[0] > score[-1]
+
+
+@FEW
+@given(st.integers(0, 10**6))
+def test_pair_symmetric(seed):
+    rng = torch.Generator().manual_seed(seed)
+    x, y = 90 * torch.rand(2, 5, generator=rng)
+    seeds = HEAD.read_seeds([2 * level for level in pyramid(seed=seed)], x,
+                            y)
+    i, j = torch.triu_indices(5, 5, 1)
+    claims = torch.randn(2, len(i), generator=rng)
+    one = HEAD.pair_logits(seeds, tuple(claims), i, j, x, y)
+    other = HEAD.pair_logits(seeds, tuple(claims.flip(0)), j, i, x, y)
+    assert one.shape == (10,)
+    assert_allclose(one, other, atol=1e-5)
+    # the pairs are scored one by one
+    alone = HEAD.pair_logits(seeds, tuple(claims[:, 3:4]), i[3:4], j[3:4],
+                             x, y)
+    assert_allclose(alone, one[3:4], atol=1e-5)
+
+
+def test_pair_features():
+    """What a pair is judged by, from plain NumPy."""
+    seeds = some_seeds(2)
+    x, y = torch.tensor([10.0, 25.0]), torch.tensor([12.0, 40.0])
+    claims = torch.tensor([1.5]), torch.tensor([-2.0])
+    seen = []
+    hook = HEAD.pair.register_forward_pre_hook(
+        lambda module, args: seen.append(args[0]))
+    HEAD.pair_logits(seeds, claims, torch.tensor([0]), torch.tensor([1]),
+                     x, y)
+    hook.remove()
+    d = seeds.descriptor.numpy()
+    far = sorted(np.log1p(min(plain_distance(seeds, a, float(x[b]),
+                                             float(y[b])), 1e4)) / 4
+                 for a, b in ((0, 1), (1, 0)))
+    c = seeds.centre.numpy()
+    wanted = [*np.abs(d[0] - d[1]), *(d[0] * d[1]), *far,
+              *np.tanh([-2 / 4, 1.5 / 4]),
+              abs(float(seeds.log_size[0] - seeds.log_size[1])),
+              np.log1p(np.hypot(*(c[0] - c[1])))]
+    assert_allclose(seen[0][0], wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_permuted():
+    """The order of the seeds does not matter."""
+    seeds = some_seeds(6)
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    x, y = torch.arange(7.0), torch.arange(7.0)
+    embedding = torch.ones(5, 7)
+    swapped = Seeds(*(part[order] for part in seeds))
+    assert_array_equal(HEAD.score(swapped, embedding, x, y),
+                       HEAD.score(seeds, embedding, x, y)[order])
