@@ -3,7 +3,7 @@
 Quality on simulated scenes of the benchmark split, with photutils beside.
 
     python benchmarks/quality.py OUTPUT.csv [--scenes 60] [--rst TABLE.rst]
-    python benchmarks/quality.py --tune [--scenes 24]
+    python benchmarks/quality.py --tune [--scenes 12]
 
 The first command measures the bundled model and photutils at its default and
 at its tuned settings; errors are standard deviations over bootstraps of the
@@ -25,8 +25,8 @@ from astrodino_seg.simulate import SceneLibrary, observe
 
 #: Best panoptic quality on the validation split, by ``--tune``.
 TUNED = {'n_sigma': 1.0, 'n_pixels': 10, 'contrast': 0.01}
-GRID = {'n_sigma': (0.75, 1.0, 1.5, 2.0), 'n_pixels': (5, 10, 20),
-        'contrast': (0.0003, 0.001, 0.01, 0.05, 0.2)}
+GRID = {'n_sigma': (1.0, 1.5, 2.0, 3.0), 'n_pixels': (5, 10),
+        'contrast': (0.001, 0.01, 0.05, 0.2)}
 COLUMNS = ('f1', 'pq', 'ok', 'frag', 'n_fragments', 'flux_share',
            'contamination', 'lost', 'sep')
 

@@ -40,6 +40,7 @@ def _paths(folder, pattern, bands):
 
 def fields(folder):
     """Name to (input of `as_image`, zooms)."""
+    sdss = folder / 'spiral_with_star/SDSS_{}.fits'
     kids = folder / KIDS
     jwst = folder / 'jwst_uds'
     out = {
@@ -58,10 +59,14 @@ def fields(folder):
         'sdss_ngc6976': ({b: folder / 'sdss_ngc6976'
                           / f'reprojected_sdss_{b}.fits.bz2'
                           for b in 'gri'}, {})}
-    for survey in ('DES', 'PS1', 'SDSS'):
+    for survey in ('DES', 'PS1'):
         out[f'spiral_{survey}'] = (
             _paths(folder, f'spiral_with_star/{survey}_{{}}.fits', 'griz'),
             {})
+    # the cutouts' headers still have the WCS of the uncut frames, so that
+    # bands on one pixel grid seem to be on four
+    out['spiral_SDSS'] = ({b: as_image(str(sdss).format(b)).cube[0]
+                           for b in 'griz'}, {})
     for name in ('cluster_ring_grz', 'cutout_59.1067_-30.4848_grz_invvar_psf',
                  'dr10_griz_192.6009_-28.2675', 'decals_dr5_example_a',
                  'decals_dr5_example_b'):

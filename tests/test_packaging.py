@@ -42,6 +42,7 @@ FLOORS = {
     'simulate': 'errors bands image preprocess',
     'catalog': 'errors bands image grouping',
     'baselines': 'errors bands image grouping catalog',
+    'datasets': 'errors image',
     # 1 and 2: torch
     'vit_layers': '',
     'vit': 'vit_layers',
