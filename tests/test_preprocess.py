@@ -100,12 +100,12 @@ def test_large_galaxy():
     data = sky(shape) + light
     background = normalise(make_image(data[None]), SPEC).background[0]
     assert light[200:312, 200:312].min() > 1.5
-    assert np.abs(background - 10).max() < 0.5
+    assert np.abs(background - 10).max() < 1
     assert np.abs(background[edge] - 10).max() < 0.3
     # the same boxes with photutils
     oracle = Background2D(data, 64, filter_size=3,
                           bkg_estimator=MedianBackground()).background
-    assert (oracle - 10).max() > 1
+    assert (oracle - 10).max() > 1.4
 
 
 def test_gradient():
