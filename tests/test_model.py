@@ -1,0 +1,273 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Tests for the model module.
+"""
+
+import copy
+import hashlib
+import json
+import os
+
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from astrodino_seg import model as module
+from astrodino_seg.errors import ModelFileError
+from astrodino_seg.model import FORMAT, Model, load_model
+from astrodino_seg.preprocess import PreprocessSpec
+
+TINY = {'vit': {'dim': 48, 'depth': 1, 'n_heads': 3},
+        'head': {'widths': (4, 8, 8, 8, 8)}}
+
+
+def tiny_model(seed=0, **kwargs):
+    """A model with batch norms that have seen something."""
+    torch.manual_seed(seed)
+    model = Model(**TINY, **kwargs)
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.running_mean.normal_(0, 0.3)
+            layer.running_var.uniform_(0.5, 2)
+            torch.nn.init.normal_(layer.weight, 1, 0.2)
+            torch.nn.init.normal_(layer.bias, 0, 0.2)
+    return model.eval()
+
+
+def outputs(model, n_channels=5):
+    rng = torch.Generator().manual_seed(1)
+    x = torch.randn(1, n_channels, 48, 64, generator=rng)
+    with torch.no_grad():
+        maps = model(x)
+    return [*maps[:4], *maps.pyramid]
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / 'tiny.safetensors'
+    tiny_model(provenance={'threshold': 0.25}).save(path)
+    return path
+
+
+def rewrite(path, *, tensors=None, **metadata):
+    """Write the file anew with other metadata or tensors."""
+    with safe_open(path, 'pt') as f:
+        old = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118
+        metadata = {**f.metadata(), **metadata}
+    save_file(old if tensors is None else tensors(old), path,
+              {k: v for k, v in metadata.items() if v is not None})
+
+
+# -------------------------------------------------------------- the model
+
+def test_forward():
+    """The head sees the image and the tokens of the last layer."""
+    model = tiny_model()
+    x = torch.randn(2, 5, 32, 48)
+    with torch.no_grad():
+        tokens = model.tokens(x)
+        assert tokens.shape == (2, 48, 2, 3)
+        direct = model.vit(x)[:, model.vit.n_prefix:]
+        assert_allclose(tokens.flatten(2).transpose(1, 2), direct, atol=1e-6)
+        assert_array_equal(model(x).sky, model.head(x, tokens).sky)
+
+
+def test_defaults():
+    model = Model()
+    assert model.preprocess == PreprocessSpec()
+    assert model.vit.dim == 192
+    assert len(model.vit.blocks) == 6
+    assert model.vit.in_channels == 5
+
+
+def test_fused():
+    model = tiny_model()
+    wanted = outputs(model)
+    n = sum(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
+    fused = copy.deepcopy(model).fused()
+    assert n > 10
+    assert not any(isinstance(m, torch.nn.BatchNorm2d)
+                   for m in fused.modules())
+    assert not any(p.requires_grad for p in fused.parameters())
+    for a, b in zip(outputs(fused), wanted):
+        assert_allclose(a, b, atol=1e-4, rtol=1e-4)
+    # once more changes nothing
+    for a, b in zip(outputs(fused.fused()), wanted):
+        assert_allclose(a, b, atol=1e-4, rtol=1e-4)
+    # the norms matter, or this would show nothing
+    bare = copy.deepcopy(model)
+    for layer in bare.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.reset_running_stats()
+    assert (outputs(bare)[1] - wanted[1]).abs().max() > 0.01
+
+
+# --------------------------------------------------------------- the file
+
+@pytest.mark.parametrize('preprocess', [
+    {}, {'n_slots': 2, 'softening': 3.0, 'box_size': 32}])
+def test_round_trip(tmp_path, preprocess):
+    model = tiny_model(preprocess=preprocess, provenance={'steps': 7})
+    model.save(tmp_path / 'a')
+    again = load_model(str(tmp_path / 'a'))
+    assert not again.training
+    assert again.preprocess == model.preprocess
+    assert again.provenance == {'steps': 7}
+    assert json.dumps(again.spec) == json.dumps(model.spec)
+    n = model.preprocess.n_channels
+    for a, b in zip(outputs(again, n), outputs(model, n)):
+        assert_array_equal(a, b)
+    for key, value in model.state_dict().items():
+        assert_array_equal(again.state_dict()[key], value)
+
+
+def test_file(path):
+    """Any safetensors reader reads it, and everybody may."""
+    with safe_open(path, 'np') as f:
+        metadata = f.metadata()
+        name = 'vit.patch_embed.proj.weight'
+        assert_array_equal(f.get_tensor(name),
+                           tiny_model().state_dict()[name])
+    assert metadata['format'] == FORMAT
+    assert json.loads(metadata['spec'])['vit']['dim'] == 48
+    assert json.loads(metadata['provenance']) == {'threshold': 0.25}
+    assert os.listdir(path.parent) == [path.name]
+    if os.name == 'posix':
+        assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_overwrite(path):
+    other = tiny_model(1)
+    other.save(path)
+    assert_array_equal(outputs(load_model(path))[2], outputs(other)[2])
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_saved_channels_last(tmp_path):
+    """The layout in memory does not matter."""
+    model = tiny_model()
+    model.to(memory_format=torch.channels_last).save(tmp_path / 'a')
+    again = load_model(tmp_path / 'a').state_dict()
+    for key, value in tiny_model().state_dict().items():
+        assert_array_equal(again[key], value)
+
+
+@pytest.mark.parametrize('where', ['to_bytes', 'os.replace', 'os.chmod'])
+def test_failed_save(path, monkeypatch, where):
+    """The old file stays, and nothing else."""
+    def fail(*args, **kwargs):
+        msg = 'disk full'
+        raise OSError(msg)
+
+    before = path.read_bytes()
+    monkeypatch.setattr(f'astrodino_seg.model.{where}', fail)
+    with pytest.raises(OSError, match='disk full'):
+        tiny_model(1).save(path)
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_save_without_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match='nowhere'):
+        tiny_model().save(tmp_path / 'nowhere' / 'model')
+
+
+@pytest.mark.parametrize('name', ['absent.safetensors', '.'])
+def test_no_file(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match='path: no weights file .*'):
+        load_model(tmp_path / name)
+
+
+@pytest.mark.parametrize('content', [
+    b'', b'not weights', bytes(1000), b'\xff' * 100])
+def test_corrupt(path, content):
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError,
+                       match=r"path: '.*tiny.safetensors' is not a readable"):
+        load_model(path)
+
+
+@pytest.mark.parametrize('part', [0.0001, 0.01, 0.5, 0.9999])
+def test_truncated(path, part):
+    content = path.read_bytes()
+    path.write_bytes(content[:int(part * len(content))])
+    with pytest.raises(ModelFileError,
+                       match=r"path: '.*tiny.safetensors' is not a readable"):
+        load_model(path)
+
+
+def test_foreign(path):
+    save_file({'weight': torch.zeros(3)}, path)
+    with pytest.raises(ModelFileError, match=(
+            r"path: '.*tiny.safetensors' has format None, this version "
+            rf"reads '{FORMAT}'")):
+        load_model(path)
+
+
+def test_other_version(path):
+    rewrite(path, format='astrodino_seg/999')
+    with pytest.raises(ModelFileError, match=(
+            r"path: '.*tiny.safetensors' has format 'astrodino_seg/999'")):
+        load_model(path)
+
+
+def drop_first(tensors):
+    tensors.pop(sorted(tensors)[0])
+    return tensors
+
+
+def add_one(tensors):
+    return {**tensors, 'more': torch.zeros(2)}
+
+
+def reshape_one(tensors):
+    return {**tensors, 'vit.cls_token': torch.zeros(1, 1, 47)}
+
+
+SPEC = tiny_model().spec
+
+
+@pytest.mark.parametrize('change', [
+    {'tensors': drop_first}, {'tensors': add_one}, {'tensors': reshape_one},
+    {'spec': None}, {'provenance': None}, {'spec': '{'}, {'spec': '[]'},
+    {'spec': json.dumps({**SPEC, 'vit': {**SPEC['vit'], 'depth': 2}})},
+    {'spec': json.dumps({**SPEC, 'vit': {**SPEC['vit'], 'dim': 47}})},
+    {'spec': json.dumps({**SPEC, 'vit': {**SPEC['vit'], 'colour': 1}})},
+    {'spec': json.dumps({**SPEC, 'preprocess': {'n_slots': 4}})},
+    {'spec': json.dumps({**SPEC, 'more': 1})}],
+    ids=lambda change: '-'.join(map(str, change.items()))[:40])
+def test_spec_mismatch(path, change):
+    rewrite(path, **change)
+    with pytest.raises(ModelFileError, match=(
+            r"path: weights of '.*tiny.safetensors' do not fit their spec")):
+        load_model(path)
+
+
+# ------------------------------------------------------ the bundled model
+
+@pytest.fixture
+def bundled(path, monkeypatch):
+    """A small file in the place of the bundled one, and its sha256."""
+    module._check_bundled.cache_clear()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_suffix('.sha256').write_text(f'{digest}  {path.name}\n')
+    monkeypatch.setattr(module, 'BUNDLED', path)
+    yield path
+    module._check_bundled.cache_clear()
+
+
+def test_bundled(bundled):
+    assert_array_equal(outputs(load_model())[0], outputs(tiny_model())[0])
+
+
+def test_damaged_bundled(bundled):
+    content = bytearray(bundled.read_bytes())
+    content[-1] ^= 1
+    bundled.write_bytes(content)
+    with pytest.raises(ModelFileError, match='installation is damaged'):
+        load_model()
+    # only the bundled file has a sha256 to be held to
+    assert not load_model(bundled).training
