@@ -81,7 +81,7 @@ def test_one_tile(shape):
         assert_allclose(found, whole[0, :, :h, :w], atol=1e-5)
 
 
-@pytest.mark.parametrize('shape', [(320, 240), (222, 301)])
+@pytest.mark.parametrize('shape', [(320, 80), (112, 301)])
 def test_head_in_tiles(monkeypatch, shape):
     """
     The tiles of the head leave no trace: their margins hold all that its
@@ -90,7 +90,7 @@ def test_head_in_tiles(monkeypatch, shape):
     x = channels(shape)
     whole = predict_maps(MODEL, x)
     monkeypatch.setattr(inference, 'MAP_TILE', 240)
-    assert len(tiles(shape, size=240, margin=inference.REACH)) > 9
+    assert len(tiles(shape, size=240, margin=inference.REACH)) >= 7
     for found, wanted in zip(all_maps(predict_maps(MODEL, x)),
                              all_maps(whole)):
         assert_allclose(found, wanted, atol=2e-6)
