@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 
 import numpy as np
+import torch
 from astropy import units as u
 from astropy.table import QTable
 from photutils.segmentation import SegmentationImage
@@ -262,7 +263,7 @@ class DinoSegmenter:
                    f'{type(model).__name__}')
             raise TypeError(msg)
         try:
-            self.model_ = model.fused().to(self.device)
+            self.model_ = model.fused().to(torch.device(self.device))
         except (RuntimeError, AssertionError, TypeError) as err:
             reason = (str(err) or type(err).__name__).split('\n')[0]
             msg = f'device {self.device!r} cannot be used: {reason}'

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+# small images gain nothing from threads, and threads that wait for a core
+# of a busy machine cost ten times as much; before torch is imported
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
 
 @pytest.fixture(scope='session')
 def data_dir():
