@@ -7,8 +7,9 @@ Traditional tools as callables, `~astrodino_seg.Image` to
 import warnings
 
 import numpy as np
+from astropy.convolution import convolve
 from photutils.background import Background2D
-from photutils.segmentation import SourceFinder
+from photutils.segmentation import SourceFinder, make_2dgaussian_kernel
 from photutils.utils.exceptions import NoDetectionsWarning
 
 __all__ = ['PhotutilsFinder', 'detection_image']
@@ -54,12 +55,13 @@ def detection_image(image, box_size=64):
 
 class PhotutilsFinder:
     """
-    `Background2D`, then `SourceFinder` on the bands' summed S/N.
+    `Background2D`, then `SourceFinder` on the bands' summed S/N, smoothed.
 
     Parameters
     ----------
     n_sigma : float, optional
-        Detection threshold in units of the noise.
+        Detection threshold in units of the noise before smoothing, as in
+        photutils' own tutorial.
     n_pixels : int, optional
         See `~photutils.segmentation.SourceFinder`; so for the rest, which
         have photutils' defaults.
@@ -67,11 +69,14 @@ class PhotutilsFinder:
         See `~photutils.segmentation.SourceFinder`.
     box_size : int, optional
         Side of the background boxes in pixels.
+    fwhm : float, optional
+        FWHM in pixels of the Gaussian that the S/N is smoothed with.
     """
 
     def __init__(self, *, n_sigma=1.5, n_pixels=10, connectivity=8,
                  deblend=True, n_levels=32, contrast=0.001,
-                 mode='exponential', box_size=64):
+                 mode='exponential', box_size=64,
+                 fwhm=3.0):
         self.n_sigma = n_sigma
         self.n_pixels = n_pixels
         self.connectivity = connectivity
@@ -80,6 +85,7 @@ class PhotutilsFinder:
         self.contrast = contrast
         self.mode = mode
         self.box_size = box_size
+        self.fwhm = fwhm
 
     def __call__(self, image):
         """
@@ -92,6 +98,8 @@ class PhotutilsFinder:
             The labels, or `None` with a ``NoDetectionsWarning``.
         """
         sn, mask = detection_image(image, self.box_size)
+        kernel = make_2dgaussian_kernel(self.fwhm, size=5)
+        sn = convolve(sn, kernel)       # masked pixels are 0
         finder = SourceFinder(self.n_pixels, connectivity=self.connectivity,
                               deblend=self.deblend, n_levels=self.n_levels,
                               contrast=self.contrast, mode=self.mode,

@@ -1,0 +1,73 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Quality on the validation split for the seed limit and the merge dial.
+
+    python benchmarks/tune_segmenter.py [--scenes 30] [--model FILE]
+
+The dense maps of each scene are made once; with ``--true-seeds`` the seeds
+are the true centres, which tells errors of the masks from those of the seeds.
+"""
+
+import argparse
+import itertools
+
+import numpy as np
+import torch
+from quality import COLUMNS, measure, scenes_of, summary
+
+from astrodino_seg.grouping import segment_maps
+from astrodino_seg.inference import find_seeds, predict_maps, read_prediction
+from astrodino_seg.model import load_model
+from astrodino_seg.preprocess import normalise
+
+MIN_SEED = (0.15, 0.2, 0.3, 0.4, 0.5)
+MERGE = (0.2, 0.35, 0.5, 0.65, 0.8)
+
+
+class _Labels:
+    """Labels in the clothes of a segmentation image."""
+
+    def __init__(self, data):
+        self.data = data
+
+
+def main():
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--scenes', type=int, default=30)
+    parser.add_argument('--model')
+    parser.add_argument('--cache', help='folder for rendered scenes')
+    parser.add_argument('--true-seeds', action='store_true')
+    args = parser.parse_args()
+    model = load_model(args.model).fused()
+    settings = list(itertools.product(MIN_SEED, MERGE))
+    if args.true_seeds:
+        settings = [('true', 0.0)]
+    results = {one: [] for one in settings}
+    for image, truth in scenes_of('validation', args.scenes, args.cache):
+        channels = normalise(image, model.preprocess).channels
+        with torch.inference_mode():
+            maps = predict_maps(model, channels)
+            for limit in dict.fromkeys(one[0] for one in settings):
+                if limit == 'true':
+                    o = truth.objects
+                    seeds = [torch.tensor(np.clip(v, 0, n - 1.0)).float()
+                             for v, n in ((o['x'], image.shape[1]),
+                                          (o['y'], image.shape[0]))]
+                    seeds.append(torch.ones(len(o['x'])))
+                else:
+                    seeds = find_seeds(maps.heat[0], limit)
+                prediction = read_prediction(model, maps, *seeds)
+                for merge in [m for s, m in settings if s == limit]:
+                    labels = segment_maps(prediction, merge=merge).groups
+                    results[limit, merge].append(measure(
+                        lambda _, labels=labels: _Labels(labels), image,
+                        truth))
+    print('min_seed merge ' + ' '.join(COLUMNS))
+    for (limit, merge), scenes in results.items():
+        value = summary(scenes)
+        print(limit, merge, ' '.join(f'{value[k]:.3f}' for k in COLUMNS))
+
+
+if __name__ == '__main__':
+    main()
