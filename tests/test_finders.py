@@ -1,0 +1,192 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The contract of finders: the same inputs, the same promises.
+
+Every callable that makes a `SegmentationImage` of an `Image` is here.
+"""
+
+import copy
+import inspect
+import pickle
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy import units as u
+from numpy.testing import assert_array_equal
+from photutils.segmentation import SegmentationImage
+from photutils.utils.exceptions import NoDetectionsWarning
+from scipy import ndimage
+
+import astrodino_seg
+from astrodino_seg import DinoSegmenter, as_image, baselines
+from astrodino_seg.baselines import PhotutilsFinder
+from astrodino_seg.errors import AstroDinoUserWarning
+
+SAMPLE = Path(astrodino_seg.__file__).parent / 'data' / 'demo_griz.fits.fz'
+FINDERS = [DinoSegmenter, PhotutilsFinder]
+
+
+@pytest.fixture(params=FINDERS, ids=lambda cls: cls.__name__)
+def cls(request):
+    return request.param
+
+
+@pytest.fixture(scope='module')
+def demo():
+    return as_image(SAMPLE)
+
+
+def cut(demo):
+    return demo.cube[:, 100:196, 220:340].copy()
+
+
+def stars(shape, places, n_bands=1, flux=400):
+    """Stars on noise of sigma 1."""
+    y, x = np.mgrid[:shape[0], :shape[1]]
+    cube = np.random.default_rng(6).normal(size=(n_bands, *shape))
+    for cx, cy in places:
+        cube += flux / 14 * np.exp(-((x - cx)**2 + (y - cy)**2) / 4.5)
+    return cube
+
+
+def masked(demo):
+    mask = np.zeros(cut(demo).shape, bool)
+    mask[:, 20:50, 30:70] = True
+    mask[1, :, :10] = True
+    return as_image(cut(demo), mask=mask)
+
+
+def without_a_band(demo):
+    cube = cut(demo)
+    cube[2] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', AstroDinoUserWarning)
+        return as_image(cube)
+
+
+#: name to a function of the sample that makes an image
+IMAGES = {
+    'four bands': lambda demo: as_image(cut(demo), bands='griz'),
+    'one band': lambda demo: as_image(cut(demo)[1]),
+    'nine bands': lambda demo: as_image(cut(demo)[np.arange(9) % 4]),
+    'masked': masked,
+    'a band missing': without_a_band,
+    'with noise': lambda demo: as_image(cut(demo), error=3.0),
+    'with unit': lambda demo: as_image(cut(demo) * u.nJy),
+    'with background': lambda demo: as_image(cut(demo) + 500),
+    'big endian': lambda demo: as_image(cut(demo).astype('>f8')),
+    'stars': lambda demo: as_image(stars((61, 83), [(20, 30), (60, 25)])),
+    'flat': lambda demo: as_image(np.full((40, 50), 3.0)),
+    'noise': lambda demo: as_image(stars((64, 64), [], 2)),
+    'strip': lambda demo: as_image(stars((9, 120), [(60, 4)])),
+    'tiny': lambda demo: as_image(stars((5, 5), [(2, 2)])),
+    'a pixel': lambda demo: as_image(np.ones((1, 1)))}
+
+
+@pytest.fixture(params=IMAGES)
+def image(request, demo):
+    return IMAGES[request.param](demo)
+
+
+def find(finder, image):
+    """Call a finder; to find nothing is no news."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', NoDetectionsWarning)
+        return finder(image)
+
+
+def test_all_finders_are_here():
+    made = [one for name, one in vars(baselines).items()
+            if name in baselines.__all__ and inspect.isclass(one)]
+    assert set(FINDERS) == {DinoSegmenter, *made}
+
+
+def test_constructor(cls):
+    parameters = inspect.signature(cls).parameters
+    values = {name: object() for name in parameters}
+    assert vars(cls(**values)) == values
+    for parameter in parameters.values():
+        assert parameter.kind is parameter.KEYWORD_ONLY
+        assert parameter.default is not parameter.empty
+    assert {'n_pixels', 'connectivity', 'n_sigma'} <= set(parameters)
+
+
+def test_labels(cls, image):
+    finder = cls()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        segm = finder(image)
+    kinds = {warning.category for warning in caught}
+    if segm is None:
+        assert kinds == {NoDetectionsWarning}
+        return
+    assert not kinds
+    assert isinstance(segm, SegmentationImage)
+    assert segm.data.dtype == np.int32
+    assert segm.shape == image.shape
+    assert_array_equal(segm.labels, np.arange(1, segm.n_labels + 1))
+    assert not segm.data[image.mask.all(axis=0)].any()
+    for label in segm.labels:
+        pieces, _ = ndimage.label(segm.data == label, np.ones((3, 3), int))
+        assert np.bincount(pieces.ravel())[1:].max() >= finder.n_pixels
+
+
+def test_input_is_not_changed(cls, image):
+    before = copy.deepcopy(image)
+    segm = find(cls(), image)
+    for name in ('cube', 'mask', 'noise'):
+        assert_array_equal(getattr(image, name), getattr(before, name))
+    if segm is not None:
+        segm.data[:] = 0        # nor is the output a part of it
+        assert_array_equal(image.cube, before.cube)
+
+
+def test_deterministic(cls, image):
+    finder = cls()
+    first, second = find(finder, image), find(finder, image)
+    other = find(pickle.loads(pickle.dumps(finder)), image)
+    if first is None:
+        assert second is other is None
+    else:
+        assert_array_equal(first.data, second.data)
+        assert_array_equal(first.data, other.data)
+
+
+@pytest.mark.parametrize('n_bands', [1, 4])
+def test_bright_stars_are_found(cls, n_bands):
+    places = [(30, 30), (90, 35), (60, 92), (20, 100), (110, 110)]
+    data = stars((128, 128), places, n_bands, flux=2000)
+    segm = cls(n_pixels=5)(as_image(data))
+    labels = [segm.data[y, x] for x, y in places]
+    assert min(labels) > 0
+    assert len(set(labels)) == len(places)
+
+
+@pytest.mark.parametrize('factor', [2.0**-20, 2.0**20])
+def test_scale_of_the_values(cls, demo, factor):
+    # powers of two, so that no digit changes
+    expected = cls()(as_image(cut(demo)))
+    segm = cls()(as_image(cut(demo) * np.float32(factor)))
+    assert_array_equal(segm.data, expected.data)
+
+
+def test_nothing_found(cls, demo):
+    with pytest.warns(NoDetectionsWarning, match='No sources were found'):
+        assert cls(n_sigma=1e4)(as_image(cut(demo))) is None
+    with pytest.warns(NoDetectionsWarning, match='No sources were found'):
+        assert cls(n_pixels=10**6)(as_image(cut(demo))) is None
+
+
+def test_higher_n_sigma_does_not_reveal_more(cls, demo):
+    image = as_image(cut(demo))
+    pixels = [(find(cls(n_sigma=n_sigma), image).data > 0).sum()
+              for n_sigma in (2, 5, 15)]
+    assert pixels == sorted(pixels, reverse=True)
+
+
+def test_larger_n_pixels_does_not_reveal_more(cls, demo):
+    image = as_image(cut(demo))
+    found = [find(cls(n_pixels=n), image).n_labels for n in (5, 40, 150)]
+    assert found == sorted(found, reverse=True)
