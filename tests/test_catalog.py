@@ -145,13 +145,15 @@ def flags_of(groups, **kwargs):
     return table_of(groups, **kwargs)[2]['flags']
 
 
-def test_flag_next_to_mask():
+@pytest.mark.parametrize('where', [(3, 5), (3, 9), (3, 14), (6, 5), (6, 14),
+                                   (9, 5), (9, 9), (9, 14)])
+def test_flag_next_to_mask(where):
     """One pixel of distance, diagonals too, still counts."""
     mask = np.zeros((1, *SHAPE), bool)
-    mask[0, 3, 5] = mask[0, 12, 30] = True
+    mask[0, *where] = mask[0, 12, 30] = True
     assert_array_equal(flags_of(labels(), mask=mask, n_bands=1),
                        [FLAGS['masked'], 0, 0])
-    mask[0, 3, 5] = False
+    mask[0, *where] = False
     mask[0, 2, 4] = True
     assert_array_equal(flags_of(labels(), mask=mask, n_bands=1), 0)
 

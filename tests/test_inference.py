@@ -352,6 +352,26 @@ def test_pairs():
                     rtol=1e-4)
 
 
+@pytest.mark.parametrize('sky', [100.0, -100.0])
+def test_pairs_by_distance(sky):
+    """
+    If no seed claims another's place, those within 24 pixels are compared;
+    if all do, those within three radii.
+    """
+    rng = np.random.default_rng(9)
+    xy = np.stack([rng.uniform(0, 511, 60), rng.uniform(0, 159, 60)],
+                  axis=-1).astype(np.float32)
+    maps = MAPS._replace(sky=torch.full_like(MAPS.sky, sky))
+    found = read(maps, *xy.tolist())
+    apart = np.hypot(*(xy[:, None] - xy).transpose(2, 0, 1))
+    reach = np.clip(3 * found.radius, 24, 400)
+    near = apart < 24 if sky > 0 else apart <= np.maximum(reach,
+                                                          reach[:, None])
+    wanted = np.argwhere(np.triu(near, 1))
+    assert len(wanted) > 10
+    assert_array_equal(np.unique(found.pairs, axis=0), wanted)
+
+
 def test_painted_scores():
     """Grouping computes the score as the head does."""
     found = read(MAPS, (30.5, 40.5), (60.5, 50.5), (300.5, 100.5))

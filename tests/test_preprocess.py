@@ -147,6 +147,29 @@ def test_boxes_use_own_pixels(box_size):
         assert (found == 10 * y + x).all()
 
 
+@pytest.mark.parametrize('axis', [0, 1])
+def test_boxes_are_fair(axis):
+    """Odd and even columns, and the rows that are read, count alike."""
+    stripes = np.indices((128, 192))[axis] // (2 if axis == 0 else 1) % 2
+    values = _boxes(stripes, np.zeros(stripes.shape, bool), 64)
+    assert values.shape == (2, 3, 1024)
+    assert_array_equal(values.mean(axis=-1), 0.5)
+
+
+@pytest.mark.parametrize('shape', [1.0, 9.0, 100.0])
+def test_mode(shape):
+    """One box against photutils, for skewed pixels."""
+    rng = np.random.default_rng(2)
+    data = 5 + rng.gamma(shape, 1 / np.sqrt(shape), (16, 16))
+    mask = np.zeros((16, 16), bool)
+    mask[3, 4] = True                      # an odd number has one median
+    background, rms = background_mesh(data, mask, 16)
+    clip = SigmaClip(3, maxiters=8)
+    oracle = SExtractorBackground(sigma_clip=clip)
+    assert_allclose(background, [[oracle(data[~mask])]], atol=0.03)
+    assert_allclose(rms, [[clip(data[~mask]).std()]], rtol=0.01)
+
+
 # ------------------------------------------------------------------ bands
 
 def test_band_weights_hand():
