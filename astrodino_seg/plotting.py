@@ -44,7 +44,8 @@ def rgb_image(image, background=None, noise=None, *, stretch=None, q=8):
             good = band[~bad] if (~bad).any() else np.zeros(1)
             low, mid = np.percentile(good, [15.87, 50])
             # where most pixels are equal, their quantiles have no width
-            value = (band - mid) / ((mid - low) or good.std() or 1)
+            value = (band - mid) / (
+                (mid - low) or good.std(dtype=float) or 1)
         else:
             value = (band - background[b]) / noise[b]
         sn[b] = np.where(bad, 0, value)
