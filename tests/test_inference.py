@@ -286,9 +286,9 @@ def test_no_seeds():
     assert not paint(found).any()
 
 
-def read(maps, *xy):
+def read(maps, *xy, model=MODEL):
     with torch.inference_mode():
-        return read_prediction(MODEL, maps, *torch.tensor(xy).float().T,
+        return read_prediction(model, maps, *torch.tensor(xy).float().T,
                                torch.linspace(0.9, 0.5, len(xy)))
 
 
@@ -362,7 +362,10 @@ def test_pairs_by_distance(sky):
     xy = np.stack([rng.uniform(0, 511, 60), rng.uniform(0, 159, 60)],
                   axis=-1).astype(np.float32)
     maps = MAPS._replace(sky=torch.full_like(MAPS.sky, sky))
-    found = read(maps, *xy.tolist())
+    model = make_model()
+    model.head.seed[-1].bias[model.head.n_embedding + 3] += 1.5     # size
+    found = read(maps, *xy.tolist(), model=model)
+    assert (found.radius > 10).all()
     apart = np.hypot(*(xy[:, None] - xy).transpose(2, 0, 1))
     reach = np.clip(3 * found.radius, 24, 400)
     near = apart < 24 if sky > 0 else apart <= np.maximum(reach,
