@@ -228,14 +228,13 @@ def _summary(result):
 
 def _run_demo(args):
     from astrodino_seg.baselines import PhotutilsFinder
-    from astrodino_seg.image import as_image
+    from astrodino_seg.datasets import demo_image
     from astrodino_seg.segmenter import DinoSegmenter
 
     require('matplotlib', 'plot')
-    sample = Path(__file__).parent / 'data' / 'demo_griz.fits.fz'
     folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
-    image = as_image(sample)
+    image = demo_image()
     print(f'bundled simulated scene: {"".join(image.bands)}, '
           f'{image.shape[1]} x {image.shape[0]} pixels')
     result = DinoSegmenter(device=args.device).segment(image)

@@ -15,10 +15,13 @@ from scipy.spatial import cKDTree
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from astrodino_seg.binning import (
+    bin_channels, oversampling, unbin_prediction)
 from astrodino_seg.heads import STRIDES, DenseMaps, Seeds
 from astrodino_seg.tiling import taper, tiles
 
-__all__ = ['Prediction', 'predict', 'predict_maps', 'read_prediction']
+__all__ = ['Prediction', 'find_seeds', 'predict', 'predict_maps',
+           'read_prediction']
 
 STEP = max(STRIDES)
 #: Half the overlap of tiles for the tokens, pixels.
@@ -72,10 +75,13 @@ class Prediction(NamedTuple):
     same: np.ndarray
 
 
-def predict(model, channels, *, min_heat=0.3, tile_size=768, device='cpu',
-            progress=False):
+def predict(model, channels, *, min_heat=0.3, bin_factor=None,
+            tile_size=768, device='cpu', progress=False):
     """
     Dense maps, seeds and pair probabilities of an image.
+
+    An oversampled image, whose PSF spans more pixels than the model has
+    seen, is binned for the network and the maps are interpolated back.
 
     Parameters
     ----------
@@ -85,8 +91,11 @@ def predict(model, channels, *, min_heat=0.3, tile_size=768, device='cpu',
         (C, y, x) float32 of `~astrodino_seg.preprocess.normalise`.
     min_heat : float, optional
         Seeds below this probability are dropped.
+    bin_factor : int, optional
+        Pixels to bin in x and in y; `None` chooses by
+        `~astrodino_seg.binning.oversampling`.
     tile_size : int, optional
-        Side of the tiles in pixels, a multiple of 16.
+        Largest side of the tiles in (binned) pixels, a multiple of 16.
     device : str, optional
         Where the network runs.
     progress : bool, optional
@@ -97,11 +106,15 @@ def predict(model, channels, *, min_heat=0.3, tile_size=768, device='cpu',
     prediction : `Prediction`
         All that grouping needs.
     """
+    shape = channels.shape[1:]
+    factor = oversampling(channels) if bin_factor is None else bin_factor
+    channels = bin_channels(channels, factor)
     with torch.inference_mode():
         maps = predict_maps(model, channels, tile_size=tile_size,
                             device=device, progress=progress)
         x, y, heat = find_seeds(maps.heat[0], min_heat)
-        return read_prediction(model, maps, x, y, heat)
+        prediction = read_prediction(model, maps, x, y, heat)
+        return unbin_prediction(prediction, factor, shape)
 
 
 def predict_maps(model, channels, *, tile_size=768, device='cpu',

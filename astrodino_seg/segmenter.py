@@ -35,6 +35,8 @@ _RULES = {
                 'a positive number or None'),
     'merge': (Real, lambda v: 0 <= v <= 1, 'a number in [0, 1]'),
     'min_seed': (Real, lambda v: 0 < v < 1, 'a number in (0, 1)'),
+    'bin_factor': ((Integral, type(None)), lambda v: v is None or v >= 1,
+                   'a positive integer or None'),
     'tile_size': (Integral, lambda v: v >= LEAST_TILE and v % STEP == 0,
                   f'a multiple of {STEP}, {LEAST_TILE} or more')}
 
@@ -102,6 +104,11 @@ class DinoSegmenter:
     min_seed : float, optional
         The least probability, in (0, 1), of an object's centre for it to
         be considered.
+    bin_factor : int, optional
+        Pixels, in x and in y, that are binned for the network; its maps are
+        interpolated back. `None` bins oversampled images only (see
+        `~astrodino_seg.binning.oversampling`). Larger values find larger
+        galaxies and miss small sources.
     model : `~astrodino_seg.Model` or path-like, optional
         The model, which is copied at each call, or its weights file, which
         is read at the first. The bundled one if `None`.
@@ -126,13 +133,14 @@ class DinoSegmenter:
     """
 
     def __init__(self, *, n_pixels=5, connectivity=8, n_sigma=None,
-                 merge=0.5, min_seed=0.3, model=None, device='cpu',
-                 tile_size=768, progress_bar=False):
+                 merge=0.5, min_seed=0.3, bin_factor=None, model=None,
+                 device='cpu', tile_size=768, progress_bar=False):
         self.n_pixels = n_pixels
         self.connectivity = connectivity
         self.n_sigma = n_sigma
         self.merge = merge
         self.min_seed = min_seed
+        self.bin_factor = bin_factor
         self.model = model
         self.device = device
         self.tile_size = tile_size
@@ -218,7 +226,8 @@ class DinoSegmenter:
         model = self._fetch_model()
         normalised = normalise(image, model.preprocess)
         prediction = predict(model, normalised.channels,
-                             min_heat=self.min_seed, device=self.device,
+                             min_heat=self.min_seed,
+                             bin_factor=self.bin_factor, device=self.device,
                              tile_size=self.tile_size,
                              progress=self.progress_bar)
         dead = ~np.isfinite(normalised.noise).any(axis=0)

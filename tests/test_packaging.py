@@ -48,7 +48,8 @@ FLOORS = {
     'vit': 'vit_layers',
     'heads': 'vit vit_layers',
     'model': 'errors bands preprocess vit heads',
-    'inference': 'errors tiling heads model',
+    'binning': '',
+    'inference': 'errors tiling heads model binning',
     # 4 and 5: what users call
     'segmenter': 'errors bands image preprocess tiling grouping catalog '
                  'model inference',
@@ -60,7 +61,7 @@ FLOORS = {
 }
 
 # modules that may import torch; the rest stay quick to import
-TORCH = 'vit_layers vit heads model inference train segmenter cli'
+TORCH = 'vit_layers vit heads model binning inference train segmenter cli'
 
 # never imported at the head of a module: optional, slow, or liable to fail
 LAZY = {'dask', 'galsim', 'matplotlib', 'sep', 'timm', 'torchvision'}

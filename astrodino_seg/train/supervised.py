@@ -65,6 +65,13 @@ def _save(path, state):
     os.replace(name, path)
 
 
+def _shorten(log, n_steps):
+    """Drop the lines of steps that were lost with a killed run."""
+    if log.exists():
+        lines = log.read_text().splitlines()[:n_steps]
+        log.write_text(''.join(f'{line}\n' for line in lines))
+
+
 def _flatten(items):
     """A collate function: the crops of all items in one list."""
     return [crop for crops in items for crop in crops]
@@ -125,6 +132,7 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2, crop_sizes=(256, 256, 4
         optimizer.load_state_dict(state['optimizer'])
         average = state['average']
         start, seconds = state['step'], state['seconds']
+        _shorten(out / 'log.jsonl', start)
     data = CropDataset(scenes, model.preprocess, n_steps, n_items=n_items,
                        crop_sizes=crop_sizes, seed=seed)
     todo = Subset(data, range(start * n_items, len(data)))
