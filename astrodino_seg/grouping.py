@@ -121,10 +121,11 @@ def group_seeds(pairs, same, heat, merge):
     """
     Join seeds that are one object.
 
-    Seeds are visited from the most to the least certain; each joins the
-    earlier leading seed that it is most probably one object with, if that
-    probability exceeds ``1 - merge``, and else leads an object of its own.
-    Comparing with leaders only keeps chains from forming.
+    Pairs are taken from the most to the least probable, down to
+    ``1 - merge``; a pair of which both still lead is joined, the less
+    certain seed and all it leads under the more certain. Comparing leaders
+    only keeps chains from forming, and a larger ``merge`` only ever joins
+    more.
 
     Parameters
     ----------
@@ -149,15 +150,14 @@ def group_seeds(pairs, same, heat, merge):
     rank = np.empty(n, int)
     rank[np.argsort(-heat, kind='stable')] = np.arange(n)
     leader = np.arange(n)
-    earlier = [[] for _ in range(n)]
-    for (i, j), p in zip(pairs.tolist(), same.tolist()):
-        late, early = (i, j) if rank[i] > rank[j] else (j, i)
-        earlier[late].append((p, early))
-    for k in np.argsort(rank):
-        options = [(p, e) for p, e in earlier[k] if leader[e] == e]
-        p, best = max(options, default=(0.0, -1))
-        if best >= 0 and merge > 0 and (p > 1 - merge or merge >= 1):
-            leader[k] = best
+    led = [[k] for k in range(n)]
+    for k in np.argsort(-same, kind='stable') if merge > 0 else ():
+        if merge < 1 and same[k] <= 1 - merge:
+            break
+        early, late = sorted(pairs[k].tolist(), key=rank.__getitem__)
+        if leader[early] == early and leader[late] == late:
+            leader[led[late]] = early
+            led[early] += led[late]
     joined = leader[pairs[:, 0]] == leader[pairs[:, 1]]
     to_leader = (leader[pairs[:, 0]] == pairs[:, 1]) | (
         leader[pairs[:, 1]] == pairs[:, 0])

@@ -112,7 +112,8 @@ def predict(model, channels, *, min_heat=0.3, bin_factor=None,
     with torch.inference_mode():
         maps = predict_maps(model, channels, tile_size=tile_size,
                             device=device, progress=progress)
-        x, y, heat = find_seeds(maps.heat[0], min_heat)
+        half = [-(-n // 2) for n in channels.shape[1:]]
+        x, y, heat = find_seeds(maps.heat[0, :half[0], :half[1]], min_heat)
         prediction = read_prediction(model, maps, x, y, heat)
         return unbin_prediction(prediction, factor, shape)
 
@@ -195,11 +196,12 @@ def find_seeds(heat, min_heat):
     x, y, heat : `~torch.Tensor`
         (S,) pixel positions and probabilities, brightest first.
     """
-    p = heat.sigmoid()
-    peak = p == F.max_pool2d(p[None, None], 3, 1, 1)[0, 0]
-    rows, columns = (peak & (p >= min_heat)).nonzero(as_tuple=True)
-    value, order = p[rows, columns].sort(descending=True, stable=True)
-    return (2 * columns[order] + 0.5, 2 * rows[order] + 0.5, value)
+    peak = heat == F.max_pool2d(heat[None, None], 3, 1, 1)[0, 0]
+    peak &= heat.sigmoid() >= min_heat
+    rows, columns = peak.nonzero(as_tuple=True)
+    value, order = heat[rows, columns].sort(descending=True, stable=True)
+    return (2 * columns[order] + 0.5, 2 * rows[order] + 0.5,
+            value.sigmoid())
 
 
 def read_prediction(model, maps, x, y, heat):

@@ -113,6 +113,10 @@ class Model(nn.Module):
             Whether to store float16, in half the space. `load_model`
             returns float32 all the same.
         """
+        if any(isinstance(block, ConvBlock) and isinstance(
+                block[1], nn.Identity) for block in self.modules()):
+            msg = 'a fused model cannot be saved: its batch norms are gone'
+            raise ValueError(msg)
         path = Path(path)
         metadata = {'format': FORMAT, 'spec': json.dumps(self.spec),
                     'provenance': json.dumps(self.provenance)}
@@ -173,7 +177,8 @@ def load_model(path=None):
         model = Model(**json.loads(metadata['spec']),
                       provenance=json.loads(metadata['provenance']))
         model.load_state_dict(tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as err:
+    except (ArithmeticError, LookupError, TypeError, ValueError,
+            RuntimeError) as err:
         msg = f'path: weights of {str(path)!r} do not fit their spec: {err}'
         raise ModelFileError(msg) from err
     return model.eval()

@@ -38,6 +38,12 @@ class PreprocessSpec:
     n_slots: int = 3
     softening: float = 1.0
 
+    def __post_init__(self):
+        if self.box_size < 16 or self.box_size % 4:
+            msg = ('box_size must be a multiple of 4, 16 or more, got '
+                   f'{self.box_size!r}')
+            raise ValueError(msg)
+
     @property
     def n_channels(self):
         """Detection channel, wavelength slots, valid fraction."""

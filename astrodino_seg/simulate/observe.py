@@ -143,6 +143,11 @@ def observe(scene, seed, *, depth=None, bands=None):
         With noise, artifacts, gaps and no uncertainty.
     truth : `Truth`
         The truth of this observation.
+
+    Raises
+    ------
+    ValueError
+        If ``depth`` or ``bands`` is impossible.
     """
     rng = np.random.default_rng(seed)
     n_all = len(scene.cube)
@@ -152,6 +157,12 @@ def observe(scene, seed, *, depth=None, bands=None):
             n = rng.integers(1, n_all + 1)
             bands = np.sort(rng.choice(n_all, n, replace=False))
     bands = np.asarray(bands)
+    if bands.size == 0 or not set(bands.tolist()) <= set(range(n_all)):
+        msg = f'bands must be some of 0 to {n_all - 1}, got {bands.tolist()}'
+        raise ValueError(msg)
+    if depth is not None and not depth > 0:
+        msg = f'depth must be positive, got {depth!r}'
+        raise ValueError(msg)
     if depth is None:
         # mostly survey depth; the rest as deep as nearby galaxies look
         high = 2 if rng.random() < .7 else 50

@@ -307,6 +307,10 @@ def make_scene(seed, *, size=512, band_set=None, density=None):
     if density is not None and not 0 <= density < 20:
         msg = f'density must be in [0, 20) per 1000 pixels, got {density!r}'
         raise ValueError(msg)
+    if density is not None and density * size**2 / 1000 > 30_000:
+        msg = (f'density {density!r} is too high for size {size!r}: at most '
+               '30000 small sources')
+        raise ValueError(msg)
     rng = np.random.default_rng([seed, 2026])
     if band_set is None:
         band_set = rng.choice(list(BAND_SETS), p=[.3, .2, .1, .25, .1, .05])

@@ -9,6 +9,7 @@ import os
 import platform
 import tempfile
 import time
+from inspect import signature
 from pathlib import Path
 
 import torch
@@ -60,9 +61,13 @@ def _average(average, model, decay):
 
 def _save(path, state):
     handle, name = tempfile.mkstemp(dir=path.parent, suffix='.part')
-    with os.fdopen(handle, 'wb') as stream:
-        torch.save(state, stream)
-    os.replace(name, path)
+    try:
+        with os.fdopen(handle, 'wb') as stream:
+            torch.save(state, stream)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def _shorten(log, n_steps):
@@ -222,12 +227,23 @@ def train_from_config(config, out):
                f'known are {sorted(known)}')
         raise ValueError(msg)
     fit = dict(config.get('fit', {}))
-    torch.set_num_threads(fit.pop('threads', torch.get_num_threads()))
-    torch.manual_seed(fit.get('seed', 0))
+    threads = fit.pop('threads', torch.get_num_threads())
+    known = set(signature(fit_model).parameters) - {'model', 'scenes', 'out'}
+    if set(fit) - known:
+        msg = (f'config: fit has unknown keys {sorted(set(fit) - known)}; '
+               f'known are {sorted(known)}')
+        raise ValueError(msg)
     try:
+        torch.manual_seed(fit.get('seed', 0))
         model = Model(**config.get('model', {}))
         scenes = SceneLibrary('train', **config['scenes'])
-        return fit_model(model, scenes, out=out, **fit)
+        n_steps = fit.pop('n_steps')
     except (KeyError, TypeError) as err:
         msg = f'config: {err}'
         raise ValueError(msg) from err
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return fit_model(model, scenes, out=out, n_steps=n_steps, **fit)
+    finally:
+        torch.set_num_threads(before)
