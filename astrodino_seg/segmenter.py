@@ -64,7 +64,7 @@ class SegmentationResult:
         What was segmented: all bands on one pixel grid.
     background, noise : `~numpy.ndarray`
         (band, y, x) background and 1-sigma noise that were used, in the
-        image's unit.
+        image's unit. The noise is infinite in invalid pixels.
     """
 
     segmentation_image: SegmentationImage
