@@ -51,7 +51,7 @@ from astrodino_seg.preprocess import PreprocessSpec
 
 SAMPLE = Path(astrodino_seg.__file__).parent / 'data' / 'demo_griz.fits.fz'
 PARAMETERS = ('n_pixels', 'connectivity', 'n_sigma', 'merge', 'min_seed',
-              'model', 'device', 'tile_size', 'progress_bar')
+              'bin_factor', 'model', 'device', 'tile_size', 'progress_bar')
 ALL_PIXELS = {4: ndimage.generate_binary_structure(2, 1),
               8: np.ones((3, 3), int)}
 SLOW = settings(max_examples=15, deadline=None,
@@ -434,9 +434,24 @@ def test_merge_of_nothing(image):
 def test_merge_dial(demo):
     counts = [DinoSegmenter(merge=merge)(demo).n_labels
               for merge in (0, 0.1, 0.3, 0.5, 0.7, 0.9, 1)]
-    # joining with leaders only may free a few, so it is nearly monotonic
+    # nearly monotonic: pieces too small to be kept may be kept if joined
     assert np.diff(counts).max() <= 0.02 * counts[0]
     assert max(counts) == counts[0] > counts[-1]
+
+
+@pytest.mark.parametrize('bin_factor', [1, 2, 3])
+def test_bin_factor(image, result, bin_factor):
+    # the labels are on the pixels of the image, whatever the network sees
+    binned = DinoSegmenter(bin_factor=bin_factor).segment(image)
+    check_labels(binned.segmentation_image, image.shape)
+    assert binned.probabilities.shape == (4, *image.shape)
+    assert binned.background.shape == image.cube.shape
+    agree = ((binned.segmentation_image.data > 0)
+             == (result.segmentation_image.data > 0))
+    assert agree.mean() > 0.7
+    # by default, only what is oversampled is binned
+    if bin_factor == 1:
+        assert_array_equal(binned.fragments.data, result.fragments.data)
 
 
 def test_min_seed(image):
@@ -602,6 +617,7 @@ def test_unknown_reference():
      r'merge must be a number in \[0, 1\]'),
     ('min_seed', [0, 1, -1, np.nan, '0.3', None],
      r'min_seed must be a number in \(0, 1\)'),
+    ('bin_factor', [0, -2, 2.0, '2', True, np.nan], 'bin_factor must be '),
     ('tile_size', [0, -640, 16, 641, 640.0, '640', None, True],
      'tile_size must be a multiple of 16'),
     ('device', ['nonsense', 'cuda:77', 3.5], 'device .*cannot be used')])
@@ -870,7 +886,8 @@ def test_flux_of_pixels_masked_in_one_band(finder, image):
 
 
 def test_fragments(demo):
-    result = DinoSegmenter(merge=0.8).segment(demo)
+    # all pieces that were compared are joined, so that there are some
+    result = DinoSegmenter(merge=1).segment(demo)
     segm, fragments = result.segmentation_image, result.fragments
     parents = fragments.deblended_label_to_parent
     children = fragments.parent_to_deblended_labels
