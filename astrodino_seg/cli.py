@@ -108,6 +108,12 @@ def _add_segment(commands):
     add('--connectivity', type=int, choices=(4, 8), default=8)
     add('--merge', type=float, default=0.5,
         help='0 splits most, 1 merges most (%(default)s)')
+    add('--min-seed', type=float, default=0.3,
+        help="least probability of an object's centre (%(default)s)")
+    add('--bin-factor', type=int,
+        help='pixels to bin in x and y for the network (only if oversampled)')
+    add('--tile-size', type=int, default=768,
+        help='side of the tiles in pixels (%(default)s)')
     add('--catalog-format', choices=('ecsv', 'fits'), default='ecsv')
     add('--model', help='a weights file; default: bundled')
     add('--device', default='cpu')
@@ -133,8 +139,9 @@ def _run_segment(args):
     image = as_image(source, bands=bands, reference=args.reference)
     finder = DinoSegmenter(
         n_pixels=args.n_pixels, connectivity=args.connectivity,
-        n_sigma=args.n_sigma, merge=args.merge, model=args.model,
-        device=args.device, progress_bar=not args.quiet)
+        n_sigma=args.n_sigma, merge=args.merge, min_seed=args.min_seed,
+        bin_factor=args.bin_factor, model=args.model, device=args.device,
+        tile_size=args.tile_size, progress_bar=not args.quiet)
     threshold = args.threshold
     if threshold is not None and image.unit is not None:
         threshold = threshold * image.unit

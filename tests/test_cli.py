@@ -3,6 +3,7 @@
 Tests for the command.
 """
 
+import inspect
 import os
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from regions import PolygonPixelRegion, PolygonSkyRegion, Regions
 
 import astrodino_seg
 from astrodino_seg import DinoSegmenter, as_image, load_model
-from astrodino_seg.cli import main
+from astrodino_seg.cli import _parser, main
 from astrodino_seg.datasets import demo_image
 from astrodino_seg.image import read_label_map
 
@@ -195,7 +196,10 @@ def test_reference(run):
     (['--n-sigma', '20'], {'n_sigma': 20}),
     (['--n-pixels', '60'], {'n_pixels': 60}),
     (['--merge', '0'], {'merge': 0}),
-    (['--connectivity', '4'], {'connectivity': 4})])
+    (['--connectivity', '4'], {'connectivity': 4}),
+    (['--min-seed', '0.5'], {'min_seed': 0.5}),
+    (['--bin-factor', '2'], {'bin_factor': 2}),
+    (['--tile-size', '320'], {'tile_size': 320})])
 def test_options(run, image, options, parameters):
     assert run('segment', 'cube.fits', '-o', 'field', '-q', '--no-png',
                *options)[0] == 0
@@ -233,6 +237,14 @@ def test_own_model(run, tmp_path, image):
                '--model', 'own.safetensors')[0] == 0
     assert_array_equal(read_label_map('field_segm.fits'),
                        DinoSegmenter()(image).data)
+
+
+def test_defaults_are_those_of_the_segmenter():
+    parameters = inspect.signature(DinoSegmenter).parameters
+    args = _parser().parse_args(['segment', 'x.fits'])
+    for name, parameter in parameters.items():
+        if name != 'progress_bar':
+            assert getattr(args, name) == parameter.default, name
 
 
 def test_picture(run):
