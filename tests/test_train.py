@@ -25,6 +25,7 @@ from astrodino_seg.train import (
 )
 from astrodino_seg.train.losses import (
     WEIGHTS,
+    _with_own_seeds,
     centre_focal_loss,
     grouping_losses,
     heat_target,
@@ -425,11 +426,11 @@ def test_resume(tmp_path, one_thread, monkeypatch):
     whole = fit(tmp_path / 'whole')
     step, count = supervised._step, []
 
-    def killed(*args):
+    def killed(*args, **kwargs):
         count.append(1)
         if len(count) == 6:
             raise KeyboardInterrupt
-        return step(*args)
+        return step(*args, **kwargs)
 
     with monkeypatch.context() as context:
         context.setattr(supervised, '_step', killed)
@@ -534,3 +535,20 @@ def test_sample_is_plain():
     assert all(isinstance(part, torch.Tensor)
                for part in vars(crops(1)[0]).values())
     assert isinstance(crops(1)[0], Sample)
+
+
+def test_own_seeds():
+    """Peaks of the heatmap on an object become its decoys, others not."""
+    labels = torch.zeros(32, 32, dtype=torch.long)
+    labels[8:16, 8:16], labels[20:24, 20:24] = 2, -1
+    sample = Sample(torch.zeros(5, 32, 32), labels, labels.clamp(max=1),
+                    torch.tensor([[4., 4.], [12., 12.]]),
+                    torch.tensor([0, 1]), torch.zeros(2, 2), torch.zeros(2),
+                    torch.tensor([1, 2]))
+    heat = torch.full((16, 16), -9.)
+    for row, column in ((5, 6), (11, 11), (2, 14)):  # object, void, sky
+        heat[row, column] = 2.
+    found = _with_own_seeds(heat, sample, torch.Generator().manual_seed(0))
+    assert found.seed_xy.tolist() == [[4, 4], [12, 12], [12.5, 10.5]]
+    assert found.seed_object.tolist() == [0, 1, 1]
+    assert len(sample.seed_xy) == 2        # the sample is left as it is

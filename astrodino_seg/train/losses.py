@@ -3,16 +3,21 @@
 Losses of the grouping head, for one crop at a time.
 """
 
+from dataclasses import replace
+
 import torch
 from torch.nn import functional as F
 
 from astrodino_seg.heads import Seeds
+from astrodino_seg.inference import find_seeds
 
 __all__ = ['centre_focal_loss', 'grouping_losses', 'heat_target']
 
 #: Weight of each term in the total.
 WEIGHTS = {'heat': 1.0, 'mask': 2.0, 'dice': 1.0, 'classes': 0.3,
            'seed_class': 0.3, 'centre': 0.3, 'size': 0.3, 'pair': 0.5}
+#: Least probability of the heatmap's peaks that serve as decoys.
+OWN_HEAT = 0.15
 
 
 def heat_target(xy, log_size, shape):
@@ -132,7 +137,18 @@ def _pair_loss(head, seeds, maps, sample, generator, n_max=700):
     return F.binary_cross_entropy_with_logits(logits, same[i, j].float())
 
 
-def grouping_losses(head, maps, sample, generator):
+def _with_own_seeds(heat, sample, generator, n_max=60):
+    """The sample with the heatmap's own peaks as further decoys."""
+    x, y, _ = find_seeds(heat.detach(), OWN_HEAT)
+    owner = sample.labels[y.long(), x.long()] - 1
+    known = (owner >= 0).nonzero()[:, 0]
+    pick = known[torch.randperm(len(known), generator=generator)[:n_max]]
+    xy = torch.stack([x[pick], y[pick]], dim=-1)
+    return replace(sample, seed_xy=torch.cat([sample.seed_xy, xy]),
+                   seed_object=torch.cat([sample.seed_object, owner[pick]]))
+
+
+def grouping_losses(head, maps, sample, generator, *, own_seeds=False):
     """
     All terms of the loss for one crop.
 
@@ -146,6 +162,9 @@ def grouping_losses(head, maps, sample, generator):
         The truth.
     generator : `torch.Generator`
         For the choice of seeds and pixels.
+    own_seeds : bool, optional
+        Whether the heatmap's own peaks are decoys too, so that the head
+        learns to read and to compare the seeds it will meet.
 
     Returns
     -------
@@ -165,6 +184,8 @@ def grouping_losses(head, maps, sample, generator):
     if n == 0:
         losses['mask'] = F.softplus(-maps.sky)[:, ~void].mean()
         return losses
+    if own_seeds:
+        sample = _with_own_seeds(maps.heat[0], sample, generator)
     seeds = head.read_seeds(maps.pyramid, *sample.seed_xy.T)
     own = sample.seed_object
     size = sample.log_size[own]

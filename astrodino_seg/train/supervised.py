@@ -84,7 +84,7 @@ def _flatten(items):
 
 def fit_model(model, scenes, *, out, n_steps, n_items=2, crop_sizes=(256, 256, 448),
               peak_rate=1e-3, weight_decay=0.02, average_decay=0.998,
-              save_every=200, n_workers=1, seed=0, progress=True):
+              own_seeds_from=0, save_every=200, n_workers=1, seed=0, progress=True):
     """
     Train all of a model on simulated scenes.
 
@@ -110,6 +110,9 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2, crop_sizes=(256, 256, 4
         Of AdamW (Loshchilov & Hutter 2019).
     average_decay : float, optional
         Of the running average of the weights.
+    own_seeds_from : int, optional
+        The step from which the network's own seeds are decoys too; before
+        it has learned, they are noise.
     save_every : int, optional
         Steps between checkpoints.
     n_workers : int, optional
@@ -153,7 +156,8 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2, crop_sizes=(256, 256, 4
         for group in optimizer.param_groups:
             group['lr'] = rate
         generator = torch.Generator().manual_seed(seed * 10_000_019 + step)
-        losses = _step(model, crops, generator)
+        losses = _step(model, crops, generator,
+                       own_seeds=step >= own_seeds_from)
         optimizer.zero_grad()
         losses['total'].backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 3.0)
@@ -182,7 +186,7 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2, crop_sizes=(256, 256, 4
     return model
 
 
-def _step(model, crops, generator):
+def _step(model, crops, generator, *, own_seeds=False):
     """Mean losses of a batch of crops; ``total`` is their weighted sum."""
     batch = torch.stack([crop.channels for crop in crops])
     maps = model(batch)
@@ -190,8 +194,8 @@ def _step(model, crops, generator):
     for k, crop in enumerate(crops):
         one = DenseMaps(*(part[k] for part in maps[:4]),
                         tuple(level[k] for level in maps.pyramid))
-        for name, value in grouping_losses(model.head, one, crop,
-                                           generator).items():
+        for name, value in grouping_losses(model.head, one, crop, generator,
+                                           own_seeds=own_seeds).items():
             sums[name] = sums.get(name, 0) + value / len(crops)
     sums['total'] = sum(WEIGHTS[name] * value for name, value in sums.items())
     return sums
