@@ -75,8 +75,9 @@ def make_table(image, normalised, grouping, classes):
         table[f'flux_err_{band}'] = np.sqrt(
             total(np.where(good, sigma, 0).astype(float)**2)) * unit
     table['flags'] = _flags(image, normalised, groups, n)
-    table.meta['flags'] = dict(FLAGS)
-    table.meta['bands'] = list(image.bands)
+    # a string, which FITS headers hold too
+    table.meta['flags'] = ', '.join(f'{k}={v}' for k, v in FLAGS.items())
+    table.meta['bands'] = ','.join(image.bands)
     return table
 
 

@@ -15,8 +15,7 @@ from scipy.spatial import cKDTree
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from astrodino_seg.binning import (
-    bin_channels, oversampling, unbin_prediction)
+from astrodino_seg.binning import bin_channels, oversampling, unbin_prediction
 from astrodino_seg.heads import STRIDES, DenseMaps, Seeds
 from astrodino_seg.tiling import taper, tiles
 

@@ -164,7 +164,8 @@ def load_model(path=None):
     try:
         with safe_open(path, 'pt') as f:
             metadata = f.metadata() or {}
-            tensors = {key: f.get_tensor(key) for key in f.keys()}
+            keys = f.keys()
+            tensors = {key: f.get_tensor(key) for key in keys}
     except (SafetensorError, OSError) as err:
         msg = f'path: {str(path)!r} is not a readable safetensors file: {err}'
         raise ModelFileError(msg) from err

@@ -11,11 +11,9 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from astropy import units as u
 from astropy.table import QTable
 from photutils.segmentation import SegmentationImage
 from photutils.utils.exceptions import NoDetectionsWarning
-from skimage.measure import label as label_regions
 
 from astrodino_seg.catalog import make_table
 from astrodino_seg.grouping import segment_maps
@@ -23,6 +21,7 @@ from astrodino_seg.image import Image, as_image
 from astrodino_seg.inference import CONTEXT, STEP, predict
 from astrodino_seg.model import Model, load_model
 from astrodino_seg.preprocess import normalise
+from astrodino_seg.threshold import has_pixels, threshold_cube
 
 __all__ = ['DinoSegmenter', 'SegmentationResult']
 
@@ -35,8 +34,9 @@ _RULES = {
                 'a positive number or None'),
     'merge': (Real, lambda v: 0 <= v <= 1, 'a number in [0, 1]'),
     'min_seed': (Real, lambda v: 0 < v < 1, 'a number in (0, 1)'),
-    'bin_factor': ((Integral, type(None)), lambda v: v is None or v >= 1,
-                   'a positive integer or None'),
+    'bin_factor': ((Integral, type(None)),
+                   lambda v: v is None or 1 <= v <= 64,
+                   'an integer from 1 to 64 or None'),
     'tile_size': (Integral, lambda v: v >= LEAST_TILE and v % STEP == 0,
                   f'a multiple of {STEP}, {LEAST_TILE} or more')}
 
@@ -222,7 +222,7 @@ class DinoSegmenter:
         image = as_image(data, mask=mask, error=error, wcs=wcs, bands=bands)
         # an Image that was handed in is itself the input
         order = range(image.n_bands) if image is data else image.order
-        limit = _threshold_cube(threshold, image, order)
+        limit = threshold_cube(threshold, image, order)
         model = self._fetch_model()
         normalised = normalise(image, model.preprocess)
         prediction = predict(model, normalised.channels,
@@ -239,7 +239,7 @@ class DinoSegmenter:
                 self.n_sigma / model.preprocess.softening)
         grouping = segment_maps(
             prediction, merge=self.merge, n_pixels=self.n_pixels, mask=dead,
-            keep=lambda labels, n: _has_pixels(
+            keep=lambda labels, n: has_pixels(
                 np.where(detected, labels, 0), n, self.n_pixels,
                 self.connectivity))
         if len(grouping.seed_of) == 0:
@@ -287,60 +287,3 @@ class DinoSegmenter:
                     or not is_right(value)):
                 msg = f'{name} must be {words}, got {value!r}'
                 raise ValueError(msg)
-
-
-def _has_pixels(labels, n, n_pixels, connectivity):
-    """Which of ``n`` labels have enough connected pixels."""
-    pieces, n_pieces = label_regions(labels, background=0, return_num=True,
-                                     connectivity=connectivity // 4)
-    owner = np.zeros(n_pieces + 1, int)
-    owner[pieces.ravel()] = labels.ravel()
-    area = np.bincount(pieces.ravel(), minlength=n_pieces + 1)
-    found = np.zeros(n + 1, bool)
-    found[owner[area >= n_pixels]] = True
-    return found[1:]
-
-
-def _threshold_cube(threshold, image, order):
-    """The threshold as an array that broadcasts with the image's cube."""
-    if threshold is None:
-        return None
-    if isinstance(threshold, dict):
-        if set(threshold) != set(image.bands):
-            msg = (f'threshold is for the bands {list(threshold)}, data has '
-                   f'{list(image.bands)}')
-            raise ValueError(msg)
-        values = [_in_unit(threshold[band], image) for band in image.bands]
-    else:
-        values = _in_unit(threshold, image)
-        values = [values] if values.ndim in (0, 2) else list(values)
-        if len(values) == image.n_bands > 1:
-            values = [values[i] for i in order]
-    if (len(values) not in (1, image.n_bands)
-            or any(v.shape not in ((), image.shape) for v in values)):
-        msg = (f'threshold must be one value, an image of shape {image.shape} '
-               f'or one of these for each of {image.n_bands} bands, got the '
-               f'shapes {[v.shape for v in values]}')
-        raise ValueError(msg)
-    values = np.stack([np.broadcast_to(v, image.shape) for v in values])
-    if np.isnan(values).any():
-        msg = 'threshold must not be NaN'
-        raise ValueError(msg)
-    return values
-
-
-def _in_unit(threshold, image):
-    """The threshold's value in the image's unit."""
-    unit = getattr(threshold, 'unit', None)
-    if (unit is None) != (image.unit is None):
-        msg = (f'threshold has unit {unit} but data has unit {image.unit}; '
-               'give both a unit or neither')
-        raise ValueError(msg)
-    try:
-        if unit is not None:
-            threshold = u.Quantity(threshold).to_value(image.unit)
-        return np.asarray(threshold, float)
-    except (TypeError, ValueError) as err:
-        msg = (f'threshold must be numbers in the unit of data '
-               f'({image.unit}), got {threshold!r}')
-        raise ValueError(msg) from err

@@ -42,8 +42,9 @@ def main():
         writer.writerow(keys)
         for start in range(0, len(lines), 50):
             part = lines[start:start + 50]
-            writer.writerow([f'{np.mean([x[key] for x in part if key in x]):.5g}'
-                             for key in keys])
+            means = [np.mean([x[key] for x in part if key in x])
+                     for key in keys]
+            writer.writerow([f'{mean:.5g}' for mean in means])
     print(f'{path}: {path.stat().st_size / 2**20:.1f} MiB, {digest}')
 
 

@@ -9,8 +9,7 @@ from numpy.testing import assert_allclose
 from scipy.ndimage import gaussian_filter
 from skimage.measure import block_reduce
 
-from astrodino_seg.binning import (
-    bin_channels, oversampling, unbin_prediction)
+from astrodino_seg.binning import bin_channels, oversampling, unbin_prediction
 from astrodino_seg.inference import Prediction
 
 

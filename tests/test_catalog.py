@@ -90,7 +90,8 @@ def test_columns():
         assert_allclose(table[f'p_{name}'], CLASSES[:, k])
     assert_allclose(table['group_confidence'], [1, .75, .5])
     assert_array_equal(table['n_fragments'], [1, 3, 1])
-    assert table.meta == {'flags': FLAGS, 'bands': ['g', 'r']}
+    assert table.meta == {
+        'flags': 'edge=1, masked=2, disjoint=4, saturated=8', 'bands': 'g,r'}
     assert_array_equal(table['flags'], 0)
 
 

@@ -51,8 +51,9 @@ FLOORS = {
     'binning': '',
     'inference': 'errors tiling heads model binning',
     # 4 and 5: what users call
+    'threshold': 'image',
     'segmenter': 'errors bands image preprocess tiling grouping catalog '
-                 'model inference',
+                 'model inference threshold',
     'train': 'errors bands image preprocess simulate vit heads model '
              'inference matching grouping tiling',
     'cli': ANY,

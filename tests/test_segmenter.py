@@ -532,7 +532,7 @@ def test_bands(finder, cube):
     fluxes = [name for name in table.colnames if name.startswith('flux_')]
     assert fluxes == ['flux_g', 'flux_err_g', 'flux_r', 'flux_err_r',
                       'flux_i', 'flux_err_i', 'flux_z', 'flux_err_z']
-    assert table.meta['bands'] == ['g', 'r', 'i', 'z']
+    assert table.meta['bands'] == 'g,r,i,z'
     with_names = finder.segment(cube, bands='zirg')
     assert_array_equal(with_names.table['flux_z'], table['flux_z'])
 
@@ -839,7 +839,8 @@ def test_table_and_labels(image, result):
     assert_array_equal(table['class'], np.array(CLASS_NAMES)[p.argmax(0)])
     assert (table['group_confidence'] >= 0).all()
     assert (table['group_confidence'] <= 1).all()
-    assert table.meta['flags'] == FLAGS
+    assert table.meta['flags'] == ', '.join(
+        f'{name}={bit}' for name, bit in FLAGS.items())
     for row, box in zip(table, segm.bbox):
         assert box.ixmin <= row['x_centroid'] <= box.ixmax - 1
         assert box.iymin <= row['y_centroid'] <= box.iymax - 1

@@ -181,7 +181,8 @@ def observe(scene, seed, *, depth=None, bands=None):
     for b, image, kind in _artifacts(rng, cube, scene.psf_fwhm[bands]):
         cube[b] += image
         y, x = np.unravel_index(image.argmax(), image.shape)
-        new = dict(x=x, y=y, cls=3, kind=kind, re=1., primary=False)
+        new = {'x': x, 'y': y, 'cls': 3, 'kind': kind, 're': 1.,
+               'primary': False}
         for key, value in new.items():
             objects[key].append(value)
         stronger = image / noise_map > best
@@ -201,9 +202,9 @@ def observe(scene, seed, *, depth=None, bands=None):
     cube = cube + noise_map * _noise(rng, cube.shape, correlation)
     cube += _background(rng, cube.shape)
     cube[mask] = 0
-    image = Image(cube=cube.astype(np.float32), mask=mask, noise=None,
-                  wcs=None, bands=tuple(np.array(list(scene.bands))[bands].tolist()),
-                  unit=None)
+    names = list(scene.bands)
+    image = Image(cube.astype(np.float32), mask,
+                  bands=tuple(names[b] for b in bands))
     under = np.where(own_sn[1:] >= ISOPHOTE, scene.owner[1:], 0)
     return image, _truth(owner, best, under, mask.all(axis=0), objects)
 

@@ -254,12 +254,13 @@ def _add_primaries(rng, canvas, size):
         centre, spread = rng.uniform(.3, .7, 2) * size, size / 9
         spots = [centre + rng.normal(0, spread, 2) for _ in range(n)]
         largest = min(30, largest)
+    last = None
     for k in range(n):
         kind = rng.choice(names, p=rates / rates.sum())
         re = np.exp(rng.uniform(np.log(6), np.log(largest)))
         if k < len(spots):
             x, y = spots[k]
-        elif k and rng.random() < .5:          # on top of the previous one
+        elif last and rng.random() < .5:       # on top of the previous one
             angle, d = rng.uniform(0, 2 * np.pi), rng.uniform(.7, 3)
             d = max(d * max(re, last[2]), 6)
             x, y = last[0] + d * np.cos(angle), last[1] + d * np.sin(angle)

@@ -82,9 +82,10 @@ def _flatten(items):
     return [crop for crops in items for crop in crops]
 
 
-def fit_model(model, scenes, *, out, n_steps, n_items=2, crop_sizes=(256, 256, 448),
-              peak_rate=1e-3, weight_decay=0.02, average_decay=0.998,
-              own_seeds_from=0, save_every=200, n_workers=1, seed=0, progress=True):
+def fit_model(model, scenes, *, out, n_steps, n_items=2,
+              crop_sizes=(256, 256, 448), peak_rate=1e-3, weight_decay=0.02,
+              average_decay=0.998, own_seeds_from=0, save_every=200,
+              n_workers=1, seed=0, progress=True):
     """
     Train all of a model on simulated scenes.
 
