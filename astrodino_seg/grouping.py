@@ -212,7 +212,7 @@ def _fill_pinholes(groups, max_hole=12):
     return out
 
 
-def segment_maps(prediction, *, merge=0.5, n_pixels=5, keep=None, mask=None):
+def segment_maps(prediction, *, merge=0.35, n_pixels=5, keep=None, mask=None):
     """
     Fragments and groups of an image.
 
