@@ -3,7 +3,7 @@
 Quality on simulated scenes of the benchmark split, with photutils beside.
 
     python benchmarks/quality.py OUTPUT.csv [--scenes 60] [--rst TABLE.rst]
-    python benchmarks/quality.py --tune [--scenes 12]
+    python benchmarks/quality.py --tune [--scenes 36]
 
 The first command measures the bundled model and photutils at its default and
 at its tuned settings; errors are standard deviations over bootstraps of the
@@ -25,7 +25,7 @@ from astrodino_seg.simulate import SceneLibrary, observe
 
 #: Best panoptic quality on the validation split, by ``--tune``.
 TUNED = {'n_sigma': 0.8, 'n_pixels': 20, 'contrast': 0.01}
-GRID = {'n_sigma': (0.4, 0.6, 0.8, 1.0, 1.5, 2.0), 'n_pixels': (10, 20),
+GRID = {'n_sigma': (1.0, 1.5, 2.0, 3.0), 'n_pixels': (10, 20),
         'contrast': (0.001, 0.01, 0.1)}
 COLUMNS = ('f1', 'pq', 'ok', 'frag', 'n_fragments', 'flux_share',
            'contamination', 'lost', 'sep')

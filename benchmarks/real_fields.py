@@ -51,7 +51,7 @@ def fields(folder):
         'kids_r': (Path(str(kids).format('r')),
                    {'spiral': ZOOMS['spiral']}),
         'jwst_three': ({b: jwst / f'{b.lower()}_sci.fits' for b in (
-            'F115W', 'F444W', 'F770W')}, {}),
+            'F115W', 'F444W', 'F770W')}, {'spiral': (300, 500, 210, 410)}),
         'jwst_f770w_80mas': (jwst / 'f770w_80mas_sci.fits', {}),
         'hsc_35': (folder / 'hsc/hsc_cosmos_35.npz', {}),
         'hsc': (folder / 'hsc/hsc_cosmos.npz', {}),
