@@ -79,14 +79,14 @@ def centre_focal_loss(logits, target, ignore):
 
 
 def _choose(sample, generator):
-    """One seed an object: its centre, or in 45% of cases one of its decoys."""
+    """One seed an object: its centre, or with equal odds a decoy."""
     n = len(sample.cls)
     chosen = torch.arange(n)
-    order = n + torch.randperm(len(sample.seed_object) - n,
-                               generator=generator)
-    chosen[sample.seed_object[order]] = order      # any one of each object's
-    centre = torch.rand(n, generator=generator) < 0.55
-    return torch.where(centre, torch.arange(n), chosen)
+    for k in torch.randperm(len(sample.seed_object), generator=generator):
+        owner = sample.seed_object[k]
+        if k >= n and torch.rand((), generator=generator) < 0.45:
+            chosen[owner] = k
+    return chosen
 
 
 def _mask_losses(head, seeds, maps, sample, generator):

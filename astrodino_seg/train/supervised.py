@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from astrodino_seg.heads import DenseMaps
-from astrodino_seg.model import Model, load_model
+from astrodino_seg.model import Model
 from astrodino_seg.simulate.library import SceneLibrary
 from astrodino_seg.train.losses import WEIGHTS, grouping_losses
 from astrodino_seg.train.targets import CropDataset
@@ -209,8 +209,7 @@ def train_from_config(config, out):
     Parameters
     ----------
     config : dict
-        Tables ``model`` (arguments of `~astrodino_seg.Model`, or
-        ``weights``, a file to start from), ``scenes``
+        Tables ``model`` (arguments of `~astrodino_seg.Model`), ``scenes``
         (``n_scenes``, ``size`` and ``path`` of
         `~astrodino_seg.simulate.SceneLibrary`) and ``fit`` (arguments of
         `fit_model`, and ``threads``); see ``recipes`` beside this module.
@@ -241,9 +240,7 @@ def train_from_config(config, out):
         raise ValueError(msg)
     try:
         torch.manual_seed(fit.get('seed', 0))
-        model = dict(config.get('model', {}))
-        weights = model.pop('weights', None)
-        model = load_model(weights) if weights else Model(**model)
+        model = Model(**config.get('model', {}))
         scenes = SceneLibrary('train', **config['scenes'])
         n_steps = fit.pop('n_steps')
     except (KeyError, TypeError) as err:
