@@ -24,7 +24,7 @@ from astrodino_seg.segmenter import DinoSegmenter
 from astrodino_seg.simulate import SceneLibrary, observe
 
 #: Best panoptic quality on the validation split, by ``--tune``.
-TUNED = {'n_sigma': 0.8, 'n_pixels': 20, 'contrast': 0.01}
+TUNED = {'n_sigma': 1.5, 'n_pixels': 20, 'contrast': 0.001}
 GRID = {'n_sigma': (1.0, 1.5, 2.0, 3.0), 'n_pixels': (10, 20),
         'contrast': (0.001, 0.01, 0.1)}
 COLUMNS = ('f1', 'pq', 'ok', 'frag', 'n_fragments', 'flux_share',

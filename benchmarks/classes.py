@@ -1,0 +1,48 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Star, galaxy or artifact: how often the bundled model is right.
+
+    python benchmarks/classes.py [--scenes 24]
+
+Objects of the validation split that are matched at IoU > 0.5, in bins of
+their total S/N.
+"""
+
+import argparse
+
+import numpy as np
+from quality import scenes_of
+
+from astrodino_seg.catalog import CLASS_NAMES
+from astrodino_seg.matching import match_labels
+from astrodino_seg.segmenter import DinoSegmenter
+
+
+def main():
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--scenes', type=int, default=24)
+    parser.add_argument('--cache', help='folder for rendered scenes')
+    args = parser.parse_args()
+    finder, rows = DinoSegmenter(), []
+    for image, truth in scenes_of('validation', args.scenes, args.cache):
+        result = finder.segment(image)
+        match = match_labels(truth.labels, result.segmentation_image.data)
+        row_of = {i: k for k, i in enumerate(truth.objects['id'])}
+        for true, found in zip(match.truth, match.predicted):
+            k = row_of[true]
+            name = result.table['class'][found - 1]
+            rows.append((truth.objects['cls'][k] - 1,
+                         CLASS_NAMES.index(name), truth.objects['sn'][k]))
+    true, found, sn = np.array(rows).T
+    for low, high in ((7, 20), (20, 60), (60, 300), (300, np.inf)):
+        here = (sn >= low) & (sn < high)
+        parts = [f'{name} {(found[here & (true == k)] == k).mean():.2f} of '
+                 f'{(here & (true == k)).sum()}'
+                 for k, name in enumerate(CLASS_NAMES)
+                 if (here & (true == k)).any()]
+        print(f'S/N {low} to {high}: right {", ".join(parts)}')
+
+
+if __name__ == '__main__':
+    main()
