@@ -39,7 +39,7 @@ pytest.importorskip('galsim')
 
 # the function of this name hides the module
 observing = import_module('astrodino_seg.simulate.observe')
-library = import_module('astrodino_seg.simulate.library')
+library = import_module('astrodino_seg.simulate.scene_library')
 
 FEW = settings(deadline=None, max_examples=20)
 SIZE = 96

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from astrodino_seg.heads import DenseMaps
 from astrodino_seg.model import Model
-from astrodino_seg.simulate.library import SceneLibrary
+from astrodino_seg.simulate.scene_library import SceneLibrary
 from astrodino_seg.train.losses import WEIGHTS, grouping_losses
 from astrodino_seg.train.targets import CropDataset
 
