@@ -238,7 +238,9 @@ SPEC = tiny_model().spec
     {'spec': json.dumps({**SPEC, 'vit': {**SPEC['vit'], 'colour': 1}})},
     {'spec': json.dumps({**SPEC, 'preprocess': {'n_slots': 4}})},
     {'spec': json.dumps({**SPEC, 'more': 1})}],
-    ids=lambda change: '-'.join(map(str, change.items()))[:40])
+    # the same in every process, as pytest-xdist asks
+    ids=lambda change: '-'.join(
+        f'{k}-{getattr(v, "__name__", v)}' for k, v in change.items())[:40])
 def test_spec_mismatch(path, change):
     rewrite(path, **change)
     with pytest.raises(ModelFileError, match=(
