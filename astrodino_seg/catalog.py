@@ -54,7 +54,7 @@ def make_table(image, normalised, grouping, classes):
         return np.bincount(labels, values, minlength=n + 1)[1:]
 
     area = np.bincount(labels, minlength=n + 1)[1:]
-    x, y = _centroids(normalised, where, groups.shape, total, area)
+    x, y = _centroids(normalised, where, groups.shape, total)
     table = QTable()
     table['label'] = np.arange(1, n + 1, dtype=np.int32)
     table['class'] = np.array(CLASS_NAMES)[classes.argmax(axis=1)]
@@ -81,14 +81,13 @@ def make_table(image, normalised, grouping, classes):
     return table
 
 
-def _centroids(normalised, where, shape, total, area):
+def _centroids(normalised, where, shape, total):
     """Centroids weighted by the positive S/N of all bands together."""
     weight = np.clip(np.sinh(normalised.channels[0].ravel()[where]), 0, None)
     weight = weight.astype(float) + 1e-6
     rows, columns = np.divmod(where, shape[1])
-    norm = np.maximum(total(weight), 1e-30)
-    x, y = total(weight * columns) / norm, total(weight * rows) / norm
-    return (np.where(area > 0, x, np.nan), np.where(area > 0, y, np.nan))
+    norm = total(weight)
+    return total(weight * columns) / norm, total(weight * rows) / norm
 
 
 def _flags(image, normalised, groups, n):

@@ -203,8 +203,8 @@ def _fill_pinholes(groups, max_hole=12):
         ys, xs = windows[k - 1]
         if 0 in (ys.start, xs.start) or ys.stop == ny or xs.stop == nx:
             continue                        # open to the outside
-        wide = (slice(max(ys.start - 1, 0), min(ys.stop + 1, ny)),
-                slice(max(xs.start - 1, 0), min(xs.stop + 1, nx)))
+        wide = (slice(ys.start - 1, ys.stop + 1),
+                slice(xs.start - 1, xs.stop + 1))
         hole = holes[wide] == k
         around = np.unique(groups[wide][~hole & (groups[wide] > 0)])
         if len(around) == 1:

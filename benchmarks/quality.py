@@ -31,14 +31,6 @@ COLUMNS = ('f1', 'pq', 'ok', 'frag', 'n_fragments', 'flux_share',
            'contamination', 'lost', 'sep')
 
 
-class _Dino:
-    def __init__(self, **kwargs):
-        self.finder = DinoSegmenter(**kwargs)
-
-    def __call__(self, image):
-        return self.finder(image)
-
-
 def measure(finder, image, truth):
     """All sums of one scene: counts, not yet ratios."""
     start = time.perf_counter()
@@ -164,7 +156,7 @@ def main():
         return
     if args.output is None:
         parser.error('give the CSV file to write')
-    finders = {'DinoSegmenter': _Dino(model=args.model),
+    finders = {'DinoSegmenter': DinoSegmenter(model=args.model),
                'photutils (default deblending)': PhotutilsFinder(),
                'photutils (tuned)': PhotutilsFinder(**TUNED)}
     results = {name: [] for name in finders}

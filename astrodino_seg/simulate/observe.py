@@ -132,8 +132,8 @@ def observe(scene, seed, *, depth=None, bands=None):
     seed : int or sequence of int
         Seed of noise and artifacts; the same seed gives the same image.
     depth : float, optional
-        Factor on every S/N; drawn between 0.5 and 2, or 50 in a third of
-        the scenes, if `None`.
+        Factor on every S/N; drawn between 0.5 and 2, or 50 in three of
+        ten scenes, if `None`.
     bands : sequence of int, optional
         Which bands to observe; a random subset if `None`.
 
