@@ -95,13 +95,17 @@ def unbin_prediction(prediction, factor, shape):
                             scale_factor=factor, align_corners=False)[0]
         return big[:, :shape[0], :shape[1]].numpy()
 
+    def enlarge_last(array):           # (y, x, C)
+        array = np.ascontiguousarray(np.moveaxis(array, -1, 0))
+        return np.moveaxis(enlarge(array), 0, -1)
+
     def move(position):                # pixel centres are at integers
         return factor * (position + 0.5) - 0.5
 
     last = np.array(shape[::-1], np.float32) - 1
     return prediction._replace(
-        embedding=np.moveaxis(enlarge(np.ascontiguousarray(
-            np.moveaxis(prediction.embedding, -1, 0))), 0, -1),
+        embedding=enlarge_last(prediction.embedding),
+        vote=enlarge_last(prediction.vote) * factor,
         sky=enlarge(prediction.sky[None])[0],
         probabilities=enlarge(prediction.probabilities),
         x=np.minimum(move(prediction.x), last[0]),

@@ -77,8 +77,10 @@ def _score(prediction, k, window):
     kernel = prediction.kernel[k]
     match = prediction.embedding[ys, xs] @ kernel[:-1] + kernel[-1]
     x0, y0 = prediction.centre[k]
-    dx = np.arange(xs.start, xs.stop, dtype=np.float32) - x0
-    dy = (np.arange(ys.start, ys.stop, dtype=np.float32) - y0)[:, None]
+    vote = prediction.vote[ys, xs]
+    dx = vote[..., 0] + (np.arange(xs.start, xs.stop, dtype=np.float32) - x0)
+    dy = vote[..., 1] + (np.arange(ys.start, ys.stop, dtype=np.float32)
+                         - y0)[:, None]
     xx, xy, yy = prediction.matrix[k]
     q = np.clip(xx * dx**2 + 2 * xy * dx * dy + yy * dy**2, 0, 1e4)
     u, v = prediction.falloff[k]

@@ -8,8 +8,9 @@ full resolution (as ViTMatte does; Yao et al. 2024, Information Fusion 103,
 Zhou et al. 2019, arXiv:1904.07850), a pixel embedding, and at each seed a
 kernel (CondInst; Tian et al. 2020, arXiv:2003.05664) whose score against the
 embedding, less an elliptical distance term, competes with the sky and the
-other seeds. Shapes in comments: ``B`` batch, ``H``, ``W`` image, ``S`` seeds,
-``E`` embedding.
+other seeds. The distance is that of the position which a pixel votes for, its
+own plus an offset (Neven et al. 2019, CVPR, arXiv:1906.11109). Shapes in
+comments: ``B`` batch, ``H``, ``W`` image, ``S`` seeds, ``E`` embedding.
 """
 
 from typing import NamedTuple
@@ -22,6 +23,7 @@ __all__ = ['DenseMaps', 'GroupingHead', 'Seeds']
 
 STRIDES = (2, 4, 8, 16)     # of the pyramid that seeds are read from
 N_CLASSES = 4               # sky, star, galaxy, artifact
+VOTE_SCALE = 16.0           # pixels
 
 
 class DenseMaps(NamedTuple):
@@ -38,6 +40,9 @@ class DenseMaps(NamedTuple):
         (B, 1, H, W) score of the sky.
     classes : `~torch.Tensor`
         (B, 4, H, W) logits of sky, star, galaxy, artifact.
+    vote : `~torch.Tensor`
+        (B, 2, H, W) offset (x, y) in pixels from each pixel to where its
+        object's centre should be.
     pyramid : tuple of `~torch.Tensor`
         Features at strides 2, 4, 8, 16 that seeds are read from.
     """
@@ -46,6 +51,7 @@ class DenseMaps(NamedTuple):
     embedding: torch.Tensor
     sky: torch.Tensor
     classes: torch.Tensor
+    vote: torch.Tensor
     pyramid: tuple
 
 
@@ -108,6 +114,30 @@ class DetailStream(nn.Module):
         return out
 
 
+class SeedClass(nn.Module):
+    """
+    Star, galaxy or artifact, by comparison with the image's other seeds.
+
+    What a star looks like differs from image to image. A few learned queries
+    attend to all seeds of the image, and what they gather (the shape of its
+    point sources, above all) stands beside each seed.
+    """
+
+    def __init__(self, dim, *, n_queries=8, n_gathered=24):
+        super().__init__()
+        self.query = nn.Linear(dim, n_queries)
+        self.value = nn.Linear(dim, n_gathered)
+        self.out = nn.Sequential(
+            nn.Linear(dim + n_queries * n_gathered, 96), nn.ReLU(),
+            nn.Linear(96, N_CLASSES - 1))
+
+    def forward(self, hidden):
+        weight = self.query(hidden).softmax(dim=0)              # (S, Q)
+        gathered = (weight.T @ self.value(hidden)).flatten()
+        context = gathered.expand(len(hidden), -1)
+        return self.out(torch.cat([hidden, context], dim=-1))
+
+
 class GroupingHead(nn.Module):
     """
     Dense maps, seeds and pair scores.
@@ -144,14 +174,18 @@ class GroupingHead(nn.Module):
         self.heat = nn.Sequential(ConvBlock(widths[1], widths[1]),
                                   nn.Conv2d(widths[1], 1, 1))
         self.pixel = nn.Conv2d(widths[0], n_embedding + 1 + N_CLASSES, 1)
-        self.n_out = (n_embedding + 1, 2, 1, 2, 2, 3, n_descriptor)
+        self.vote = nn.Conv2d(widths[0], 2, 1)
+        self.n_out = (n_embedding + 1, 2, 1, 2, 2, n_descriptor)
         self.seed = nn.Sequential(nn.Linear(4 * 48, 192), nn.ReLU(),
-                                  nn.Linear(192, 192), nn.ReLU(),
-                                  nn.Linear(192, sum(self.n_out)))
+                                  nn.Linear(192, 192), nn.ReLU())
+        self.seed_out = nn.Linear(192, sum(self.n_out))
+        self.seed_class = SeedClass(192)
         self.pair = nn.Sequential(nn.Linear(2 * n_descriptor + 6, 64),
                                   nn.ReLU(), nn.Linear(64, 32), nn.ReLU(),
                                   nn.Linear(32, 1))
         nn.init.constant_(self.heat[1].bias, -4.0)
+        nn.init.zeros_(self.vote.weight)
+        nn.init.zeros_(self.vote.bias)
 
     def forward(self, x, tokens):
         """
@@ -183,11 +217,14 @@ class GroupingHead(nn.Module):
         embedding, sky, classes = pixel.split(
             [self.n_embedding, 1, N_CLASSES], dim=1)
         return DenseMaps(self.heat(coarse[-1]), embedding, sky, classes,
-                         pyramid)
+                         VOTE_SCALE * self.vote(full), pyramid)
 
     def read_seeds(self, pyramid, x, y):
         """
         Read the seeds at given pixels of one image.
+
+        All but their classes depends on each seed alone; a class is told by
+        comparison with the other seeds of the image.
 
         Parameters
         ----------
@@ -212,9 +249,9 @@ class GroupingHead(nn.Module):
                 level[None].float(), grid[None, None].float(),
                 mode='bilinear', padding_mode='border',
                 align_corners=False)[0, :, 0])
-        out = self.seed(torch.cat(read).T)               # (S, sum(n_out))
-        kernel, shift, size, shape, falloff, classes, descriptor = out.split(
-            self.n_out, dim=-1)
+        hidden = self.seed(torch.cat(read).T)                   # (S, 192)
+        kernel, shift, size, shape, falloff, descriptor = self.seed_out(
+            hidden).split(self.n_out, dim=-1)
         log_size = 1.5 + size[:, 0]
         scale = log_size.clamp(-1, 6).exp()
         centre = torch.stack([x, y], dim=-1) + shift * scale[:, None]
@@ -225,7 +262,7 @@ class GroupingHead(nn.Module):
         matrix = torch.stack([cosh + a * sinh, b * sinh, cosh - a * sinh],
                              dim=-1) / scale[:, None]**2
         return Seeds(kernel, centre, log_size, matrix, F.softplus(falloff),
-                     classes, descriptor)
+                     self.seed_class(hidden), descriptor)
 
     @staticmethod
     def distance(seeds, x, y):
@@ -252,7 +289,7 @@ class GroupingHead(nn.Module):
         embedding : `~torch.Tensor`
             (E, P) of the pixels, or (S, E, P) for pixels of each seed's own.
         x, y : `~torch.Tensor`
-            (P,) or (S, P) pixel positions.
+            (P,) or (S, P) positions that the pixels vote for.
 
         Returns
         -------
@@ -282,7 +319,7 @@ class GroupingHead(nn.Module):
         i, j : `~torch.Tensor`
             (P,) indices of the pairs.
         x, y : `~torch.Tensor`
-            (S,) seed positions in pixels.
+            (S,) positions that the seeds' pixels vote for.
 
         Returns
         -------

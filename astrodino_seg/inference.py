@@ -43,6 +43,9 @@ class Prediction(NamedTuple):
         (y, x) float32 score of the sky.
     probabilities : `~numpy.ndarray`
         (4, y, x) float32: sky, star, galaxy, artifact.
+    vote : `~numpy.ndarray`
+        (y, x, 2) float32 offset (x, y) in pixels to the centre that each
+        pixel votes for.
     x, y, heat : `~numpy.ndarray`
         (S,) pixel positions and the probability that a seed is an object's
         centre, in falling order.
@@ -61,6 +64,7 @@ class Prediction(NamedTuple):
     embedding: np.ndarray
     sky: np.ndarray
     probabilities: np.ndarray
+    vote: np.ndarray
     x: np.ndarray
     y: np.ndarray
     heat: np.ndarray
@@ -167,16 +171,15 @@ def predict_maps(model, channels, *, tile_size=768, device='cpu',
             out[tuple(core)] = m[0][:, inner[0], inner[1]].permute(1, 2, 0)
         bar.update()
     bar.close()
-    heat, embedding, sky, classes, *pyramid = (
-        m.permute(2, 0, 1) for m in full)
-    return DenseMaps(heat, embedding[:, :ny, :nx], sky[:, :ny, :nx],
-                     classes[:, :ny, :nx], tuple(pyramid))
+    heat, *dense = (m.permute(2, 0, 1) for m in full)
+    dense, pyramid = dense[:4], dense[4:]
+    return DenseMaps(heat, *(m[:, :ny, :nx] for m in dense), tuple(pyramid))
 
 
 def _flat(maps):
     """(stride, map) of all maps in order."""
     return [(2, maps.heat), (1, maps.embedding), (1, maps.sky),
-            (1, maps.classes), *zip(STRIDES, maps.pyramid)]
+            (1, maps.classes), (1, maps.vote), *zip(STRIDES, maps.pyramid)]
 
 
 def find_seeds(heat, min_heat):
@@ -238,9 +241,11 @@ def read_prediction(model, maps, x, y, heat):
     same = torch.zeros(0)
     if len(i):
         claims = tuple(claim[asked] for claim in claims)
-        same = head.pair_logits(seeds, claims, i, j, x, y).sigmoid()
+        vote = maps.vote[:, iy, ix]
+        same = head.pair_logits(seeds, claims, i, j, x + vote[0],
+                                y + vote[1]).sigmoid()
     arrays = (maps.embedding.permute(1, 2, 0), maps.sky[0],
-              maps.classes.softmax(dim=0), x, y, heat, seeds.kernel,
+              maps.classes.softmax(dim=0), maps.vote.permute(1, 2, 0), x, y, heat, seeds.kernel,
               seeds.centre, seeds.matrix, seeds.falloff, radius,
               seeds.classes.softmax(dim=-1), torch.stack([i, j], dim=-1),
               same)
@@ -266,6 +271,7 @@ def _claim(head, seeds, maps, a, ix, iy):
     """Score of seeds ``a`` less the sky's, each at one pixel."""
     one = Seeds(*(part[a] for part in seeds))
     embedding = maps.embedding[:, iy, ix].T[:, :, None]
-    score = head.score(one, embedding, ix[:, None].float(),
-                       iy[:, None].float())
+    vote = maps.vote[:, iy, ix]
+    score = head.score(one, embedding, (ix + vote[0])[:, None],
+                       (iy + vote[1])[:, None])
     return score[:, 0] - maps.sky[0, iy, ix]

@@ -312,7 +312,7 @@ def resolved_galaxy(rng, kind, re, wavelengths):
     elif kind == 'elliptical':
         q = rng.uniform(0.5, 1.0)
     reach = {'elliptical': 7, 'disturbed': 5.5}.get(kind, 5)
-    size = 2 * int(np.clip(reach * re, 12, 300)) + 1
+    size = 2 * int(np.clip(reach * re, 12, 400)) + 1
     frame = _frame(size, re, q, rng.uniform(0, np.pi))
     cube = KINDS[kind](rng, frame, wavelengths)
     # fade to nothing at the stamp's edge, so that no square is seen

@@ -23,6 +23,10 @@ ISOPHOTE = 0.5
 #: Objects with less total S/N or fewer pixels are void.
 MIN_SN = 7.0
 MIN_PIXELS = 12
+#: A resolved galaxy with at least this total S/N and this many pixels of its
+#: own in view is a primary: large enough to be cut in pieces.
+PRIMARY_SN = 30.0
+PRIMARY_PIXELS = 300
 
 
 @dataclass
@@ -38,9 +42,11 @@ class Truth:
     own_sn : `~numpy.ndarray`
         (y, x) float32: S/N of the owner alone.
     objects : dict of `~numpy.ndarray`
-        ``id``, ``x``, ``y``, ``cls``, ``kind``, ``re``, ``primary``, ``sn``
-        (total), ``n_pixels``, ``on_primary`` (its peak lies on the light of
-        a large galaxy that is not itself); only the objects asked for.
+        ``id``, ``x``, ``y``, ``cls``, ``kind``, ``re``, ``primary`` (a
+        large galaxy: resolved, and above `PRIMARY_SN` and
+        `PRIMARY_PIXELS`), ``sn`` (total), ``n_pixels``, ``on_primary`` (its
+        peak lies on the light of a primary that is not itself); only the
+        objects asked for.
     """
 
     labels: np.ndarray
@@ -69,12 +75,12 @@ def _artifacts(rng, cube, psf_fwhm):
     """Satellite trails and cosmic rays, each a list of (band, image)."""
     shape = cube.shape[1:]
     found = []
-    if rng.random() < 0.08:
-        image = 10**rng.uniform(0, 1.3) * _line(
+    if rng.random() < 0.12:
+        image = 10**rng.uniform(0, 1.5) * _line(
             shape[0], *rng.uniform(0, shape[1], 2), rng.uniform(0, np.pi),
             1e4, psf_fwhm.mean() / 2.35, shape)
         found.append((rng.integers(len(cube)), image, 'trail'))
-    for _ in range(rng.poisson(1.5 * (rng.random() < .4))):
+    for _ in range(rng.poisson(3 * (rng.random() < .5))):
         x, y = rng.uniform(0, shape[1]), rng.uniform(0, shape[0])
         half, image = 16, np.zeros(shape, np.float32)
         ys = slice(max(int(y) - half, 0), int(y) + half)
@@ -219,10 +225,13 @@ def _truth(owner, own_sn, under, dead, objects):
     wanted[0] = True
     labels = np.where(wanted[labels] & ~dead, labels, -1)
     ids = np.flatnonzero(wanted[1:]) + 1
-    table = {k: np.array(v)[ids - 1] for k, v in objects.items()}
+    objects = {k: np.array(v) for k, v in objects.items()}
+    objects['primary'] &= ((total[1:] >= PRIMARY_SN)
+                           & (counts[1:] >= PRIMARY_PIXELS))
+    table = {k: v[ids - 1] for k, v in objects.items()}
     table.update(id=ids, sn=total[ids], n_pixels=counts[ids],
                  on_primary=_on_primary(ids, labels, own_sn, under,
-                                        np.array(objects['primary'])))
+                                        objects['primary']))
     return Truth(labels.astype(np.int32), own_sn.astype(np.float32), table)
 
 

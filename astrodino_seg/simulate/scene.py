@@ -25,6 +25,8 @@ BAND_SETS = {
     'ugriz': {'u': .36, 'g': .48, 'r': .62, 'i': .75, 'z': .88},
     'griZ': {'g': .48, 'r': .62, 'i': .75, 'Z': .88},
     'jwst': {'F115W': 1.15, 'F277W': 2.76, 'F444W': 4.40},
+    'ugriZYJHKs': {'u': .36, 'g': .48, 'r': .62, 'i': .75, 'Z': .88,
+                   'Y': 1.02, 'J': 1.25, 'H': 1.65, 'Ks': 2.15},
     'r': {'r': .62},
 }
 
@@ -247,7 +249,7 @@ def _add_primaries(rng, canvas, size):
     kernels = [np.pad(k, half - k.shape[0] // 2) for k in kernels]
     names, rates = list(KIND_RATES), np.array(list(KIND_RATES.values()))
     n = rng.choice(5, p=[.06, .26, .3, .22, .16])
-    largest = min(90, size / 5)
+    largest = min(130, size / 4)
     spots = []
     if rng.random() < .06:                     # the core of a group
         n, rates = rng.integers(4, 9), rates * [.3, 4, 8, .1, .3, .1, .3]
@@ -261,17 +263,23 @@ def _add_primaries(rng, canvas, size):
         if k < len(spots):
             x, y = spots[k]
         elif last and rng.random() < .5:       # on top of the previous one
-            angle, d = rng.uniform(0, 2 * np.pi), rng.uniform(.7, 3)
+            angle, d = rng.uniform(0, 2 * np.pi), rng.uniform(.3, 3)
             d = max(d * max(re, last[2]), 6)
             x, y = last[0] + d * np.cos(angle), last[1] + d * np.sin(angle)
         else:
             x, y = rng.uniform(.05, .95, 2) * size
         last = (x, y, re)
         _add_primary(rng, canvas, kernels, kind, re, x, y)
-        if rng.random() < .45:                 # a foreground star on it
+        for _ in range(rng.poisson(.6)):       # foreground stars on it
             angle, d = rng.uniform(0, 2 * np.pi), rng.uniform(.2, 2) * re
-            _add_star(rng, canvas, 10**rng.uniform(1.2, 3),
+            _add_star(rng, canvas, 10**rng.uniform(1.2, 3.7),
                       x + d * np.cos(angle), y + d * np.sin(angle))
+        if re > 12 and rng.random() < .35:     # a small companion
+            kind = rng.choice(names, p=rates / rates.sum())
+            angle, d = rng.uniform(0, 2 * np.pi), rng.uniform(.3, 2.2) * re
+            _add_primary(rng, canvas, kernels, kind,
+                         max(re * rng.uniform(.08, .35), 2.5),
+                         x + d * np.cos(angle), y + d * np.sin(angle))
 
 
 def make_scene(seed, *, size=512, band_set=None, density=None):
@@ -314,7 +322,7 @@ def make_scene(seed, *, size=512, band_set=None, density=None):
         raise ValueError(msg)
     rng = np.random.default_rng([seed, 2026])
     if band_set is None:
-        band_set = rng.choice(list(BAND_SETS), p=[.3, .2, .1, .25, .1, .05])
+        band_set = rng.choice(list(BAND_SETS), p=[.28, .19, .09, .2, .1, .08, .06])
     bands = BAND_SETS[str(band_set)]
     fwhm = np.exp(rng.uniform(np.log(1.7), np.log(6.5)))
     second = np.clip(fwhm * rng.uniform(.75, 1.35), 1.5, 8)
@@ -332,7 +340,7 @@ def make_scene(seed, *, size=512, band_set=None, density=None):
     for _ in range(n_star):
         x, y = rng.uniform(-3, size + 3, 2)
         _add_star(rng, canvas, min(3 * (1 - rng.random())**-1.25, 3e4), x, y)
-    for _ in range(rng.poisson(.35)):          # bright ones
+    for _ in range(rng.poisson(.6)):           # bright ones
         x, y = rng.uniform(0, size, 2)
         _add_star(rng, canvas, 10**rng.uniform(3.3, 5.3), x, y)
     objects = {key: np.array([row[key] for row in canvas.rows])

@@ -20,6 +20,10 @@ SPLITS = {'train': (0, 1_000_000),
           'benchmark': (2_000_000, 2_100_000)}
 
 
+#: Part of the names of cached files; raised whenever `make_scene` changes.
+VERSION = 2
+
+
 class SceneLibrary:
     """
     Scenes of one split, rendered once and kept as float16 files.
@@ -59,7 +63,8 @@ class SceneLibrary:
         return self.n_scenes
 
     def _file(self, index):
-        return self.path / f'{self.split}-{self.size}-{index:06d}.npz'
+        return self.path / (
+            f'{self.split}{VERSION}-{self.size}-{index:06d}.npz')
 
     def seed(self, index):
         """The seed of scene ``index``."""

@@ -14,10 +14,15 @@ from astrodino_seg.inference import find_seeds
 __all__ = ['centre_focal_loss', 'grouping_losses', 'heat_target']
 
 #: Weight of each term in the total.
-WEIGHTS = {'heat': 1.0, 'mask': 2.0, 'dice': 1.0, 'classes': 0.3,
-           'seed_class': 0.3, 'centre': 0.3, 'size': 0.3, 'pair': 0.5}
+WEIGHTS = {'heat': 1.0, 'mask': 2.0, 'dice': 1.0, 'vote': 0.5, 'classes': 0.5,
+           'seed_class': 1.0, 'centre': 0.3, 'size': 0.3, 'pair': 1.0}
+#: Weight of the pixels of sky, star, galaxy, artifact: the rare count more.
+CLASS_WEIGHTS = (1.0, 4.0, 1.0, 4.0)
 #: Least probability of the heatmap's peaks that serve as decoys.
-OWN_HEAT = 0.15
+OWN_HEAT = 0.2
+#: Pixels drawn for the masks in each crop, of an object and of the sky.
+OBJECT_PIXELS = 1500
+SKY_PIXELS = 8000
 
 
 def heat_target(xy, log_size, shape):
@@ -78,50 +83,76 @@ def centre_focal_loss(logits, target, ignore):
     return -(positive.sum() + negative.sum()) / max(int(centre.sum()), 4)
 
 
-def _choose(sample, generator):
-    """One seed an object: its centre, or with equal odds a decoy."""
+def _members(sample, generator):
+    """
+    Which seeds take part in the masks: at least one an object.
+
+    Centres most of the time and decoys less often, so that each object is
+    drawn from its centre, from some other place, and from several at once.
+    """
     n = len(sample.cls)
-    chosen = torch.arange(n)
-    for k in torch.randperm(len(sample.seed_object), generator=generator):
-        owner = sample.seed_object[k]
-        if k >= n and torch.rand((), generator=generator) < 0.45:
-            chosen[owner] = k
-    return chosen
+    draw = torch.rand(len(sample.seed_object), generator=generator)
+    part = draw < 0.35
+    part[:n] = draw[:n] < 0.8
+    drawn = torch.zeros(n, dtype=torch.bool)
+    drawn[sample.seed_object[part]] = True
+    part[:n] |= ~drawn
+    return part.nonzero()[:, 0]
 
 
-def _mask_losses(head, seeds, maps, sample, generator):
-    """Cross-entropy over {sky, seeds} and Dice, on all of the objects'
-    pixels and a third of the sky's."""
-    labels = sample.labels.ravel()
-    keep = (labels > 0) | ((labels == 0)
-                           & (torch.rand(labels.shape, generator=generator)
-                              < 0.33))
+def _pixels(labels, generator):
+    """Some of the pixels of sky and objects, and how many each stands for."""
+    labels = labels.ravel()
+    area = torch.bincount(labels.clamp(min=0), weights=labels >= 0)
+    limit = torch.full_like(area, OBJECT_PIXELS)
+    limit[0] = SKY_PIXELS
+    share = (limit / area.clamp(min=1)).clamp(max=1)[labels.clamp(min=0)]
+    keep = (labels >= 0) & (torch.rand(labels.shape, generator=generator)
+                            < share)
     index = keep.nonzero()[:, 0]
-    labels = labels[index]
+    return index, (1 / share[index]).float()
+
+
+def _mask_losses(head, seeds, owner, maps, sample, generator):
+    """
+    Cross-entropy over {sky, objects} and Dice, and that of the votes.
+
+    The score of an object is that of its best seed, as in `paint`.
+    """
+    n = len(sample.cls)
+    index, weight = _pixels(sample.labels, generator)
+    labels = sample.labels.ravel()[index]
     width = sample.labels.shape[1]
-    y, x = (index // width).float(), (index % width).float()
+    vote = maps.vote.flatten(1)[:, index]
+    x, y = (index % width) + vote[0], (index // width) + vote[1]
     sky = maps.sky.flatten(1)[:, index]
     score = head.score(seeds, maps.embedding.flatten(1)[:, index], x, y)
+    score = torch.zeros(n, len(index)).scatter_reduce(
+        0, owner[:, None].expand_as(score), score, 'amax',
+        include_self=False)
     log_p = torch.cat([sky, score]).log_softmax(dim=0)       # (N + 1, P)
     loss = F.nll_loss(log_p.T, labels, reduction='none')
-    loss = (loss * torch.where(labels == 0, 3.0, 1.0)).mean()
-    p = log_p[1:].exp()
-    weight = torch.where(labels == 0, 3.0, 1.0)
-    total = (p * weight).sum(dim=1)
-    own = torch.zeros(len(p)).index_add(
-        0, labels[labels > 0] - 1,
-        p.T[labels > 0].gather(1, labels[labels > 0][:, None] - 1)[:, 0])
-    area = torch.bincount(labels, minlength=len(p) + 1)[1:]
-    dice = 1 - (2 * own + 1) / (total + area + 1)
+    p = log_p[1:].exp() * weight
+    own = torch.zeros(n + 1).index_add(
+        0, labels, p.T.gather(1, (labels - 1).clamp(min=0)[:, None])[:, 0])
+    area = torch.zeros(n + 1).index_add(0, labels, weight)[1:]
+    dice = 1 - (2 * own[1:] + 1) / (p.sum(dim=1) + area + 1)
     # large galaxies are rare and are what the head exists for
     importance = 1 + (area / 100.0).clamp(min=1).log()
-    return loss, (dice * importance).sum() / importance.sum()
+    known = labels > 0
+    k = labels[known] - 1
+    off = (torch.stack([x, y], dim=-1)[known] - sample.centre[k]
+           ) / sample.log_size[k].exp()[:, None]
+    return {'mask': (loss * weight).sum() / weight.sum(),
+            'dice': (dice * importance).sum() / importance.sum(),
+            'vote': F.smooth_l1_loss(off, torch.zeros_like(off), beta=0.2)}
 
 
-def _pair_loss(head, seeds, maps, sample, generator, n_max=700):
-    """Same object or not, for pairs that inference would ask about."""
-    x, y = sample.seed_xy.T
-    ix, iy = x.long(), y.long()
+def _pair_loss(head, seeds, maps, sample, generator, n_max=300):
+    """Same object or not, for pairs that inference would ask about; of
+    either answer at most ``n_max``."""
+    ix, iy = sample.seed_xy.T.long()
+    x, y = sample.seed_xy.T + maps.vote[:, iy, ix]
     with torch.no_grad():
         claim = (head.score(seeds, maps.embedding[:, iy, ix], x, y)
                  - maps.sky[:, iy, ix])                      # (S, S)
@@ -131,13 +162,15 @@ def _pair_loss(head, seeds, maps, sample, generator, n_max=700):
     i, j = asked.triu(1).nonzero(as_tuple=True)
     if len(i) == 0:
         return claim.sum() * 0
-    pick = torch.randperm(len(i), generator=generator)[:n_max]
+    pick = torch.randperm(len(i), generator=generator)
+    yes = same[i[pick], j[pick]]
+    pick = torch.cat([pick[yes][:n_max], pick[~yes][:n_max]])
     i, j = i[pick], j[pick]
     logits = head.pair_logits(seeds, (claim[i, j], claim[j, i]), i, j, x, y)
     return F.binary_cross_entropy_with_logits(logits, same[i, j].float())
 
 
-def _with_own_seeds(heat, sample, generator, n_max=60):
+def _with_own_seeds(heat, sample, generator, n_max=40):
     """The sample with the heatmap's own peaks as further decoys."""
     x, y, _ = find_seeds(heat.detach(), OWN_HEAT)
     owner = sample.labels[y.long(), x.long()] - 1
@@ -178,7 +211,8 @@ def grouping_losses(head, maps, sample, generator, *, own_seeds=False):
     losses = {'heat': centre_focal_loss(maps.heat[0], target,
                                         void[::2, ::2] | void[1::2, 1::2]),
               'classes': F.cross_entropy(
-                  maps.classes[None], sample.classes[None], ignore_index=-1)}
+                  maps.classes[None], sample.classes[None], ignore_index=-1,
+                  weight=torch.tensor(CLASS_WEIGHTS))}
     if void.all():                         # nothing is known of this crop
         return {'heat': losses['heat']}
     if n == 0:
@@ -196,8 +230,8 @@ def grouping_losses(head, maps, sample, generator, *, own_seeds=False):
     losses['seed_class'] = F.cross_entropy(seeds.classes,
                                            sample.cls[own] - 1)
     losses['pair'] = _pair_loss(head, seeds, maps, sample, generator)
-    chosen = _choose(sample, generator)
-    one_each = Seeds(*(part[chosen] for part in seeds))
-    losses['mask'], losses['dice'] = _mask_losses(head, one_each, maps,
-                                                  sample, generator)
+    members = _members(sample, generator)
+    losses.update(_mask_losses(
+        head, Seeds(*(part[members] for part in seeds)), own[members], maps,
+        sample, generator))
     return losses

@@ -84,8 +84,8 @@ def _flatten(items):
 
 def fit_model(model, scenes, *, out, n_steps, n_items=2,
               crop_sizes=(256, 256, 448), peak_rate=1e-3, weight_decay=0.02,
-              average_decay=0.998, own_seeds_from=0, save_every=200,
-              n_workers=1, seed=0, progress=True):
+              average_decay=0.998, own_seeds_from=0, bfloat16=False,
+              save_every=200, n_workers=1, seed=0, progress=True):
     """
     Train all of a model on simulated scenes.
 
@@ -114,6 +114,9 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2,
     own_seeds_from : int, optional
         The step from which the network's own seeds are decoys too; before
         it has learned, they are noise.
+    bfloat16 : bool, optional
+        Whether the network runs in bfloat16 (the losses and the weights stay
+        float32): twice as fast where the processor has instructions for it.
     save_every : int, optional
         Steps between checkpoints.
     n_workers : int, optional
@@ -150,7 +153,7 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2,
                         prefetch_factor=4 if n_workers else None)
     bar = tqdm(total=n_steps, initial=start, disable=not progress,
                mininterval=5)
-    model.train()
+    model.train().to(memory_format=torch.channels_last)
     begin = time.monotonic() - seconds
     for step, crops in enumerate(loader, start=start):
         rate = learning_rate(step, n_steps, peak=peak_rate)
@@ -158,7 +161,8 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2,
             group['lr'] = rate
         generator = torch.Generator().manual_seed(seed * 10_000_019 + step)
         losses = _step(model, crops, generator,
-                       own_seeds=step >= own_seeds_from)
+                       own_seeds=step >= own_seeds_from,
+                       bfloat16=bfloat16)
         optimizer.zero_grad()
         losses['total'].backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 3.0)
@@ -187,14 +191,16 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2,
     return model
 
 
-def _step(model, crops, generator, *, own_seeds=False):
+def _step(model, crops, generator, *, own_seeds=False, bfloat16=False):
     """Mean losses of a batch of crops; ``total`` is their weighted sum."""
-    batch = torch.stack([crop.channels for crop in crops])
-    maps = model(batch)
+    batch = torch.stack([crop.channels for crop in crops]).contiguous(
+        memory_format=torch.channels_last)
+    with torch.autocast('cpu', torch.bfloat16, enabled=bfloat16):
+        maps = model(batch)
     sums = {}
     for k, crop in enumerate(crops):
-        one = DenseMaps(*(part[k] for part in maps[:4]),
-                        tuple(level[k] for level in maps.pyramid))
+        one = DenseMaps(*(part[k].float() for part in maps[:-1]),
+                        tuple(level[k].float() for level in maps.pyramid))
         for name, value in grouping_losses(model.head, one, crop, generator,
                                            own_seeds=own_seeds).items():
             sums[name] = sums.get(name, 0) + value / len(crops)
