@@ -245,10 +245,10 @@ def read_prediction(model, maps, x, y, heat):
         same = head.pair_logits(seeds, claims, i, j, x + vote[0],
                                 y + vote[1]).sigmoid()
     arrays = (maps.embedding.permute(1, 2, 0), maps.sky[0],
-              maps.classes.softmax(dim=0), maps.vote.permute(1, 2, 0), x, y, heat, seeds.kernel,
-              seeds.centre, seeds.matrix, seeds.falloff, radius,
-              seeds.classes.softmax(dim=-1), torch.stack([i, j], dim=-1),
-              same)
+              maps.classes.softmax(dim=0), maps.vote.permute(1, 2, 0), x, y,
+              heat, seeds.kernel, seeds.centre, seeds.matrix, seeds.falloff,
+              radius, seeds.classes.softmax(dim=-1),
+              torch.stack([i, j], dim=-1), same)
     return Prediction(*(a.numpy() for a in arrays))
 
 

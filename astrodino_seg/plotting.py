@@ -8,12 +8,16 @@ from pathlib import Path
 
 import numpy as np
 from astropy.visualization import make_lupton_rgb
+from scipy.ndimage import binary_dilation
 from skimage.segmentation import find_boundaries
 
 from astrodino_seg.errors import require
 from astrodino_seg.preprocess import band_weights
 
-__all__ = ['outline_rgb', 'plot_segmentations', 'rgb_image', 'save_figure']
+__all__ = ['outline_rgb', 'plot_closeups', 'plot_segmentations', 'rgb_image',
+           'save_figure']
+
+WHITE, ORANGE = (255, 255, 255), (255, 130, 40)
 
 
 def rgb_image(image, background=None, noise=None, *, stretch=None, q=8):
@@ -58,7 +62,7 @@ def rgb_image(image, background=None, noise=None, *, stretch=None, q=8):
     return make_lupton_rgb(red, green, blue, minimum=-1, stretch=stretch, Q=q)
 
 
-def outline_rgb(rgb, labels, colour=(255, 255, 255)):
+def outline_rgb(rgb, labels, colour=WHITE, *, reference=None):
     """
     Draw the outlines of labels into a picture.
 
@@ -70,6 +74,9 @@ def outline_rgb(rgb, labels, colour=(255, 255, 255)):
         (y, x) int.
     colour : tuple of int, optional
         Of the outlines.
+    reference : `~numpy.ndarray`, optional
+        (y, x) labels; outlines more than two pixels away from one of theirs
+        are orange.
 
     Returns
     -------
@@ -78,12 +85,17 @@ def outline_rgb(rgb, labels, colour=(255, 255, 255)):
     """
     out = rgb.copy()
     # every label's own inner edge, so that neighbours are told apart
-    out[find_boundaries(labels, mode='inner')] = colour
+    edges = find_boundaries(labels, mode='inner')
+    out[edges] = colour
+    if reference is not None:
+        known = find_boundaries(reference, mode='thick')
+        known = binary_dilation(known, np.ones((3, 3)), iterations=2)
+        out[edges & ~known] = ORANGE
     return out
 
 
 def plot_segmentations(rgb, segmentations, *, zoom=None, columns=None,
-                       width=7):
+                       width=7, reference=None):
     """
     A colour picture beside the same picture with outlines.
 
@@ -99,6 +111,8 @@ def plot_segmentations(rgb, segmentations, *, zoom=None, columns=None,
         Panels a row; all in one row if `None`.
     width : float, optional
         Width of a panel in inches.
+    reference : str, optional
+        A title; the outlines of the others that it does not have are orange.
 
     Returns
     -------
@@ -126,13 +140,60 @@ def plot_segmentations(rgb, segmentations, *, zoom=None, columns=None,
                 np.asarray(labels))
             shown = labels[part]
             n_shown = len(np.unique(shown[shown > 0]))
-            picture = outline_rgb(picture, shown)
+            other = segmentations.get(reference)
+            picture = outline_rgb(
+                picture, shown, reference=None if other is None
+                else np.asarray(other)[part])
             title = f'{title}: {n_shown} labels'
         axis.imshow(picture, origin='lower', extent=extent,
                     interpolation='nearest')
         axis.set_title(title)
     for axis in axes[n:]:
         axis.remove()
+    return figure
+
+
+def plot_closeups(rgb, segmentations, zooms, *, width=3):
+    """
+    One row a place: the picture, then each label map's outlines on it.
+
+    Parameters
+    ----------
+    rgb : `~numpy.ndarray`
+        (y, x, 3) uint8.
+    segmentations : dict of str to `~numpy.ndarray`
+        Title to (y, x) labels; outlines that the first does not have are
+        orange.
+    zooms : list of tuple of int
+        (x0, x1, y0, y1) in pixels.
+    width : float, optional
+        Width of a panel in inches.
+
+    Returns
+    -------
+    figure : `~matplotlib.figure.Figure`
+        The figure; no window is opened.
+    """
+    figure_module = require('matplotlib.figure', 'plot')
+    shape = len(zooms), len(segmentations) + 1
+    figure = figure_module.Figure(
+        figsize=(shape[1] * width, shape[0] * (width + 0.3)),
+        layout='constrained')
+    axes = figure.subplots(*shape, squeeze=False)
+    first = next(iter(segmentations.values()))
+    for row, (x0, x1, y0, y1) in zip(axes, zooms):
+        part = (slice(y0, y1), slice(x0, x1))
+        extent = (x0 - .5, x1 - .5, y0 - .5, y1 - .5)
+        row[0].imshow(rgb[part], origin='lower', extent=extent)
+        for axis, (title, labels) in zip(row[1:], segmentations.items()):
+            labels = labels[part]
+            axis.imshow(outline_rgb(rgb[part], labels, reference=first[part]),
+                        origin='lower', extent=extent,
+                        interpolation='nearest')
+            n = len(np.unique(labels[labels > 0]))
+            axis.set_title(f'{title}: {n}')
+        for axis in row:
+            axis.tick_params(labelsize='x-small')
     return figure
 
 

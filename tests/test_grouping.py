@@ -27,7 +27,7 @@ def ellipse(a, b, angle):
 
 
 def prediction(shape, seeds, *, sky=0.0, pairs=(), same=(), embedding=None,
-               heat=None):
+               heat=None, vote=(0, 0)):
     """
     A hand-made network output.
 
@@ -47,6 +47,7 @@ def prediction(shape, seeds, *, sky=0.0, pairs=(), same=(), embedding=None,
         embedding=np.asarray(embedding, np.float32),
         sky=np.broadcast_to(np.float32(sky), shape).copy(),
         probabilities=np.full((4, *shape), 0.25, np.float32),
+        vote=np.broadcast_to(np.float32(vote), (*shape, 2)).copy(),
         x=stack((s['x'] for s in seeds), ()),
         y=stack((s['y'] for s in seeds), ()),
         heat=(np.linspace(0.9, 0.5, n) if heat is None
@@ -66,7 +67,8 @@ def prediction(shape, seeds, *, sky=0.0, pairs=(), same=(), embedding=None,
 def all_scores(pred):
     """Score of each seed in each pixel of the image, in float64."""
     ny, nx = pred.sky.shape
-    y, x = np.mgrid[:ny, :nx]
+    y, x = np.mgrid[:ny, :nx] + np.moveaxis(pred.vote, -1, 0)[::-1].astype(
+        float)
     out = []
     for k in range(len(pred.x)):
         d = np.stack([x - pred.centre[k, 0], y - pred.centre[k, 1]], axis=-1)
@@ -94,7 +96,9 @@ def test_paint_hand():
 
 
 @pytest.mark.parametrize('seed', range(6))
-def test_paint_equals_argmax(seed):
+@pytest.mark.parametrize('reach', [0.0, 3.0])
+def test_paint_equals_argmax(seed, reach):
+    """Windows change nothing, nor with votes of a few pixels."""
     rng = np.random.default_rng(seed)
     shape = 70, 90
     seeds = [{'x': rng.uniform(0, 89), 'y': rng.uniform(0, 69),
@@ -107,12 +111,60 @@ def test_paint_equals_argmax(seed):
                          one['y'] + rng.normal() * 6)
     embedding = 0.1 * rng.normal(size=(*shape, 3))
     pred = prediction(shape, seeds, embedding=embedding,
-                      sky=rng.uniform(0, 1, shape))
+                      sky=rng.uniform(0, 1, shape),
+                      vote=reach * rng.normal(size=(*shape, 2)))
     score = np.concatenate([pred.sky[None].astype(float), all_scores(pred)])
     owner = paint(pred)
     assert owner.dtype == np.int32
     assert_array_equal(owner, score.argmax(axis=0))
     assert len(np.unique(owner)) > 4
+
+
+def test_paint_votes():
+    """Pixels go to the seed whose centre they vote for."""
+    seeds = [{'x': 10, 'y': 12}, {'x': 22, 'y': 14}]
+    shape = 25, 34
+    before = paint(prediction(shape, seeds))
+    assert before[12, 8] == before[13, 9] == 1
+    assert before[14, 20] == before[14, 21] == 2
+    assert before[1, 1] == 0
+    vote = np.zeros((*shape, 2))
+    vote[12, 8] = 22 - 8, 14 - 12          # x, y
+    vote[13, 9] = 22 - 9 + 2.5, 14 - 13    # a little past it
+    vote[14, 20] = 10 - 20, 12 - 14
+    vote[14, 21] = 0, 60                   # for the sky
+    vote[1, 1] = 10 - 1, 12 - 1            # from the sky, to the first
+    wanted = before.copy()
+    wanted[12, 8] = wanted[13, 9] = 2
+    wanted[14, 20] = wanted[1, 1] = 1
+    wanted[14, 21] = 0
+    assert_array_equal(paint(prediction(shape, seeds, vote=vote)), wanted)
+    # x is x: the other way about the same vote misses
+    turned = prediction(shape, seeds, vote=vote[..., ::-1])
+    assert paint(turned)[12, 8] == 0
+
+
+def test_paint_shifted_votes():
+    """Where all pixels vote one and the same way, the masks are moved."""
+    seeds = [{'x': 22, 'y': 20, 'axes': (9, 4, .5)},
+             {'x': 34, 'y': 26, 'radius': 6}]
+    shape = 48, 60
+    before = paint(prediction(shape, seeds))
+    after = paint(prediction(shape, seeds, vote=(5, -3)))
+    assert_array_equal(after, np.roll(before, (3, -5), (0, 1)))
+    assert len(np.unique(before)) == 3
+
+
+def test_votes_of_one_mask():
+    """An object as long as it likes, if its pixels vote for its centre."""
+    shape = 21, 90
+    seeds = [{'x': 45, 'y': 10, 'radius': 4}]
+    y, x = np.mgrid[:21, :90]
+    arm = (abs(y - 10) <= 2) & (x > 3)
+    vote = np.where(arm[..., None], np.stack([45 - x, 10 - y], -1), 0)
+    pred = prediction(shape, seeds, vote=vote)
+    assert_array_equal(paint(pred) == 1, arm | (np.hypot(x - 45, y - 10)
+                                                / 4 < 1))
 
 
 @pytest.mark.parametrize('constant', [-2.0, 0.5, 2.0])

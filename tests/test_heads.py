@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.linalg import expm
 
-from astrodino_seg.heads import STRIDES, GroupingHead, Seeds
+from astrodino_seg.heads import (
+    STRIDES,
+    VOTE_SCALE,
+    DenseMaps,
+    GroupingHead,
+    SeedClass,
+    Seeds,
+)
 
 FEW = settings(deadline=None, max_examples=25)
 
@@ -29,6 +36,7 @@ def make_head(seed=0, **kwargs):
                 module.running_var.uniform_(0.5, 2)
                 module.weight.normal_(1, 0.2)
                 module.bias.normal_(0, 0.2)
+        head.vote.weight.normal_(0, 0.1)       # zero in a new head
     return head.eval().requires_grad_(False)
 
 
@@ -68,6 +76,8 @@ def test_shapes(shape):
     assert maps.embedding.shape == (2, 5, h, w)
     assert maps.sky.shape == (2, 1, h, w)
     assert maps.classes.shape == (2, 4, h, w)
+    assert maps.vote.shape == (2, 2, h, w)
+    assert maps.vote.std() > 0
     assert [tuple(level.shape) for level in maps.pyramid] == [
         (2, 48, h // s, w // s) for s in STRIDES]
 
@@ -79,6 +89,7 @@ def test_items_of_a_batch_are_apart():
         alone = HEAD(x[k:k + 1], tokens[k:k + 1])
         assert_allclose(together.embedding[k], alone.embedding[0], atol=1e-5)
         assert_allclose(together.heat[k], alone.heat[0], atol=1e-5)
+        assert_allclose(together.vote[k], alone.vote[0], atol=1e-4)
 
 
 def test_starts_without_seeds():
@@ -86,6 +97,20 @@ def test_starts_without_seeds():
     head = GroupingHead(in_channels=3, token_dim=8, widths=(4, 8, 8, 8, 8))
     maps = head.eval()(torch.zeros(1, 3, 32, 32), torch.zeros(1, 8, 2, 2))
     assert maps.heat.sigmoid().max() < 0.05
+
+
+def test_votes_start_at_the_pixel():
+    """A new head's pixels vote for where they are; then, in steps."""
+    head = GroupingHead(in_channels=3, token_dim=8, widths=(4, 8, 8, 8, 8))
+    x, tokens = torch.randn(1, 3, 32, 32), torch.randn(1, 8, 2, 2)
+    maps = head.eval()(x, tokens)
+    assert isinstance(maps, DenseMaps)
+    assert not maps.vote.any()
+    with torch.no_grad():
+        head.vote.bias.copy_(torch.tensor([0.5, -0.25]))
+    vote = head(x, tokens).vote
+    assert_allclose(vote[:, 0].detach(), 0.5 * VOTE_SCALE)
+    assert_allclose(vote[:, 1].detach(), -0.25 * VOTE_SCALE)
 
 
 # ------------------------------------------------------------------ seeds
@@ -167,7 +192,7 @@ def test_ellipse_is_matrix_exponential():
     outputs[:, start + 1] = torch.from_numpy(b)
     outputs[:, start - 1] = torch.tensor([0.0, 0.5, -0.5])    # size
     outputs[:, start - 3:start - 1] = 0.25                    # shift
-    hook = HEAD.seed.register_forward_hook(lambda *args: outputs)
+    hook = HEAD.seed_out.register_forward_hook(lambda *args: outputs)
     seeds = seeds_at(np.array([10, 20, 30], 'f4'),
                      np.array([5, 6, 7], 'f4'))
     hook.remove()
@@ -187,13 +212,87 @@ def test_gradients_are_finite():
     head = make_head().requires_grad_(True)
     levels = [torch.zeros(48, 64 // s, 64 // s) for s in STRIDES]
     with torch.no_grad():
-        head.seed[-1].weight.zero_()
-        head.seed[-1].bias.zero_()
+        head.seed_out.weight.zero_()
+        head.seed_out.bias.zero_()
     seeds = head.read_seeds(levels, torch.tensor([9.0]), torch.tensor([9.0]))
     score = head.score(seeds, torch.zeros(5, 2), torch.tensor([9.0, 30]),
                        torch.tensor([9.0, 30]))
     score.sum().backward()
-    assert torch.isfinite(head.seed[-1].bias.grad).all()
+    grad = head.seed_out.bias.grad
+    assert torch.isfinite(grad).all()
+    assert grad.any()
+
+
+# ---------------------------------------------------------------- classes
+
+def make_seed_class(dim=6, **kwargs):
+    torch.manual_seed(3)
+    return SeedClass(dim, **kwargs).requires_grad_(False)
+
+
+def plain_seed_class(module, hidden):
+    """What `SeedClass` says, seed by seed in float64."""
+    def linear(layer, x):
+        return (layer.weight.double().numpy() @ x
+                + layer.bias.double().numpy())
+
+    first, _, last = module.out
+    hidden = hidden.double().numpy()
+    query = np.array([linear(module.query, h) for h in hidden])
+    value = np.array([linear(module.value, h) for h in hidden])
+    gathered = []
+    for q in query.T:                      # one mean over the seeds each
+        weight = np.exp(q - q.max())
+        gathered.extend((weight[:, None] * value).sum(0) / weight.sum())
+    return np.array([linear(last, np.maximum(
+        linear(first, np.concatenate([h, gathered])), 0)) for h in hidden])
+
+
+@pytest.mark.parametrize('n', [1, 2, 9])
+def test_seed_class(n):
+    module = make_seed_class(n_queries=2, n_gathered=5)
+    hidden = 3 * torch.randn(n, 6)
+    assert_allclose(module(hidden), plain_seed_class(module, hidden),
+                    rtol=1e-4, atol=1e-5)
+
+
+def test_seed_class_alone():
+    """A single seed gathers itself; none is none."""
+    module = make_seed_class()
+    one = torch.randn(1, 6)
+    gathered = module.value(one).repeat(1, 8)
+    assert_allclose(module(one), module.out(torch.cat([one, gathered], 1)),
+                    atol=1e-6)
+    # company of its like says nothing new
+    assert_allclose(module(one.repeat(4, 1)), module(one).repeat(4, 1),
+                    atol=1e-5)
+    assert module(one[:0]).shape == (0, 3)
+
+
+@FEW
+@given(st.permutations(range(7)))
+def test_seed_class_permuted(order):
+    """The seeds are a set: their order is their logits' only."""
+    module = make_seed_class()
+    hidden = 2 * torch.randn(7, 6, generator=torch.Generator().manual_seed(1))
+    assert_allclose(module(hidden[list(order)]), module(hidden)[list(order)],
+                    atol=1e-5)
+
+
+def test_company():
+    """Only the classes of a seed depend on the image's other seeds."""
+    rng = np.random.default_rng(2)
+    x, y = (rng.uniform(0, 60, 6).astype('f4') for _ in range(2))
+    every, some = seeds_at(x, y, 3.0), seeds_at(x[:2], y[:2], 3.0)
+    for name, part in some._asdict().items():
+        if name == 'classes':
+            assert (getattr(every, name)[:2] - part).abs().min() > 1e-4
+        else:
+            assert_allclose(getattr(every, name)[:2], part, rtol=1e-4,
+                            atol=1e-5)
+    order = [3, 1, 5, 0, 2, 4]
+    swapped = seeds_at(x[order], y[order], 3.0)
+    assert_allclose(swapped.classes, every.classes[order], atol=1e-5)
 
 
 # ---------------------------------------------------------------- scoring
@@ -225,6 +324,29 @@ def test_distance_and_score():
     wanted = [[plain_score(seeds, k, embedding[:, p], x[p], y[p])
                for p in range(9)] for k in range(6)]
     assert_allclose(found, wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_score_of_votes():
+    """
+    A pixel's vote moves it for the distance alone: one that votes for a
+    centre loses nothing by being far away, whatever it is like.
+    """
+    seeds = some_seeds(3)
+    rng = np.random.default_rng(5)
+    x, y = rng.uniform(-20, 300, (2, 3)).astype('f4')
+    vote = seeds.centre.numpy() - np.stack([x, y], axis=-1)
+    embedding = rng.normal(size=(5, 3)).astype('f4')
+    found = HEAD.score(seeds, torch.from_numpy(embedding),
+                       torch.from_numpy(x + vote[:, 0]),
+                       torch.from_numpy(y + vote[:, 1])).numpy()
+    kernel = seeds.kernel.numpy()
+    loss = 0.01 * seeds.falloff[:, 0].numpy()      # u sqrt(1e-4)
+    for k in range(3):
+        assert_allclose(found[k, k], kernel[k, :-1] @ embedding[:, k]
+                        + kernel[k, -1] - loss[k], rtol=1e-3, atol=1e-3)
+        wanted = plain_score(seeds, 0, embedding[:, k], x[k] + vote[k, 0],
+                             y[k] + vote[k, 1])
+        assert_allclose(found[0, k], wanted, rtol=1e-3, atol=1e-3)
 
 
 def test_score_of_own_pixels():

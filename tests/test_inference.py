@@ -38,6 +38,9 @@ def make_model(seed=0):
             param.add_(0.1 * torch.randn_like(param))
         model.head.heat[1].bias.fill_(0.0)
         model.head.heat[1].weight.mul_(10)
+        model.head.vote.weight.normal_(0, 0.3)     # zero in a new head
+        # seeds that hold their own against the sky
+        model.head.seed_out.bias[model.head.n_embedding] += 3
     return model.eval().requires_grad_(False)
 
 
@@ -50,7 +53,7 @@ def channels(shape, seed=0):
 
 
 def all_maps(maps):
-    return [*maps[:4], *maps.pyramid]
+    return [*maps[:5], *maps.pyramid]
 
 
 def local_model():
@@ -76,6 +79,7 @@ def test_one_tile(shape):
     assert maps.embedding.shape == (12, ny, nx)
     assert maps.sky.shape == (1, ny, nx)
     assert maps.classes.shape == (4, ny, nx)
+    assert maps.vote.shape == (2, ny, nx)
     for found, whole in zip(all_maps(maps), all_maps(wanted)):
         _, h, w = found.shape
         assert_allclose(found, whole[0, :, :h, :w], atol=1e-5)
@@ -122,7 +126,7 @@ def test_reach():
     maps = head(x, tokens)
     cell = slice(160, 176)
     total = (maps.embedding[..., cell].sum() + maps.sky[..., cell].sum()
-             + maps.classes[..., cell].sum())
+             + maps.classes[..., cell].sum() + maps.vote[..., cell].sum())
     for stride, part in zip((2, 2, 4, 8, 16), [maps.heat, *maps.pyramid]):
         total = total + part[..., 160 // stride:176 // stride].sum()
     total.backward()
@@ -251,6 +255,7 @@ def check_prediction(found, shape):
     assert found.embedding.shape == (*shape, 12)
     assert found.sky.shape == shape
     assert found.probabilities.shape == (4, *shape)
+    assert found.vote.shape == (*shape, 2)
     assert_allclose(found.probabilities.sum(axis=0), 1, rtol=1e-5)
     for part in (found.x, found.y, found.heat, found.kernel, found.centre,
                  found.matrix, found.falloff, found.radius, found.classes):
@@ -265,6 +270,7 @@ def check_prediction(found, shape):
     assert len(np.unique(found.pairs, axis=0)) == len(found.pairs)
     assert ((found.same >= 0) & (found.same <= 1)).all()
     assert found.embedding.dtype == found.sky.dtype == np.float32
+    assert found.vote.dtype == np.float32
 
 
 @pytest.mark.parametrize('shape', [(64, 96), (45, 61), (5, 7), (1, 1),
@@ -324,9 +330,10 @@ def asked_by_loops(maps, xy, radius, seeds):
             for a, b in ((i, j), (j, i)):
                 ix, iy = xy[b].astype(int)
                 one = Seeds(*(part[a:a + 1] for part in seeds))
+                vote = maps.vote[:, iy, ix]
                 score = MODEL.head.score(
                     one, maps.embedding[:, iy, ix, None],
-                    torch.tensor([float(ix)]), torch.tensor([float(iy)]))
+                    ix + vote[:1], iy + vote[1:])
                 claims.append(float(score - maps.sky[0, iy, ix]))
             if max(claims) > -4 or apart < 24:
                 out[i, j] = claims
@@ -345,8 +352,11 @@ def test_pairs():
     assert 0 < len(wanted) < 40 * 39 / 2
     i, j = torch.from_numpy(found.pairs).T
     claims = torch.tensor([wanted[tuple(p)] for p in found.pairs.tolist()])
+    ix, iy = xy.astype(int).T
+    vote = MAPS.vote[:, iy, ix]
+    assert vote.abs().max() > 1
     logits = MODEL.head.pair_logits(seeds, tuple(claims.T), i, j,
-                                    *torch.from_numpy(xy).T)
+                                    *(torch.from_numpy(xy).T + vote))
     assert_allclose(found.same, logits.sigmoid(), atol=1e-4)
     assert_allclose(found.radius, seeds.log_size.clamp(-1, 6).exp(),
                     rtol=1e-4)
@@ -363,7 +373,7 @@ def test_pairs_by_distance(sky):
                   axis=-1).astype(np.float32)
     maps = MAPS._replace(sky=torch.full_like(MAPS.sky, sky))
     model = make_model()
-    model.head.seed[-1].bias[model.head.n_embedding + 3] += 1.5     # size
+    model.head.seed_out.bias[model.head.n_embedding + 3] += 1.5     # size
     found = read(maps, *xy.tolist(), model=model)
     assert (found.radius > 10).all()
     apart = np.hypot(*(xy[:, None] - xy).transpose(2, 0, 1))
@@ -381,8 +391,11 @@ def test_painted_scores():
     y, x = np.mgrid[:160, :512].reshape(2, -1).astype(np.float32)
     seeds = MODEL.head.read_seeds(MAPS.pyramid, torch.from_numpy(found.x),
                                   torch.from_numpy(found.y))
+    assert_array_equal(found.vote, MAPS.vote.permute(1, 2, 0))
+    vote = MAPS.vote.flatten(1)
     score = MODEL.head.score(seeds, MAPS.embedding.flatten(1),
-                             torch.from_numpy(x), torch.from_numpy(y))
+                             torch.from_numpy(x) + vote[0],
+                             torch.from_numpy(y) + vote[1])
     best = np.concatenate([MAPS.sky.flatten(1), score]).argmax(axis=0)
     owner = paint(found)
     assert (owner == best.reshape(160, 512)).mean() > 0.9999

@@ -20,6 +20,8 @@ from scipy.ndimage import center_of_mass
 from scipy.signal import fftconvolve
 from scipy.special import gammaincinv
 
+from astrodino_seg.bands import order_bands, wavelength
+from astrodino_seg.preprocess import PreprocessSpec, normalise
 from astrodino_seg.simulate import (
     BAND_SETS,
     ISOPHOTE,
@@ -40,6 +42,7 @@ pytest.importorskip('galsim')
 # the function of this name hides the module
 observing = import_module('astrodino_seg.simulate.observe')
 library = import_module('astrodino_seg.simulate.scene_library')
+PRIMARY_SN, PRIMARY_PIXELS = observing.PRIMARY_SN, observing.PRIMARY_PIXELS
 
 FEW = settings(deadline=None, max_examples=20)
 SIZE = 96
@@ -314,13 +317,42 @@ def test_scene(scene):
     assert (scene.own_sn[0] <= whole * 1.01 + 1e-3).all()
 
 
-@pytest.mark.parametrize('band_set', ['r', 'ugriz', None])
+@pytest.mark.parametrize('band_set', ['r', 'ugriz', 'ugriZYJHKs', None])
 def test_band_sets(band_set):
     scene = make_scene(1, size=64, band_set=band_set, density=0.0)
     assert len(scene.cube) == len(scene.bands) == len(scene.psf_fwhm)
     assert scene.bands in BAND_SETS.values()
     if band_set:
         assert scene.bands == BAND_SETS[band_set]
+
+
+def test_nine_bands():
+    """Optical and near infrared, rendered, observed and normalised."""
+    scene = make_scene(2, size=64, band_set='ugriZYJHKs', density=1.0)
+    names = ['u', 'g', 'r', 'i', 'Z', 'Y', 'J', 'H', 'Ks']
+    assert list(scene.bands) == names
+    assert order_bands(names[::-1]) == tuple(range(8, -1, -1))
+    assert_allclose([wavelength(name) for name in names],
+                    list(scene.bands.values()), rtol=0.03)
+    assert scene.cube.shape == (9, 64, 64)
+    assert (scene.cube.max(axis=(1, 2)) > 1).all()
+    # own S/N is over all nine bands: the whole light's where one is alone
+    alone = 50 * scene.own_sn[1] < scene.own_sn[0]
+    assert alone.sum() > 20
+    assert_allclose(scene.own_sn[0][alone], np.sqrt(
+        (scene.cube**2).sum(axis=0))[alone], rtol=0.06)
+    sizes = set()
+    for seed in range(8):
+        image, truth = observe(scene, seed)
+        sizes.add(image.n_bands)
+        assert set(image.bands) <= set(names)
+        assert (truth.labels > 0).any()
+        channels = normalise(image, PreprocessSpec()).channels
+        assert channels.shape == (PreprocessSpec().n_channels, 64, 64)
+        assert np.isfinite(channels).all()
+    assert {9} < sizes
+    image, _ = observe(scene, 0, bands=[8, 0])
+    assert image.bands == ('Ks', 'u')
 
 
 @pytest.mark.parametrize(('kwargs', 'match'), [
@@ -419,16 +451,67 @@ def test_truth_rules(plain):
     assert 4 not in deep.objects['id']
 
 
-def test_on_primary(plain):
+def test_on_primary(plain, monkeypatch):
     scene, _ = hand_scene()
     truth = observe(scene, 0, depth=1.0, bands=[0, 1])[1]
     assert_array_equal(truth.objects['id'], [1, 2, 3])
     assert_array_equal(truth.objects['on_primary'], [False, True, False])
     # the star outshines a galaxy that is below the isophote there
+    monkeypatch.setattr(observing, 'PRIMARY_SN', 0)
+    monkeypatch.setattr(observing, 'PRIMARY_PIXELS', 0)
     faint = observe(scene, 0, depth=0.1, bands=[0, 1])[1]
     assert 8 * np.sqrt(5) * np.exp(-8 / 6) * 0.1 < ISOPHOTE
-    k = faint.objects['id'].tolist().index(2)
-    assert not faint.objects['on_primary'][k]
+    ids = faint.objects['id'].tolist()
+    assert faint.objects['primary'][ids.index(1)]
+    assert not faint.objects['on_primary'][ids.index(2)]
+
+
+def test_primary_flag(plain):
+    """
+    A primary is resolved, as all but the last object here, and has at the
+    depth of the observation both the S/N and the pixels.
+    """
+    parts = np.zeros((4, 64, 64))
+    parts[0, :16, :20] = 5.0               # S/N 89, 320 pixels
+    parts[1, 20:40, :16] = 1.6             # S/N 29, 320 pixels
+    parts[2, :13, 30:53] = 5.0             # S/N 86, 299 pixels
+    parts[3, 40:, 30:] = 5.0
+    sn = parts.max(axis=0)
+    owner = np.where(sn > 0, parts.argmax(axis=0) + 1, 0)
+    scene = Scene(
+        sn[None].astype(np.float32), np.stack(
+            [owner, 0 * owner, 0 * owner]).astype(np.int16),
+        np.stack([sn, 0 * sn, 0 * sn]).astype(np.float32), {'r': .62},
+        np.array([3.0]), {
+            'x': np.array([9, 8, 41, 47]), 'y': np.array([8, 30, 6, 52]),
+            'cls': np.full(4, 2), 'kind': np.array(['spiral'] * 4),
+            're': np.ones(4), 'primary': np.array([1, 1, 1, 0], bool)})
+    for depth, wanted in ((1.0, [1, 0, 0, 0]), (1.2, [1, 1, 0, 0]),
+                          (0.33, [0, 0, 0, 0]), (50.0, [1, 1, 0, 0])):
+        truth = observe(scene, 0, depth=depth, bands=[0])[1]
+        table = truth.objects
+        assert_array_equal(table['id'], [1, 2, 3, 4])
+        assert table['primary'].dtype == bool
+        assert_array_equal(table['primary'], wanted)
+        both = (table['sn'] >= PRIMARY_SN) & (table['n_pixels']
+                                              >= PRIMARY_PIXELS)
+        assert_array_equal(table['primary'], both & [True, True, True,
+                                                     False])
+    assert_array_equal(scene.objects['primary'], [True, True, True, False])
+
+
+def test_on_faint_primary(plain):
+    """The light of a galaxy that is no primary makes nobody on one."""
+    scene, _ = hand_scene()
+    galaxy = 8 * np.sqrt(5) * np.exp(-8 / 6)       # below the star
+    for depth, wanted in ((0.18, False), (0.4, True)):
+        assert galaxy * depth > ISOPHOTE
+        objects = observe(scene, 0, depth=depth, bands=[0, 1])[1].objects
+        assert_array_equal(objects['id'][:2], [1, 2])
+        assert (objects['sn'][0] >= PRIMARY_SN) == wanted
+        assert objects['n_pixels'][0] >= PRIMARY_PIXELS
+        assert_array_equal(objects['primary'][:2], [wanted, False])
+        assert_array_equal(objects['on_primary'][:2], [False, wanted])
 
 
 def test_band_subset(plain):
@@ -532,6 +615,10 @@ def test_any_observation(scene, seed):
     assert (truth.objects['n_pixels'] >= 12).all()
     assert (truth.objects['sn'] >= 7).all()
     assert (truth.labels[image.mask.all(axis=0)] == -1).all()
+    large = truth.objects['primary']
+    assert (truth.objects['sn'][large] >= PRIMARY_SN).all()
+    assert (truth.objects['n_pixels'][large] >= PRIMARY_PIXELS).all()
+    assert (truth.objects['cls'][large] == 2).all()
 
 
 def test_empty_scene():
@@ -544,6 +631,8 @@ def test_empty_scene():
         image, truth = observe(empty, seed)
         assert image.shape == (64, 64)
         assert set(truth.objects['cls']) <= {3}
+        assert truth.objects['primary'].dtype == bool
+        assert not truth.objects['primary'].any()
 
 
 # ---------------------------------------------------------------- library
@@ -563,7 +652,8 @@ def test_library(tmp_path, monkeypatch):
         'validation', 2, size=64)[0]
     assert made == [1_000_000, 1_000_000]
     assert digest(first) == digest(again)
-    assert [p.name for p in path.iterdir()] == ['validation-64-000000.npz']
+    assert [p.name for p in path.iterdir()] == [
+        f'validation{library.VERSION}-64-000000.npz']
     # float16 on the disk
     assert_allclose(first.cube, fresh.cube, rtol=1e-3, atol=1e-4)
     assert_allclose(first.own_sn, fresh.own_sn, rtol=1e-3, atol=1e-4)
@@ -580,6 +670,23 @@ def test_library(tmp_path, monkeypatch):
     assert_allclose(one[0].cube, two[0].cube, rtol=2e-3, atol=2e-2)
     assert (one[1].labels == two[1].labels).mean() > 0.99
     assert len(list(cached)) == 2
+
+
+def test_library_version(tmp_path, monkeypatch):
+    """Files of another version of the scenes are not read."""
+    made = []
+
+    def make(seed, *, size):
+        made.append(seed)
+        return hand_scene()[0]
+
+    monkeypatch.setattr(library, 'make_scene', make)
+    cached = SceneLibrary('train', 1, path=tmp_path, size=64)
+    for version in (1, 1, 77):
+        monkeypatch.setattr(library, 'VERSION', version)
+        assert cached[0].cube.shape == (2, 64, 64)
+    assert made == [0, 0]
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_library_is_atomic(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ Tests for the train package.
 """
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from astrodino_seg.heads import DenseMaps
+from astrodino_seg.heads import DenseMaps, Seeds
 from astrodino_seg.inference import find_seeds
 from astrodino_seg.model import Model, load_model
 from astrodino_seg.preprocess import PreprocessSpec
@@ -284,7 +285,7 @@ def test_focal_loss(seed, n):
 
 def maps_of(model, sample):
     maps = model(sample.channels[None])
-    return DenseMaps(*(part[0] for part in maps[:4]),
+    return DenseMaps(*(part[0] for part in maps[:-1]),
                      tuple(level[0] for level in maps.pyramid))
 
 
@@ -337,7 +338,8 @@ def test_void_is_not_learned(monkeypatch):
         embedding=torch.where(void, 7.0, maps.embedding),
         sky=torch.where(void, -9.0, maps.sky),
         classes=torch.where(void, 5.0, maps.classes),
-        heat=torch.where(void[::2, ::2], 3.0, maps.heat))
+        heat=torch.where(void[::2, ::2], 3.0, maps.heat),
+        vote=torch.where(void, -11.0, maps.vote))
     one, two = (grouping_losses(model.head, m, sample,
                                 torch.Generator().manual_seed(0))
                 for m in (maps, other))
@@ -361,24 +363,397 @@ def test_perfect_mask():
             here = sample.labels[y.long(), x.long()]
             return 30.0 * (here == torch.tensor([[1], [2]])).float()
 
-    maps = DenseMaps(None, torch.zeros(3, 32, 32), sky, None, ())
+    maps = DenseMaps(None, torch.zeros(3, 32, 32), sky, None,
+                     torch.zeros(2, 32, 32), ())
     generator = torch.Generator().manual_seed(0)
-    mask, dice = losses._mask_losses(Head, None, maps, sample, generator)
-    assert mask < 1e-6
-    assert abs(dice) < 1e-3
+    owner = torch.arange(2)
+    found = losses._mask_losses(Head, None, owner, maps, sample, generator)
+    assert found['mask'] < 1e-6
+    assert abs(found['dice']) < 1e-3
     worse = maps._replace(sky=torch.full_like(sky, 90.0))
-    mask, dice = losses._mask_losses(Head, None, worse, sample, generator)
-    assert mask > 5
-    assert dice > 0.9
+    found = losses._mask_losses(Head, None, owner, worse, sample, generator)
+    assert found['mask'] > 5
+    assert found['dice'] > 0.9
+    # with votes it is the score of elsewhere that counts
+    away = maps._replace(vote=torch.zeros(2, 32, 32))
+    away.vote[0, :, :20] = 5               # x
+    there = np.concatenate([labels[:, 5:25], labels[:, 20:]], axis=1)
+    ties = np.where(labels == 0, np.where(there > 0, np.log(2), 0),
+                    np.where(there == 0, np.log(3), 0))
+    assert (there != labels).sum() > 100
+    assert (there[labels > 0] * labels[labels > 0] != 2).all()
+    found = losses._mask_losses(Head, None, owner, away, sample, generator)
+    assert_allclose(found['mask'].item(), ties.mean(), rtol=1e-5)
+
+
+# ------------------------------------------------- masks from several seeds
+
+def scattered_sample():
+    """Two objects, void, and five seeds: 2 + 1 of one, 1 + 1 of the other."""
+    labels = np.zeros((32, 32), int)
+    labels[4:12, 4:14] = 1
+    labels[15:30, 8:30] = 2
+    labels[:, 31] = -1
+    sample = hand_sample(labels, id=[1, 2], x=[8.3, 20.], y=[7.8, 22.4],
+                         cls=[1, 2])
+    noise = torch.randn(sample.channels.shape,
+                        generator=torch.Generator().manual_seed(6))
+    return replace(sample, channels=3 * noise,
+                   seed_xy=torch.tensor([[8., 8], [20, 22], [12, 5],
+                                         [11, 28], [5, 10]]),
+                   seed_object=torch.tensor([0, 1, 0, 1, 0]))
+
+
+def voting_model():
+    """A small model whose votes are not zero."""
+    model = tiny_model().eval()
+    torch.nn.init.normal_(model.head.vote.weight, std=0.2)
+    torch.nn.init.normal_(model.head.vote.bias, std=0.2)
+    return model
+
+
+def read_seeds(model, maps, sample, members):
+    seeds = model.head.read_seeds(maps.pyramid, *sample.seed_xy.T)
+    return Seeds(*(part[members] for part in seeds))
+
+
+def plain_scores(seeds, maps):
+    """(S, y, x) score of each seed at each pixel's vote, in float64."""
+    seeds = Seeds(*(part.detach().double().numpy() for part in seeds))
+    embedding, vote = (part.detach().double().numpy()
+                       for part in (maps.embedding, maps.vote))
+    y, x = np.mgrid[:embedding.shape[1], :embedding.shape[2]]
+    out = []
+    for k in range(len(seeds.centre)):
+        dx = x + vote[0] - seeds.centre[k, 0]
+        dy = y + vote[1] - seeds.centre[k, 1]
+        xx, xy, yy = seeds.matrix[k]
+        q = np.minimum(xx * dx**2 + 2 * xy * dx * dy + yy * dy**2, 1e4)
+        u, v = seeds.falloff[k]
+        out.append(np.tensordot(seeds.kernel[k, :-1], embedding, 1)
+                   + seeds.kernel[k, -1] - u * np.sqrt(q + 1e-4)
+                   - v * np.log(1 + q))
+    return np.array(out)
+
+
+def plain_mask_losses(scores, owner, maps, sample):
+    """The mask losses over all pixels, pixel by pixel."""
+    n = len(sample.cls)
+    labels, sky = sample.labels.numpy(), maps.sky[0].detach().numpy()
+    vote = maps.vote.detach().double().numpy()
+    entropy, n_known, off = 0.0, 0, []
+    inside, total, area = np.zeros((3, n))
+    for y, x in np.ndindex(labels.shape):
+        label = labels[y, x]
+        if label < 0:
+            continue
+        best = [float(sky[y, x])] + [
+            max(s for s, o in zip(scores[:, y, x], owner) if o == k)
+            for k in range(n)]
+        p = np.exp(best) / np.exp(best).sum()
+        entropy -= np.log(p[label])
+        n_known += 1
+        total += p[1:]
+        if label > 0:
+            k = label - 1
+            inside[k] += p[label]
+            area[k] += 1
+            d = (np.array([x, y]) + vote[:, y, x]
+                 - sample.centre[k].numpy()) / np.exp(
+                     float(sample.log_size[k]))
+            d = abs(d)
+            off.extend(np.where(d < 0.2, d**2 / 0.4, d - 0.1))
+    dice = 1 - (2 * inside + 1) / (total + area + 1)
+    importance = 1 + np.log(np.maximum(area / 100, 1))
+    return {'mask': entropy / n_known,
+            'dice': (dice * importance).sum() / importance.sum(),
+            'vote': np.mean(off)}
+
+
+@pytest.mark.parametrize('members', [
+    [0, 1], [0, 1, 2, 3, 4], [2, 3], [4, 0, 3, 2, 1]],
+    ids=['centres', 'all', 'decoys', 'any order'])
+def test_mask_losses(members):
+    """An object's score is that of its best seed, by brute force."""
+    model, sample = voting_model(), scattered_sample()
+    maps = maps_of(model, sample)
+    assert maps.vote.std() > 1
+    seeds = read_seeds(model, maps, sample, members)
+    owner = sample.seed_object[members]
+    found = losses._mask_losses(model.head, seeds, owner, maps, sample,
+                                torch.Generator().manual_seed(0))
+    scores = plain_scores(seeds, maps)
+    if len(members) == 5:                  # no seed is best everywhere
+        assert len(np.unique(scores[owner.numpy() == 0].argmax(0))) == 3
+    wanted = plain_mask_losses(scores, owner.tolist(), maps, sample)
+    assert set(found) == set(wanted)
+    for key, value in wanted.items():
+        assert_allclose(found[key].item(), value, rtol=1e-4)
+
+
+def test_mask_losses_are_sampled(monkeypatch):
+    """With fewer pixels the losses are those of all, but for noise."""
+    model, sample = voting_model(), scattered_sample()
+    maps = maps_of(model, sample)
+    seeds = read_seeds(model, maps, sample, slice(None))
+    monkeypatch.setattr(losses, 'OBJECT_PIXELS', 60)
+    monkeypatch.setattr(losses, 'SKY_PIXELS', 200)
+    every = [losses._mask_losses(model.head, seeds, sample.seed_object, maps,
+                                 sample, torch.Generator().manual_seed(k))
+             for k in range(60)]
+    wanted = plain_mask_losses(plain_scores(seeds, maps),
+                               sample.seed_object.tolist(), maps, sample)
+    for key in ('mask', 'dice'):
+        values = np.array([one[key].item() for one in every])
+        assert values.std() > 0
+        error = 4 * values.std() / np.sqrt(60)
+        assert abs(values.mean() - wanted[key]) < error + 0.01 * wanted[key]
+
+
+def test_vote_loss():
+    """Zero where the votes hit the true centres, whatever the sky says."""
+    model, sample = tiny_model(), scattered_sample()
+    maps = maps_of(model, sample)
+    seeds = read_seeds(model, maps, sample, [0, 1])
+
+    def loss(vote):
+        return losses._mask_losses(
+            model.head, seeds, torch.arange(2), maps._replace(vote=vote),
+            sample, torch.Generator().manual_seed(0))['vote'].item()
+
+    y, x = torch.meshgrid(torch.arange(32), torch.arange(32), indexing='ij')
+    centre = sample.centre[(sample.labels - 1).clamp(min=0)]
+    true = centre.permute(2, 0, 1) - torch.stack([x, y])
+    assert loss(true) < 1e-10
+    sky = sample.labels <= 0
+    assert loss(torch.where(sky, 99.0, true)) < 1e-10
+    # half a radius to the right is 0.5 - 0.1 in x and none in y
+    radius = sample.log_size.exp()[(sample.labels - 1).clamp(min=0)]
+    beside = true + torch.stack([0.5 * radius, 0 * radius])
+    assert_allclose(loss(beside), 0.2, rtol=1e-4)
+    assert_allclose(loss(true - (beside - true)), 0.2, rtol=1e-4)
+
+
+def test_mask_gradients():
+    """Finite, and every taking part seed, the votes and the sky have one."""
+    model, sample = voting_model(), scattered_sample()
+    maps = maps_of(model, sample)
+    vote, sky = maps.vote.detach(), maps.sky.detach()
+    maps = maps._replace(vote=vote.requires_grad_(),
+                         sky=sky.requires_grad_())
+    seeds = read_seeds(model, maps, sample, slice(None))
+    kernel = seeds.kernel.detach().requires_grad_()
+    found = losses._mask_losses(
+        model.head, seeds._replace(kernel=kernel), sample.seed_object, maps,
+        sample, torch.Generator().manual_seed(0))
+    sum(found.values()).backward()
+    for grad in (vote.grad, sky.grad, kernel.grad):
+        assert torch.isfinite(grad).all()
+    assert kernel.grad.any(dim=1).all()
+    known = sample.labels >= 0
+    assert (sky.grad[0] != 0)[known].all()
+    assert not vote.grad[:, ~known].any()
+    assert (vote.grad != 0).any(dim=0)[sample.labels > 0].all()
+    for param in model.head.parameters():
+        assert param.grad is None or torch.isfinite(param.grad).all()
+
+
+# ------------------------------------------------------- what takes part
+
+def crowd(n, decoys):
+    """A sample of ``n`` objects with so many decoys each."""
+    owner = torch.cat([torch.arange(n), torch.arange(n).repeat_interleave(
+        torch.as_tensor(decoys))])
+    return Sample(torch.zeros(5, 4, 4), torch.zeros(4, 4, dtype=torch.long),
+                  torch.zeros(4, 4, dtype=torch.long),
+                  torch.zeros(len(owner), 2), owner, torch.zeros(n, 2),
+                  torch.zeros(n), torch.ones(n, dtype=torch.long))
+
+
+@FEW
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=9),
+       st.integers(0, 10**6))
+def test_members(decoys, seed):
+    """At least one seed an object, each once, all of them seeds."""
+    sample = crowd(len(decoys), decoys)
+    found = losses._members(sample, torch.Generator().manual_seed(seed))
+    assert found.dtype == torch.int64
+    assert (found.diff() > 0).all()
+    assert found.min() >= 0
+    assert found.max() < len(sample.seed_object)
+    assert set(sample.seed_object[found].tolist()) == set(range(len(decoys)))
+
+
+@pytest.mark.parametrize('decoys', [0, 1, 4])
+def test_members_odds(decoys):
+    """
+    A decoy in 0.35 of the cases; a centre in 0.8, and where else there
+    would be none. Four decoys: alone, without the centre, and together.
+    """
+    n = 4000
+    sample = crowd(n, [decoys] * n)
+    found = losses._members(sample, torch.Generator().manual_seed(0))
+    drawn = torch.zeros(len(sample.seed_object), dtype=torch.bool)
+    drawn[found] = True
+    centre, rest = drawn[:n].numpy(), drawn[n:].reshape(n, decoys).numpy()
+    none = 0.65**decoys
+    assert_allclose(centre.mean(), 0.8 + 0.2 * none, atol=0.025)
+    assert centre[~rest.any(axis=1)].all()
+    if decoys:
+        assert_allclose(rest.mean(), 0.35, atol=0.025)
+        several = drawn[:n].numpy() & rest.any(axis=1)
+        assert_allclose(several.mean(), 0.8 * (1 - none), atol=0.025)
+        assert_allclose((~centre).mean(), 0.2 * (1 - none), atol=0.025)
+
+
+def test_pixels(monkeypatch):
+    """
+    Small objects are drawn whole; the weights of the pixels drawn of larger
+    ones add up to their areas on average; void is not drawn.
+    """
+    monkeypatch.setattr(losses, 'OBJECT_PIXELS', 100)
+    monkeypatch.setattr(losses, 'SKY_PIXELS', 300)
+    labels = torch.zeros(64, 64, dtype=torch.long)
+    labels[:20, :20], labels[30:40, 30:40] = 1, 2      # 400, and just 100
+    labels[50:, 50:], labels[:30, 40:] = 3, -1         # 196
+    labels[30, :3] = 4
+    flat = labels.ravel()
+    area = np.array([(flat == k).sum() for k in range(5)])
+    sums, counts = [], []
+    for seed in range(200):
+        index, weight = losses._pixels(labels,
+                                       torch.Generator().manual_seed(seed))
+        assert (index.diff() > 0).all()
+        drawn = flat[index].numpy()
+        assert drawn.min() == 0
+        sums.append(np.bincount(drawn, weight, minlength=5))
+        counts.append(np.bincount(drawn, minlength=5))
+        for k, each in enumerate(np.maximum(area / [300, 100, 100, 100, 100],
+                                            1)):
+            assert_allclose(weight[drawn == k], each, rtol=1e-5)
+    counts, sums = np.array(counts), np.array(sums)
+    for k in (2, 4):
+        assert (counts[:, k] == area[k]).all()
+        assert_allclose(sums[:, k], area[k])
+    for k, wanted in ((0, 300), (1, 100), (3, 100)):
+        assert_allclose(counts[:, k].mean(), wanted, rtol=0.03)
+        assert_allclose(sums[:, k].mean(), area[k], rtol=0.03)
+        assert counts[:, k].std() > 0
+
+
+def test_pixels_without_sky():
+    labels = torch.full((8, 8), -1)
+    labels[2:5, 2:5] = 1
+    index, weight = losses._pixels(labels, torch.Generator().manual_seed(0))
+    assert_array_equal(index, (labels.ravel() > 0).nonzero()[:, 0])
+    assert_array_equal(weight, np.ones(9))
+
+
+def test_class_weights():
+    """Pixels of stars and artifacts count four times, void not at all."""
+    labels = np.zeros((32, 32), int)
+    labels[2:8, 2:8], labels[10:20, 10:20], labels[25:, 25:] = 1, 2, 3
+    labels[:, 22:24] = -1
+    sample = hand_sample(labels, id=[1, 2, 3], x=[4., 15, 28],
+                         y=[4., 15, 28], cls=[1, 2, 3])
+    model = tiny_model().eval()
+    logits = maps_of(model, sample).classes.detach().double().numpy()
+    log_p = logits - np.log(np.exp(logits).sum(axis=0))
+    top = norm = 0.0
+    for y, x in np.ndindex(labels.shape):
+        if labels[y, x] >= 0:              # the classes are the labels here
+            weight = (1, 4, 1, 4)[labels[y, x]]
+            top -= weight * log_p[labels[y, x], y, x]
+            norm += weight
+    assert_allclose(losses_of(model, sample)['classes'].item(), top / norm,
+                    rtol=1e-5)
+
+
+class PairHead:
+    """Scores that fall with the distance, and remembers what is asked."""
+
+    def score(self, seeds, embedding, x, y):
+        return 3 - torch.hypot(x - seeds[:, :1], y - seeds[:, 1:])
+
+    def pair_logits(self, seeds, claims, i, j, x, y):
+        self.asked = torch.stack([i, j], dim=-1).tolist()
+        self.claims, self.position = torch.stack(claims, -1), (x, y)
+        return 0.1 * (i - 2 * j).float()
+
+
+def pair_case(n=30, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    sample = replace(
+        crowd(n, [1] * n),
+        seed_xy=torch.randint(0, 200, (2 * n, 2), generator=rng).float())
+    vote = 30 * torch.randn(2, 200, 200, generator=rng)
+    maps = DenseMaps(None, torch.zeros(1, 200, 200),
+                     torch.zeros(1, 200, 200), None, vote, ())
+    centre = sample.seed_xy + 3
+    return sample, maps, centre
+
+
+def pairs_by_loops(sample, maps, centre):
+    """Which pairs inference asks about, by what they say of each other."""
+    xy, out = sample.seed_xy.numpy(), {}
+    voted = np.array([(x + float(maps.vote[0, int(y), int(x)]),
+                       y + float(maps.vote[1, int(y), int(x)]))
+                      for x, y in xy])
+    for i in range(len(xy)):
+        for j in range(i + 1, len(xy)):
+            claims = [3 - np.hypot(*(voted[b] - centre[a].numpy()))
+                      for a, b in ((i, j), (j, i))]
+            same = bool(sample.seed_object[i] == sample.seed_object[j])
+            if same or max(claims) > -4 or np.hypot(*(xy[i] - xy[j])) < 24:
+                out[i, j] = same, claims
+    return voted, out
+
+
+def test_pair_loss():
+    """All pairs that are asked about, with claims where the seeds vote."""
+    sample, maps, centre = pair_case()
+    head = PairHead()
+    found = losses._pair_loss(head, centre, maps, sample,
+                              torch.Generator().manual_seed(0), n_max=10**6)
+    voted, wanted = pairs_by_loops(sample, maps, centre)
+    assert 60 < len(wanted) < 59 * 30
+    assert sorted(map(tuple, head.asked)) == sorted(wanted)
+    assert_allclose(torch.stack(head.position, -1), voted, rtol=1e-5)
+    loss = []
+    for (i, j), claims in zip(head.asked, head.claims):
+        same, by_hand = wanted[i, j]
+        assert_allclose(claims, by_hand, rtol=1e-3, atol=1e-3)
+        p = 1 / (1 + np.exp(-0.1 * (i - 2 * j)))
+        loss.append(-np.log(p if same else 1 - p))
+    assert_allclose(found.item(), np.mean(loss), rtol=1e-5)
+
+
+def test_pair_loss_is_balanced():
+    """Of either answer at most ``n_max``, and not the first ones."""
+    sample, maps, centre = pair_case()
+    head, asked = PairHead(), []
+    _, wanted = pairs_by_loops(sample, maps, centre)
+    for seed in range(2):
+        losses._pair_loss(head, centre, maps, sample,
+                          torch.Generator().manual_seed(seed), n_max=12)
+        asked.append(set(map(tuple, head.asked)))
+        assert len(asked[-1]) == len(head.asked)
+        answers = [wanted[pair][0] for pair in asked[-1]]
+        assert (answers.count(True), answers.count(False)) == (12, 12)
+    assert asked[0] != asked[1]
+    losses._pair_loss(head, centre, maps, sample,
+                      torch.Generator().manual_seed(0), n_max=50)
+    answers = [wanted[tuple(pair)][0] for pair in head.asked]
+    assert (answers.count(True), answers.count(False)) == (30, 50)
 
 
 def test_loss_falls():
     """A few steps on one crop."""
-    model, sample = tiny_model(), crops(1)[0]
+    model, sample = tiny_model(), crops(1, size=32)[0]
     assert len(sample.cls) > 0
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     values = []
-    for _ in range(25):
+    for _ in range(20):
         found = losses_of(model, sample)
         total = sum(WEIGHTS[k] * v for k, v in found.items())
         optimizer.zero_grad()
@@ -421,9 +796,10 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def test_resume(tmp_path, one_thread, monkeypatch):
+@pytest.mark.parametrize('bfloat16', [False, True])
+def test_resume(tmp_path, one_thread, monkeypatch, bfloat16):
     """A run that was killed ends with the weights of one that was not."""
-    whole = fit(tmp_path / 'whole')
+    whole = fit(tmp_path / 'whole', bfloat16=bfloat16)
     step, count = supervised._step, []
 
     def killed(*args, **kwargs):
@@ -435,10 +811,10 @@ def test_resume(tmp_path, one_thread, monkeypatch):
     with monkeypatch.context() as context:
         context.setattr(supervised, '_step', killed)
         with pytest.raises(KeyboardInterrupt):
-            fit(tmp_path / 'killed')
+            fit(tmp_path / 'killed', bfloat16=bfloat16)
     assert not (tmp_path / 'killed' / 'model.safetensors').exists()
     torch.manual_seed(99)                  # of no importance
-    again = fit(tmp_path / 'killed')
+    again = fit(tmp_path / 'killed', bfloat16=bfloat16)
     logs = [[json.loads(line) for line in (tmp_path / name / 'log.jsonl')
              .read_text().splitlines()] for name in ('whole', 'killed')]
     assert [line['step'] for line in logs[0]] == [0, 1, 2, 3, 4, 5]
@@ -447,6 +823,44 @@ def test_resume(tmp_path, one_thread, monkeypatch):
         assert_array_equal(again.state_dict()[key], value)
     for key in ('total', 'heat', 'rate'):
         assert logs[0][-1][key] == logs[1][-1][key]
+
+
+def test_bfloat16(one_thread):
+    """
+    Losses and gradients close to those in float32; weights and losses are
+    float32 in either case.
+    """
+    batch = [one for one in crops(4) if len(one.cls) > 1][:3]
+    assert len(batch) == 3
+    found, grads = [], []
+    for bfloat16 in (False, True):
+        model = tiny_model().train()
+        values = supervised._step(model, batch,
+                                  torch.Generator().manual_seed(0),
+                                  own_seeds=True, bfloat16=bfloat16)
+        assert set(values) == {*WEIGHTS, 'total'}
+        assert all(value.dtype == torch.float32 for value in values.values())
+        values['total'].backward()
+        assert all(param.dtype == param.grad.dtype == torch.float32
+                   for param in model.parameters())
+        found.append({k: v.item() for k, v in values.items()})
+        grads.append(torch.cat([param.grad.ravel()
+                                for param in model.parameters()]))
+    one, two = found
+    assert one != two                      # it is not without effect
+    for key, value in one.items():
+        assert_allclose(two[key], value, rtol=0.03)
+    assert torch.isfinite(grads[1]).all()
+    assert torch.cosine_similarity(*grads, dim=0) > 0.95
+
+
+def test_total(one_thread):
+    """The weighted sum of the means over the crops."""
+    batch, model = crops(2)[:2], tiny_model().train()
+    found = supervised._step(model, batch, torch.Generator().manual_seed(0))
+    assert_allclose(found['total'].item(), sum(
+        WEIGHTS[k] * v.item() for k, v in found.items() if k != 'total'),
+        rtol=1e-5)
 
 
 def test_fit(tmp_path, one_thread):

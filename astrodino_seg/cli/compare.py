@@ -1,0 +1,124 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+``astrodino compare``.
+"""
+
+from astrodino_seg.cli.products import (
+    all_or_none,
+    as_prefix,
+    read_images,
+    refuse_existing,
+)
+from astrodino_seg.errors import require
+
+__all__ = ['add_parser', 'run']
+
+
+def add_parser(commands):
+    """Add the subcommand."""
+    compare = commands.add_parser(
+        'compare', help='several finders on one image, side by side',
+        description='Write PREFIX_compare.png, PREFIX_closeups.png, '
+                    'PREFIX_compare.ecsv, and PREFIX_FINDER_segm.fits for '
+                    'each finder.')
+    add = compare.add_argument
+    add('images', nargs='*', metavar='IMAGE',
+        help='FITS file with all bands, or one file a band')
+    add('--finders',
+        help='names from --list with commas between, the one that the others '
+             'are compared with first; default: dino and all at hand')
+    add('--list', action='store_true', help='name the finders and stop')
+    add('--truth', metavar='LABELS', help='FITS file of the true labels')
+    add('-o', '--output', metavar='PREFIX',
+        help="prefix of the products, or a folder; default: the first "
+             "file's name, here")
+    add('--bands', help='names of the bands, for example g,r,i or gri')
+    add('--reference',
+        help='band whose pixel grid the others are put on')
+    add('--closeups', type=int, default=6,
+        help='how many places of the largest differences to draw')
+    add('--model', help='a weights file; default: bundled')
+    add('--overwrite', action='store_true', help='replace old products')
+    compare.set_defaults(run=run)
+
+
+def run(args):
+    """Run the subcommand."""
+    from astrodino_seg.compare import compare_finders, comparison_table
+    from astrodino_seg.image import read_label_map
+
+    finders, missing = _finders(args.model)
+    if args.list:
+        for name, finder in finders.items():
+            print(f'{name}: {finder!r}')
+        for name, why in missing.items():
+            print(f'{name}: not here: {why}')
+        return 0
+    if not args.images:
+        msg = 'images: no image was named'
+        raise ValueError(msg)
+    if args.finders:
+        finders = _chosen(args.finders.split(','), finders, missing)
+    require('matplotlib', 'plot')
+    prefix = as_prefix(args.output, args.images[0])
+    paths = {name: prefix.with_name(f'{prefix.name}_{name}_segm.fits')
+             for name in finders}
+    for kind, end in (('table', '_compare.ecsv'), ('map', '_compare.png'),
+                      ('closeups', '_closeups.png')):
+        paths[kind] = prefix.with_name(prefix.name + end)
+    refuse_existing(paths.values(), args.overwrite)
+    truth = None if args.truth is None else read_label_map(args.truth)
+    image = read_images(args.images, args.bands, args.reference)
+    comparison = compare_finders(image, finders, truth=truth)
+    table = comparison_table(comparison)
+    print('\n'.join(table.pformat(max_width=-1)))
+    _write(comparison, table, paths, args.closeups)
+    return 0
+
+
+def _finders(model):
+    """The bundled model and the baselines at hand; what is not, and why."""
+    from astrodino_seg.baselines import available_finders
+    from astrodino_seg.segmenter import DinoSegmenter
+
+    finders, missing = available_finders()
+    return {'dino': DinoSegmenter(model=model), **finders}, missing
+
+
+def _chosen(names, finders, missing):
+    chosen = {}
+    for name in (name.strip() for name in names):
+        if name not in finders:
+            why = missing.get(name, f'known are {", ".join(finders)}')
+            msg = f'finders: no finder {name!r}: {why}'
+            raise ValueError(msg)
+        chosen[name] = finders[name]
+    return chosen
+
+
+def _write(comparison, table, paths, n_closeups):
+    from astrodino_seg.compare import most_different
+    from astrodino_seg.image import write_label_map
+    from astrodino_seg.plotting import (
+        plot_closeups,
+        plot_segmentations,
+        rgb_image,
+        save_figure,
+    )
+
+    image, maps = comparison.image, comparison.maps
+    rgb = rgb_image(image)
+    zooms = most_different(comparison, n_closeups)
+    if not zooms:
+        del paths['closeups']
+    shown = maps if comparison.truth is None else {
+        'truth': comparison.truth.clip(0), **maps}
+    with all_or_none(paths) as parts:
+        for name, labels in maps.items():
+            write_label_map(parts[name], labels, image)
+        table.write(parts['table'])
+        save_figure(plot_segmentations(rgb, shown, columns=3,
+                                       reference=next(iter(shown))),
+                    parts['map'])
+        if zooms:
+            save_figure(plot_closeups(rgb, shown, zooms), parts['closeups'])

@@ -1,0 +1,39 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+``astrodino info``.
+"""
+
+__all__ = ['add_parser', 'run']
+
+
+def add_parser(commands):
+    """Add the subcommand."""
+    info = commands.add_parser('info', help='model, versions and devices')
+    info.add_argument('--model', help='a weights file; default: bundled')
+    info.set_defaults(run=run)
+
+
+def run(args):
+    """Run the subcommand."""
+    import platform
+    from importlib.metadata import version
+
+    import torch
+
+    from astrodino_seg.model import BUNDLED, load_model
+
+    model = load_model(args.model)
+    n_parameters = sum(p.numel() for p in model.parameters())
+    print(f'model: {args.model or BUNDLED.name}')
+    print(f'parameters: {n_parameters / 1e6:.2f} million')
+    for name, spec in (*model.spec.items(),
+                       ('provenance', model.provenance)):
+        print(f'{name}: ' + ', '.join(f'{k}={v}' for k, v in spec.items()))
+    packages = ('astrodino_seg', 'torch', 'photutils', 'astropy', 'numpy')
+    print('versions: python ' + platform.python_version() + ', '
+          + ', '.join(f'{name} {version(name)}' for name in packages))
+    devices = ['cpu'] + [f'cuda:{k} ({torch.cuda.get_device_name(k)})'
+                         for k in range(torch.cuda.device_count())]
+    print(f'devices: {", ".join(devices)}; '
+          f'{torch.get_num_threads()} CPU threads')
+    return 0

@@ -1,0 +1,114 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The files that commands write: all of them, or none.
+"""
+
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ['all_or_none', 'as_prefix', 'product_paths', 'read_images',
+           'refuse_existing', 'summarise', 'write_products']
+
+
+def read_images(names, bands=None, reference=None):
+    """The image of one cube, or of one file a band."""
+    from astrodino_seg.image import as_image
+
+    if bands and ',' in bands:
+        bands = [name.strip() for name in bands.split(',')]
+    source = names[0] if len(names) == 1 else names
+    return as_image(source, bands=bands, reference=reference)
+
+
+def as_prefix(output, image):
+    """The path that the names of all products begin with."""
+    name = Path(image.split('[')[0]).name
+    for suffix in ('.fz', '.gz', '.bz2', '.fits', '.fit', '.fts'):
+        name = name.removesuffix(suffix)
+    prefix = Path(output or '.')
+    if prefix.is_dir():
+        prefix = prefix / (name or 'segmented')
+    if not prefix.parent.is_dir():
+        msg = f'output: no folder {str(prefix.parent)!r}'
+        raise ValueError(msg)
+    return prefix
+
+
+def product_paths(prefix, catalog_format, *, png):
+    """The paths of a segmentation's products."""
+    add = {'labels': '_segm.fits', 'catalog': f'_catalog.{catalog_format}',
+           'regions': '.reg'}
+    if png:
+        add['picture'] = '.png'
+    return {kind: prefix.with_name(prefix.name + end)
+            for kind, end in add.items()}
+
+
+def refuse_existing(paths, overwrite):
+    """Refuse to replace what exists, unless told to."""
+    existing = [str(path) for path in paths if path.exists()]
+    if existing and not overwrite:
+        msg = f'{", ".join(existing)} exists; give --overwrite to replace it'
+        raise OSError(msg)
+
+
+@contextmanager
+def all_or_none(paths):
+    """
+    Paths to write to in a folder that goes away; at the end all files are
+    moved to ``paths``, or none if something failed.
+    """
+    parent = next(iter(paths.values())).parent
+    with tempfile.TemporaryDirectory(dir=parent) as folder:
+        parts = {kind: Path(folder) / path.name
+                 for kind, path in paths.items()}
+        yield parts
+        for kind, part in parts.items():
+            part.replace(paths[kind])
+    for path in paths.values():
+        print(f'wrote {path}')
+
+
+def write_products(result, paths, other=None):
+    """Write all products, or none; ``other`` labels are drawn beside."""
+    from astrodino_seg.image import write_label_map
+    from astrodino_seg.plotting import (
+        plot_segmentations,
+        rgb_image,
+        save_figure,
+    )
+
+    labels = result.segmentation_image.data
+    with all_or_none(paths) as parts:
+        write_label_map(parts['labels'], labels, result.image)
+        result.table.write(parts['catalog'])
+        _ds9_regions(result).write(parts['regions'], format='ds9')
+        if 'picture' in parts:
+            rgb = rgb_image(result.image, result.background, result.noise)
+            both = {'DinoSegmenter': labels, **(other or {})}
+            save_figure(plot_segmentations(rgb, both), parts['picture'])
+
+
+def _ds9_regions(result):
+    """One polygon a label, in sky coordinates where there is a WCS."""
+    from regions import Regions
+
+    regions = []
+    for region, row in zip(
+            result.segmentation_image.to_regions(group=True), result.table):
+        parts = region if isinstance(region, (list, Regions)) else [region]
+        for part in parts:
+            if result.image.wcs is not None:
+                part = part.to_sky(result.image.wcs)
+            part.meta['text'] = f'{row["label"]} {row["class"]}'
+            regions.append(part)
+    return Regions(regions)
+
+
+def summarise(result):
+    """What was found, in one line."""
+    names, counts = [], result.table['class'].tolist()
+    for name in ('star', 'galaxy', 'artifact'):
+        names.append(f'{counts.count(name)} {name}')
+    return f'{len(result.table)} objects: {", ".join(names)}'

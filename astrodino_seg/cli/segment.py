@@ -1,0 +1,84 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+``astrodino segment``.
+"""
+
+import sys
+
+from astrodino_seg.cli.products import (
+    as_prefix,
+    product_paths,
+    read_images,
+    refuse_existing,
+    summarise,
+    write_products,
+)
+from astrodino_seg.errors import require
+
+__all__ = ['add_parser', 'run']
+
+
+def add_parser(commands):
+    """Add the subcommand."""
+    segment = commands.add_parser(
+        'segment', help='segment one cube, or one file a band',
+        description='Write PREFIX_segm.fits, PREFIX_catalog.ecsv, '
+                    'PREFIX.reg and PREFIX.png.')
+    add = segment.add_argument
+    add('images', nargs='+', metavar='IMAGE',
+        help='FITS file with all bands, or one file a band')
+    add('-o', '--output', metavar='PREFIX',
+        help="prefix of the products, or a folder; default: the first "
+             "file's name, here")
+    add('--bands', help='names of the bands, for example g,r,i or gri')
+    add('--reference',
+        help='band whose pixel grid the others are put on')
+    add('--threshold', type=float,
+        help="pixel value that an object must exceed, in the image's unit")
+    add('--n-sigma', type=float,
+        help='S/N of all bands together that an object must exceed')
+    add('--n-pixels', type=int, default=5,
+        help='connected pixels that an object must have (%(default)s)')
+    add('--connectivity', type=int, choices=(4, 8), default=8)
+    add('--merge', type=float, default=0.35,
+        help='0 splits most, 1 merges most (%(default)s)')
+    add('--min-seed', type=float, default=0.3,
+        help="least probability of an object's centre (%(default)s)")
+    add('--bin-factor', type=int,
+        help='pixels to bin in x and y for the network (only if oversampled)')
+    add('--tile-size', type=int, default=768,
+        help='side of the tiles in pixels (%(default)s)')
+    add('--catalog-format', choices=('ecsv', 'fits'), default='ecsv')
+    add('--model', help='a weights file; default: bundled')
+    add('--device', default='cpu')
+    add('--no-png', action='store_true', help='no picture')
+    add('--overwrite', action='store_true', help='replace old products')
+    add('-q', '--quiet', action='store_true', help='no progress bar')
+    segment.set_defaults(run=run)
+
+
+def run(args):
+    """Run the subcommand."""
+    from astrodino_seg.segmenter import DinoSegmenter
+
+    prefix = as_prefix(args.output, args.images[0])
+    paths = product_paths(prefix, args.catalog_format, png=not args.no_png)
+    refuse_existing(paths.values(), args.overwrite)
+    if 'picture' in paths:
+        require('matplotlib', 'plot')
+    image = read_images(args.images, args.bands, args.reference)
+    finder = DinoSegmenter(
+        n_pixels=args.n_pixels, connectivity=args.connectivity,
+        n_sigma=args.n_sigma, merge=args.merge, min_seed=args.min_seed,
+        bin_factor=args.bin_factor, model=args.model, device=args.device,
+        tile_size=args.tile_size, progress_bar=not args.quiet)
+    threshold = args.threshold
+    if threshold is not None and image.unit is not None:
+        threshold = threshold * image.unit
+    result = finder.segment(image, threshold)
+    if result is None:
+        print('no sources were found', file=sys.stderr)
+        return 3
+    print(summarise(result))
+    write_products(result, paths)
+    return 0
