@@ -1,9 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Quality measures: a label map against the truth.
+Quality measures of one image: a label map against the truth.
 
 Truth labels are 0 for sky, -1 for void (neither demanded nor punished) and
-object ids; predicted labels are 0 for sky.
+object ids; predicted labels are 0 for sky. `astrodino_seg.scores` pools many
+images.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 
-__all__ = ['Matching', 'match_labels', 'measure_primaries']
+__all__ = ['HaighScores', 'MatchScores', 'Matching', 'haigh_scores',
+           'match_classes', 'match_labels', 'measure_primaries']
 
 MIN_FRAGMENT_FLUX = 0.02
 OK_IOU = 0.5
@@ -22,36 +24,118 @@ SEPARATE_PIXELS = 25
 
 
 @dataclass(frozen=True)
-class Matching:
+class MatchScores:
     """
-    One-to-one matches at IoU above a limit.
+    What one-to-one matches amount to. All scores are 0 without matches.
 
     Attributes
     ----------
-    truth, predicted : `~numpy.ndarray`
-        Labels of the matched pairs.
     iou : `~numpy.ndarray`
-        Their intersection over union.
+        (match,) intersection over union of the matched pairs.
     n_truth, n_predicted : int
         Objects that were there to be matched. An unmatched predicted label
         most of whose pixels are void does not count.
     """
 
-    truth: np.ndarray
-    predicted: np.ndarray
     iou: np.ndarray
     n_truth: int
     n_predicted: int
 
     @property
+    def precision(self):
+        """TP / (TP + FP)."""
+        return len(self.iou) / max(self.n_predicted, 1)
+
+    @property
+    def recall(self):
+        """TP / (TP + FN)."""
+        return len(self.iou) / max(self.n_truth, 1)
+
+    @property
     def f1(self):
-        """2 TP / (2 TP + FP + FN)."""
+        """2 TP / (2 TP + FP + FN): the recognition quality RQ."""
         return 2 * len(self.iou) / max(self.n_truth + self.n_predicted, 1)
 
     @property
+    def sq(self):
+        """Segmentation quality: the mean IoU of the matches."""
+        return float(np.sum(self.iou)) / max(len(self.iou), 1)
+
+    @property
     def pq(self):
-        """Panoptic quality (Kirillov et al. 2019, CVPR, equation 1)."""
-        return 2 * self.iou.sum() / max(self.n_truth + self.n_predicted, 1)
+        """
+        Panoptic quality, SQ x RQ: Kirillov et al. (2019), `CVPR, equation 1
+        <https://doi.org/10.1109/CVPR.2019.00963>`_.
+        """
+        return self.sq * self.f1
+
+
+@dataclass(frozen=True)
+class Matching(MatchScores):
+    """
+    One-to-one matches at IoU above a limit, in one image.
+
+    Attributes
+    ----------
+    iou, n_truth, n_predicted
+        As in `MatchScores`.
+    truth, predicted : `~numpy.ndarray`
+        (match,) labels of the matched pairs.
+    """
+
+    truth: np.ndarray
+    predicted: np.ndarray
+
+
+@dataclass(frozen=True)
+class HaighScores:
+    """
+    The measures of Haigh et al. (2021), `A&A 645, A107
+    <https://doi.org/10.1051/0004-6361/201936561>`_; the page on measures
+    says where the formulae were read.
+
+    Attributes
+    ----------
+    n_matched : int
+        Labels that hold the brightest pixel of at least one object.
+    n_truth, n_predicted : int
+        Objects and labels; a label that is not matched and most of whose
+        pixels are void does not count.
+    under_merging : float
+        Error in [0, 1) of objects that are cut in pieces.
+    over_merging : float
+        Error in [0, 1) of labels that hold several objects.
+    n_pixels : int
+        Pixels that are not void, to weight images with.
+    """
+
+    n_matched: int
+    n_truth: int
+    n_predicted: int
+    under_merging: float
+    over_merging: float
+    n_pixels: int
+
+    @property
+    def f_score(self):
+        """Of the detection by brightest pixels, in [0, 1]."""
+        return 2 * self.n_matched / max(self.n_truth + self.n_predicted, 1)
+
+    @property
+    def area_score(self):
+        """1 - sqrt(OM^2 + UM^2), at most 1."""
+        return 1 - np.hypot(self.over_merging, self.under_merging)
+
+    @property
+    def combined_a(self):
+        """sqrt(F^2 + area^2), at most sqrt(2)."""
+        return np.hypot(self.f_score, self.area_score)
+
+    @property
+    def combined_b(self):
+        """((1 - OM) (1 - UM) F)^(1/3), in [0, 1]."""
+        return np.cbrt((1 - self.over_merging) * (1 - self.under_merging)
+                       * self.f_score)
 
 
 class _Overlap:
@@ -59,13 +143,10 @@ class _Overlap:
 
     def __init__(self, truth, predicted, last=0):
         truth, predicted = np.asarray(truth), np.asarray(predicted)
-        if truth.shape != predicted.shape:
-            msg = (f'predicted must have the shape of truth, {truth.shape}, '
-                   f'got {predicted.shape}')
-            raise ValueError(msg)
+        _check_shape(truth, predicted=predicted)
         void = truth < 0
         self.t = np.where(void, 0, truth).ravel()
-        self.p = predicted.ravel()
+        self.p = predicted.ravel().astype(np.intp)
         valid = ~void.ravel()
         shape = (self.t.max(initial=last) + 1, self.p.max(initial=0) + 1)
         self.counts = coo_array(
@@ -80,6 +161,38 @@ class _Overlap:
         keep = (c.coords[0] > 0) & (c.coords[1] > 0) & (c.data > 0)
         t, p, n = c.coords[0][keep], c.coords[1][keep], c.data[keep]
         return t, p, n, n / (self.area_t[t] + self.area_p[p] - n)
+
+    def match(self, min_iou):
+        """(truth, predicted, IoU) of the best one-to-one assignment."""
+        t, p, _, iou = self.pairs()
+        keep = iou > min_iou
+        t, p, iou = t[keep], p[keep], iou[keep]
+        if len(np.unique(t)) == len(t) and len(np.unique(p)) == len(p):
+            return t, p, iou
+        rows, columns = np.unique(t), np.unique(p)
+        cost = np.zeros((len(rows), len(columns)))
+        cost[np.searchsorted(rows, t), np.searchsorted(columns, p)] = -iou
+        i, j = linear_sum_assignment(cost)
+        real = cost[i, j] < 0
+        return rows[i][real], columns[j][real], -cost[i, j][real]
+
+    def objects(self):
+        """Truth labels that have pixels."""
+        return np.flatnonzero(self.area_t[1:] > 0) + 1
+
+    def labels(self, matched):
+        """Predicted labels that count, whether as right or as wrong."""
+        counts = self.area_p > 0.5 * self.full_p
+        counts[matched] = True
+        return np.flatnonzero(counts[1:]) + 1
+
+
+def _check_shape(truth, **arrays):
+    for name, array in arrays.items():
+        if array.shape != truth.shape:
+            msg = (f'{name} must have the shape of truth, {truth.shape}, '
+                   f'got {array.shape}')
+            raise ValueError(msg)
 
 
 def match_labels(truth, predicted, min_iou=0.5):
@@ -96,7 +209,7 @@ def match_labels(truth, predicted, min_iou=0.5):
     Returns
     -------
     matching : `Matching`
-        The matches.
+        The matches, with precision, recall, F1, SQ and PQ.
 
     Raises
     ------
@@ -104,20 +217,109 @@ def match_labels(truth, predicted, min_iou=0.5):
         If the shapes differ.
     """
     overlap = _Overlap(truth, predicted)
-    t, p, _, iou = overlap.pairs()
-    keep = iou > min_iou
-    t, p, iou = t[keep], p[keep], iou[keep]
-    if len(t) and (len(np.unique(t)) < len(t) or len(np.unique(p)) < len(p)):
-        rows, columns = np.unique(t), np.unique(p)
-        cost = np.zeros((len(rows), len(columns)))
-        cost[np.searchsorted(rows, t), np.searchsorted(columns, p)] = -iou
-        i, j = linear_sum_assignment(cost)
-        matched = cost[i, j] < 0
-        t, p, iou = rows[i][matched], columns[j][matched], -cost[i, j][matched]
-    counted = overlap.area_p > 0.5 * overlap.full_p
-    counted[p] = True
-    return Matching(t, p, iou, int((overlap.area_t[1:] > 0).sum()),
-                    int(counted[1:].sum()))
+    t, p, iou = overlap.match(min_iou)
+    return Matching(iou, len(overlap.objects()), len(overlap.labels(p)), t, p)
+
+
+def match_classes(truth, predicted, truth_class, predicted_class):
+    """
+    Match class by class, for the panoptic quality of each class.
+
+    As `Kirillov et al. (2019) <https://doi.org/10.1109/CVPR.2019.00963>`_:
+    a pair matches if its IoU is above 0.5 and its classes are the same.
+
+    Parameters
+    ----------
+    truth, predicted : `~numpy.ndarray`
+        (y, x) labels.
+    truth_class, predicted_class : mapping
+        Label to class, for all labels.
+
+    Returns
+    -------
+    scores : dict
+        Class to `MatchScores`, for all classes of either map.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or a label has no class.
+    """
+    overlap = _Overlap(truth, predicted)
+    t, p, iou = overlap.match(0.5)
+    truth_class = _classes('truth_class', truth_class, overlap.objects())
+    predicted_class = _classes('predicted_class', predicted_class,
+                               overlap.labels(p))
+    both = [(truth_class[a], predicted_class[b]) for a, b in zip(t, p)]
+    there, found = list(truth_class.values()), list(predicted_class.values())
+    return {name: MatchScores(
+        iou[[a == b == name for a, b in both]], there.count(name),
+        found.count(name)) for name in sorted({*there, *found})}
+
+
+def _classes(parameter, classes, labels):
+    missing = [int(k) for k in labels if k not in classes]
+    if missing:
+        msg = f'{parameter} must hold all labels, but not {missing[:5]}'
+        raise ValueError(msg)
+    return {k: classes[k] for k in labels}
+
+
+def haigh_scores(truth, predicted, brightness):
+    """
+    Detection and area measures of Haigh et al. (2021).
+
+    An object is found if its brightest pixel lies in a label; a label that
+    holds several of them finds one object. The area errors take each map as
+    a partition of the image, the sky being one of its regions. For the
+    under-merging error, each predicted region of n shared pixels with the
+    true region, of A pixels, that it shares most with adds (A - n) n / A,
+    and the sum is divided by the number of pixels; for the over-merging
+    error, truth and prediction change places. Of regions that share the same
+    number, that of the smallest error is taken.
+
+    Parameters
+    ----------
+    truth, predicted : `~numpy.ndarray`
+        (y, x) labels.
+    brightness : `~numpy.ndarray`
+        (y, x) of which the maximum within an object is its brightest pixel.
+
+    Returns
+    -------
+    scores : `HaighScores`
+        The measures.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    overlap = _Overlap(truth, predicted)
+    brightness = np.asarray(brightness)
+    _check_shape(np.asarray(truth), brightness=brightness)
+    objects = overlap.objects()
+    order = np.lexsort((brightness.ravel(), overlap.t))
+    last = np.searchsorted(overlap.t[order], objects, side='right') - 1
+    found = np.unique(overlap.p[order[last]])
+    found = found[found > 0]
+    n_pixels = int(overlap.area_t.sum())
+    return HaighScores(
+        len(found), len(objects), len(overlap.labels(found)),
+        _merging(overlap.counts, overlap.area_t) / max(n_pixels, 1),
+        _merging(overlap.counts.T, overlap.area_p) / max(n_pixels, 1),
+        n_pixels)
+
+
+def _merging(counts, area):
+    """Sum over columns of (A - n) n / A with the row of the largest n."""
+    shared = counts.tocoo()
+    there = shared.data > 0
+    (row, column), n = np.array(shared.coords)[:, there], shared.data[there]
+    error = (area[row] - n) * n / area[row]
+    order = np.lexsort((-error, n, column))
+    last = np.flatnonzero(np.diff(column[order], append=-1))
+    return float(error[order][last].sum())
 
 
 def measure_primaries(truth, predicted, flux, primaries, companions=()):
@@ -137,64 +339,61 @@ def measure_primaries(truth, predicted, flux, primaries, companions=()):
     primaries : sequence of int
         Truth labels of the large galaxies.
     companions : sequence of int, optional
-        Truth labels of objects whose peak lies on a primary.
+        Truth labels of objects whose peak lies on a primary that is not
+        itself.
 
     Returns
     -------
     rows : list of dict
-        One a primary: ``label``, ``n_fragments``, ``flux_share`` and ``iou``
-        of the label with most of its flux, ``contamination`` (share of the
-        light in that label that belongs to others), ``ok`` (one fragment,
-        IoU > 0.5, contamination < 0.1) and ``lost`` (no fragment).
+        One a primary: ``label``, ``n_fragments``, ``best`` (the label with
+        most of its flux, or 0), its ``flux_share`` and ``iou``,
+        ``contamination`` (share of the light in that label that belongs to
+        others), ``ok`` (one fragment, IoU > 0.5, contamination < 0.1) and
+        ``lost`` (no fragment).
     separated : list of bool
         One a companion of at least 25 pixels: whether it has a label of its
-        own (IoU > 0.3, and not a primary's).
+        own (IoU > 0.3, and not the best one of another primary).
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
     """
+    truth, flux = np.asarray(truth), np.asarray(flux, float)
     # an object may have no pixel left, where all of them are void
     overlap = _Overlap(truth, predicted, max([0, *primaries, *companions]))
+    _check_shape(truth, flux=flux)
     t, p, n, iou = overlap.pairs()
-    best_truth_share = np.zeros(len(overlap.area_p))
-    owner = np.zeros(len(overlap.area_p), int)
-    for ti, pi, ni in zip(t, p, n):
-        if ni > best_truth_share[pi]:
-            best_truth_share[pi], owner[pi] = ni, ti
-    owns_most = best_truth_share > 0.5 * np.maximum(overlap.area_p, 1)
-    good = {}
-    for ti, pi, value in zip(t, p, iou):
-        if value > SEPARATE_IOU:
-            good.setdefault(int(pi), set()).add(int(ti))
-    shared = coo_array((np.where(truth.ravel() < 0, 0, flux.ravel()),
-                        (overlap.t, overlap.p)),
-                       shape=overlap.counts.shape).tocsr()
-    iou_of = {(int(a), int(b)): c for a, b, c in zip(t, p, iou)}
-    rows, primary_label = [], set()
+    own = iou > SEPARATE_IOU
+    claimed = own | (n > 0.5 * overlap.area_p[p])
+    light = coo_array((np.where(truth < 0, 0, flux).ravel(),
+                       (overlap.t, overlap.p)),
+                      shape=overlap.counts.shape).tocsr()
+    rows = []
     for k in primaries:
-        row = _one_primary(int(k), shared, iou_of, owner, owns_most, good)
-        primary_label.add(row.pop('best'))
+        of_others = p[claimed & (t != k)]
+        row = _one_primary(int(k), light, of_others)
+        row['iou'] = float(iou[(t == k) & (p == row['best'])].sum())
+        row['ok'] = (row['n_fragments'] == 1 and row['iou'] > OK_IOU
+                     and row['contamination'] < OK_CONTAMINATION)
         rows.append(row)
-    separated = [any(value > SEPARATE_IOU and b not in primary_label
-                     for (a, b), value in iou_of.items() if a == int(k))
-                 for k in companions
-                 if overlap.area_t[int(k)] >= SEPARATE_PIXELS]
+    separated = []
+    for k in companions:
+        if overlap.area_t[k] >= SEPARATE_PIXELS:
+            taken = [row['best'] for row in rows if row['label'] != k]
+            separated.append(not np.isin(p[own & (t == k)], taken).all())
     return rows, separated
 
 
-def _one_primary(k, shared, iou_of, owner, owns_most, good):
-    flux = shared[[k]].toarray()[0]
-    total = max(flux.sum(), 1e-30)
-    share = flux / total
+def _one_primary(k, light, of_others):
+    flux = light[[k]].toarray()[0]
+    share = flux / max(flux.sum(), 1e-30)
     share[0] = 0
-    fragments = [p for p in np.flatnonzero(share >= MIN_FRAGMENT_FLUX)
-                 if not (owner[p] != k and owns_most[p])
-                 and not (good.get(int(p), {k}) - {k})]
-    best = int(share.argmax()) if share.max() > 0 else 0
-    column = shared[:, [best]].toarray()[:, 0] if best else np.zeros(1)
-    light = column[1:].sum()
-    contamination = 1 - flux[best] / light if best and light > 0 else 0.0
-    iou = iou_of.get((k, best), 0.0)
+    fragments = np.setdiff1d(np.flatnonzero(share >= MIN_FRAGMENT_FLUX),
+                             of_others)
+    best = int(share.argmax())         # 0 if all of it is sky
+    within = light[:, [best]].toarray()[1:, 0].sum()
     return {'label': k, 'best': best, 'n_fragments': len(fragments),
-            'flux_share': float(share[best]) if best else 0.0, 'iou': iou,
-            'contamination': float(contamination),
-            'ok': bool(len(fragments) == 1 and iou > OK_IOU
-                       and contamination < OK_CONTAMINATION),
-            'lost': not fragments}
+            'flux_share': float(share[best]),
+            'contamination': float(1 - flux[best] / within) if best else 0.0,
+            'lost': len(fragments) == 0}

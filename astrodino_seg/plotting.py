@@ -14,8 +14,8 @@ from skimage.segmentation import find_boundaries
 from astrodino_seg.errors import require
 from astrodino_seg.preprocess import band_weights
 
-__all__ = ['outline_rgb', 'plot_closeups', 'plot_segmentations', 'rgb_image',
-           'save_figure']
+__all__ = ['outline_rgb', 'plot_benchmark', 'plot_closeups',
+           'plot_segmentations', 'rgb_image', 'save_figure']
 
 WHITE, ORANGE = (255, 255, 255), (255, 130, 40)
 
@@ -194,6 +194,48 @@ def plot_closeups(rgb, segmentations, zooms, *, width=3):
             axis.set_title(f'{title}: {n}')
         for axis in row:
             axis.tick_params(labelsize='x-small')
+    return figure
+
+
+def plot_benchmark(tables):
+    """
+    The main results of a benchmark.
+
+    Parameters
+    ----------
+    tables : dict of str to `~astropy.table.Table`
+        Of `~astrodino_seg.benchmark.benchmark_tables`.
+
+    Returns
+    -------
+    figure : `~matplotlib.figure.Figure`
+        Large galaxies that come out right against companions kept apart; F1
+        against IoU; and the first of these by kind of galaxy.
+    """
+    figure_module = require('matplotlib.figure', 'plot')
+    figure = figure_module.Figure(figsize=(15, 5), layout='constrained')
+    both, curves, kinds = figure.subplots(1, 3)
+    for row in tables['scores']:
+        ends = [[[row[k] - row[f'{k}_low']], [row[f'{k}_high'] - row[k]]]
+                for k in ('sep', 'ok')]
+        both.errorbar(row['sep'], row['ok'], *ends[::-1], fmt='o',
+                      label=row['finder'])
+        one = tables['curve'][tables['curve']['finder'] == row['finder']]
+        curves.plot(one['iou'], one['f1'])
+        curves.fill_between(one['iou'], one['f1_low'], one['f1_high'],
+                            alpha=0.3)
+        if 'kind' in tables['bins'].colnames:
+            part = tables['bins'][(tables['bins']['finder'] == row['finder'])
+                                  & (tables['bins']['by'] == 'kind')]
+            kinds.errorbar(part['kind'].tolist(), part['ok'],
+                           [part['ok'] - part['ok_low'],
+                            part['ok_high'] - part['ok']], fmt='o')
+    both.set(xlabel='companions kept apart (sep)', xlim=(0, 1), ylim=(0, 1),
+             ylabel='large galaxies right (ok)')
+    both.legend(fontsize='small')
+    curves.set(xlabel='IoU', ylabel='F1', ylim=(0, 1))
+    kinds.set(ylabel='ok', ylim=(0, 1))
+    kinds.tick_params(axis='x', rotation=45)
     return figure
 
 

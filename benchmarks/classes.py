@@ -11,11 +11,12 @@ their total S/N.
 import argparse
 
 import numpy as np
-from quality import scenes_of
 
+from astrodino_seg.benchmark import split_scene
 from astrodino_seg.catalog import CLASS_NAMES
 from astrodino_seg.matching import match_labels
 from astrodino_seg.segmenter import DinoSegmenter
+from astrodino_seg.simulate import SceneLibrary
 
 
 def main():
@@ -25,7 +26,9 @@ def main():
     parser.add_argument('--cache', help='folder for rendered scenes')
     args = parser.parse_args()
     finder, rows = DinoSegmenter(), []
-    for image, truth in scenes_of('validation', args.scenes, args.cache):
+    library = SceneLibrary('validation', args.scenes, path=args.cache)
+    for scene in range(args.scenes):
+        image, truth = split_scene(library, scene)
         result = finder.segment(image)
         match = match_labels(truth.labels, result.segmentation_image.data)
         row_of = {i: k for k, i in enumerate(truth.objects['id'])}

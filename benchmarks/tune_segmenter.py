@@ -13,22 +13,18 @@ import itertools
 
 import numpy as np
 import torch
-from quality import COLUMNS, measure, scenes_of, summary
 
+from astrodino_seg.benchmark import split_scene
 from astrodino_seg.grouping import segment_maps
 from astrodino_seg.inference import find_seeds, predict_maps, read_prediction
 from astrodino_seg.model import load_model
 from astrodino_seg.preprocess import normalise
+from astrodino_seg.scores import scene_scores, summary
+from astrodino_seg.simulate import SceneLibrary
 
+COLUMNS = ('pq', 'f1', 'ok', 'frag', 'n_fragments', 'contam', 'lost', 'sep')
 MIN_SEED = (0.15, 0.2, 0.3, 0.4, 0.5)
 MERGE = (0.2, 0.35, 0.5, 0.65, 0.8)
-
-
-class _Labels:
-    """Labels in the clothes of a segmentation image."""
-
-    def __init__(self, data):
-        self.data = data
 
 
 def main():
@@ -44,7 +40,9 @@ def main():
     if args.true_seeds:
         settings = [('true', 0.0)]
     results = {one: [] for one in settings}
-    for image, truth in scenes_of('validation', args.scenes, args.cache):
+    library = SceneLibrary('validation', args.scenes, path=args.cache)
+    for k in range(args.scenes):
+        image, truth = split_scene(library, k)
         channels = normalise(image, model.preprocess).channels
         with torch.inference_mode():
             maps = predict_maps(model, channels)
@@ -60,9 +58,8 @@ def main():
                 prediction = read_prediction(model, maps, *seeds)
                 for merge in [m for s, m in settings if s == limit]:
                     labels = segment_maps(prediction, merge=merge).groups
-                    results[limit, merge].append(measure(
-                        lambda _, labels=labels: _Labels(labels), image,
-                        truth))
+                    results[limit, merge].append(
+                        scene_scores(truth, labels, image))
     print('min_seed merge ' + ' '.join(COLUMNS))
     for (limit, merge), scenes in results.items():
         value = summary(scenes)

@@ -13,7 +13,13 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from skimage.metrics import contingency_table
 
-from astrodino_seg.matching import match_labels, measure_primaries
+from astrodino_seg.matching import (
+    HaighScores,
+    haigh_scores,
+    match_classes,
+    match_labels,
+    measure_primaries,
+)
 
 FEW = settings(deadline=None, max_examples=40)
 LABELS = arrays(np.int32, (5, 6), elements=st.integers(0, 3))
@@ -60,7 +66,8 @@ def test_hand():
     assert_array_equal(m.predicted, [1])
     assert_allclose(m.iou, [6 / 9])
     assert (m.n_truth, m.n_predicted) == (2, 2)
-    assert_allclose(m.f1, 0.5)
+    assert_allclose([m.precision, m.recall, m.f1], 0.5)
+    assert_allclose(m.sq, 6 / 9)
     assert_allclose(m.pq, (6 / 9) / (1 + 0.5 * 1 + 0.5 * 1))
     assert_allclose(sorted(match_labels(truth, predicted, 0.2).iou),
                     [1 / 3, 6 / 9])
@@ -164,6 +171,191 @@ def test_shape():
     with pytest.raises(ValueError, match=match):
         measure_primaries(np.zeros((3, 4), int), np.zeros((4, 3), int),
                           np.zeros((3, 4)), [1])
+    with pytest.raises(ValueError, match='flux must have the ' + match):
+        measure_primaries(np.zeros((3, 4), int), np.zeros((3, 4), int),
+                          np.zeros((4, 3)), [1])
+    with pytest.raises(ValueError, match='brightness must have the ' + match):
+        haigh_scores(np.zeros((3, 4), int), np.zeros((3, 4), int),
+                     np.zeros((4, 3)))
+
+
+def test_false_ones():
+    """Two objects, one found; three labels: precision is not recall."""
+    truth = block((6, 12), (0, 2, 0, 4), (4, 6, 0, 4))
+    predicted = block((6, 12), (0, 2, 0, 3), (0, 2, 8, 10), (4, 6, 8, 10))
+    m = match_labels(truth, predicted)
+    assert_allclose([m.precision, m.recall, m.f1], [1 / 3, 1 / 2, 2 / 5])
+    assert_allclose([m.sq, m.pq], [6 / 8, 6 / 8 * 2 / 5])
+
+
+# ---------------------------------------------------------- class by class
+
+def test_classes_hand():
+    """A star and a galaxy are found, another galaxy is called a star."""
+    truth = block((6, 20), (0, 2, 0, 4), (0, 2, 6, 10), (4, 6, 0, 4))
+    predicted = truth.copy()
+    predicted[0:2, 9] = 0                  # 6 of 8 pixels
+    predicted[4:6, 12:14] = 4
+    scores = match_classes(truth, predicted, {1: 1, 2: 2, 3: 2},
+                           {1: 1, 2: 2, 3: 1, 4: 2})
+    assert set(scores) == {1, 2}
+    star, galaxy = scores[1], scores[2]
+    assert (star.n_truth, star.n_predicted) == (1, 2)
+    assert (galaxy.n_truth, galaxy.n_predicted) == (2, 2)
+    assert_allclose(star.pq, 1 / (1 + 1 / 2))
+    assert_allclose(galaxy.pq, 0.75 / (1 + 1 / 2 + 1 / 2))
+    assert_allclose(galaxy.sq, 0.75)
+
+
+@FEW
+@given(TRUTH, LABELS)
+def test_classes_add_up(truth, predicted):
+    everything = match_labels(truth, predicted)
+    one = match_classes(truth, predicted, dict.fromkeys(range(4), 'a'),
+                        dict.fromkeys(range(4), 'a'))
+    if everything.n_truth + everything.n_predicted:
+        assert_allclose(one['a'].pq, everything.pq)
+    two = match_classes(truth, predicted, {1: 1, 2: 2, 3: 2},
+                        {1: 2, 2: 1, 3: 2})
+    assert sum(s.n_truth for s in two.values()) == everything.n_truth
+    assert sum(s.n_predicted for s in two.values()) == everything.n_predicted
+    iou = dict(zip(zip(everything.truth, everything.predicted),
+                   everything.iou))
+    for name, pairs in ((1, [(1, 2)]), (2, [(2, 1), (2, 3), (3, 1), (3, 3)])):
+        if name in two:
+            assert_allclose(two[name].iou.sum(),
+                            sum(iou.get(pair, 0) for pair in pairs))
+
+
+def test_class_missing():
+    labels = block((4, 8), (0, 2, 0, 4), (2, 4, 0, 4))
+    with pytest.raises(ValueError, match=r'truth_class .* not \[2\]'):
+        match_classes(labels, labels, {1: 1}, {1: 1, 2: 1})
+    with pytest.raises(ValueError, match=r'predicted_class .* not \[1\]'):
+        match_classes(labels, labels, {1: 1, 2: 1}, {2: 1})
+
+
+# ------------------------------------------------------------- Haigh et al.
+
+def haigh_by_hand(truth, predicted, brightness):
+    """Of sets of pixels, region by region, as their text and code say."""
+    valid = truth.ravel() >= 0
+    t, p = ({int(k): set(np.flatnonzero((a.ravel() == k) & valid))
+             for k in np.unique(a[truth >= 0])} for a in (truth, predicted))
+
+    def error(ones, others):
+        total = 0
+        for one in ones.values():
+            shared = [(len(one & other), len(other))
+                      for other in others.values()]
+            most = max(n for n, _ in shared)
+            total += min((area - n) * n / area
+                         for n, area in shared if n == most)
+        return total / max(valid.sum(), 1)
+
+    found = set()
+    for k, pixels in t.items():
+        if k > 0:
+            peak = max(pixels, key=lambda i: brightness.ravel()[i])
+            found.add(int(predicted.ravel()[peak]))
+    return len(found - {0}), error(p, t), error(t, p)
+
+
+def test_shredding():
+    """One object of 64 of 400 pixels in four: UM alone."""
+    truth = block((20, 20), (4, 12, 4, 12))
+    predicted = block((20, 20), (4, 8, 4, 8), (4, 8, 8, 12), (8, 12, 4, 8),
+                      (8, 12, 8, 12))
+    scores = haigh_scores(truth, predicted, np.arange(400.).reshape(20, 20))
+    assert_allclose(scores.under_merging, 4 * (64 - 16) * 16 / 64 / 400)
+    assert scores.over_merging == 0
+    assert_allclose(scores.area_score, 1 - 0.12)
+    assert (scores.n_matched, scores.n_truth, scores.n_predicted) == (1, 1, 4)
+    assert_allclose(scores.f_score, 2 / 5)     # recall 1, precision 1/4
+    assert_allclose(scores.combined_a, np.sqrt(0.4**2 + 0.88**2))
+    assert_allclose(scores.combined_b, (0.88 * 0.4)**(1 / 3))
+
+
+def test_merging():
+    """Two objects of 64 and 32 of 400 pixels in one label: OM alone."""
+    truth = block((20, 20), (4, 12, 4, 12), (4, 12, 12, 16))
+    predicted = (truth > 0).astype(int)
+    scores = haigh_scores(truth, predicted, np.arange(400.).reshape(20, 20))
+    assert scores.under_merging == 0
+    assert_allclose(scores.over_merging,
+                    ((96 - 64) * 64 + (96 - 32) * 32) / 96 / 400)
+    assert scores.n_matched == 1               # of two objects
+    assert_allclose(scores.f_score, 2 / 3)
+
+
+def test_both_errors():
+    scores = HaighScores(8, 10, 10, 0.3, 0.4, 100)
+    assert_allclose(scores.area_score, 1 - 0.5)
+    assert_allclose(scores.combined_b, (0.7 * 0.6 * 0.8)**(1 / 3))
+
+
+def test_sky_is_a_region():
+    """Ten pixels of an object, of which six are found, in 100."""
+    truth = block((10, 10), (0, 1, 0, 10))
+    predicted = block((10, 10), (0, 1, 0, 6))
+    scores = haigh_scores(truth, predicted, np.arange(100.).reshape(10, 10))
+    assert_allclose(scores.under_merging, (10 - 6) * 6 / 10 / 100)
+    # the object's six lie in a label that is all its own, and the sky's 90
+    # in one of 94
+    assert_allclose(scores.over_merging, (94 - 90) * 90 / 94 / 100)
+    assert scores.f_score == 0                 # the peak is the tenth
+    nothing = haigh_scores(truth, 0 * truth, np.ones((10, 10)))
+    assert nothing.under_merging == 0
+    assert_allclose(nothing.over_merging, (90 * 10 + 10 * 90) / 100 / 100)
+
+
+BRIGHTNESS = st.permutations(range(30)).map(
+    lambda order: np.reshape(order, (5, 6)).astype(float))
+
+
+@FEW
+@given(TRUTH, LABELS, BRIGHTNESS)
+def test_haigh_brute_force(truth, predicted, brightness):
+    scores = haigh_scores(truth, predicted, brightness)
+    n_matched, under, over = haigh_by_hand(truth, predicted, brightness)
+    assert scores.n_matched == n_matched
+    assert_allclose([scores.under_merging, scores.over_merging],
+                    [under, over], atol=1e-12)
+    assert scores.n_pixels == (truth >= 0).sum()
+    assert 0 <= scores.f_score <= 1
+    assert 0 <= scores.combined_b <= 1
+
+
+@FEW
+@given(TRUTH, LABELS, BRIGHTNESS, st.permutations([1, 2, 3]),
+       st.permutations([1, 2, 3]))
+def test_haigh_relabelled(truth, predicted, brightness, one, other):
+    a = haigh_scores(truth, predicted, brightness)
+    b = haigh_scores(np.array([0, *one, -1])[truth],
+                     np.array([0, *other])[predicted], brightness)
+    assert_allclose([a.f_score, a.under_merging, a.over_merging],
+                    [b.f_score, b.under_merging, b.over_merging])
+
+
+@FEW
+@given(TRUTH.filter(lambda t: (t > 0).any()), LABELS)
+def test_haigh_one_error_alone(truth, other):
+    """The truth has none, shredding only UM and merging only OM."""
+    right = np.maximum(truth, 0)
+    scores = haigh_scores(truth, right, np.ones(truth.shape))
+    assert scores.under_merging == scores.over_merging == 0
+    assert scores.f_score == scores.area_score == scores.combined_b == 1
+    assert_allclose(scores.combined_a, np.sqrt(2))
+    pieces = np.where(right > 0, 10 * right + other, 0)
+    scores = haigh_scores(truth, pieces, np.ones(truth.shape))
+    assert scores.over_merging == 0
+    n_objects, n_pieces = (len(np.unique(a[truth > 0]))
+                           for a in (right, pieces))
+    assert (scores.under_merging > 0) == (n_pieces > n_objects)
+    merged = (right > 0).astype(int)
+    scores = haigh_scores(truth, merged, np.ones(truth.shape))
+    assert scores.under_merging == 0
+    assert (scores.over_merging > 0) == (n_objects > 1)
 
 
 # --------------------------------------------- a galaxy with a star on it
@@ -266,3 +458,18 @@ def test_no_pixel_left():
     assert separated == []
     assert rows[0]['ok']
     assert rows[1]['lost']
+
+
+def test_two_primaries():
+    """Of two that overlap, each must have a label that is not the other's."""
+    truth = block((20, 40), (0, 20, 0, 25), (0, 20, 25, 40))
+    flux = np.ones(truth.shape)
+    rows, separated = measure_primaries(truth, truth, flux, [1, 2], [2])
+    assert separated == [True]
+    assert rows[0]['ok']
+    assert rows[1]['ok']
+    rows, separated = measure_primaries(truth, (truth > 0).astype(int), flux,
+                                        [1, 2], [2])
+    assert separated == [False]
+    assert [row['best'] for row in rows] == [1, 1]
+    assert_allclose([row['contamination'] for row in rows], [.375, .625])

@@ -8,14 +8,21 @@ import argparse
 import sys
 import warnings
 
-from astrodino_seg.cli import compare, demo, info, segment, train
+from astrodino_seg.cli import (
+    benchmark,
+    compare,
+    demo,
+    info,
+    segment,
+    train,
+)
 from astrodino_seg.errors import AstroDinoWarning
 from astrodino_seg.version import __version__
 
 __all__ = ['main']
 
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
-COMMANDS = (segment, compare, demo, info, train)
+COMMANDS = (segment, compare, benchmark, demo, info, train)
 
 
 def main(argv=None):

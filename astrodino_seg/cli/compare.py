@@ -4,8 +4,10 @@
 """
 
 from astrodino_seg.cli.products import (
+    all_finders,
     all_or_none,
     as_prefix,
+    choose_finders,
     read_images,
     refuse_existing,
 )
@@ -47,8 +49,8 @@ def run(args):
     from astrodino_seg.compare import compare_finders, comparison_table
     from astrodino_seg.image import read_label_map
 
-    finders, missing = _finders(args.model)
     if args.list:
+        finders, missing = all_finders(args.model)
         for name, finder in finders.items():
             print(f'{name}: {finder!r}')
         for name, why in missing.items():
@@ -57,8 +59,7 @@ def run(args):
     if not args.images:
         msg = 'images: no image was named'
         raise ValueError(msg)
-    if args.finders:
-        finders = _chosen(args.finders.split(','), finders, missing)
+    finders = choose_finders(args.finders, args.model)
     require('matplotlib', 'plot')
     prefix = as_prefix(args.output, args.images[0])
     paths = {name: prefix.with_name(f'{prefix.name}_{name}_segm.fits')
@@ -74,26 +75,6 @@ def run(args):
     print('\n'.join(table.pformat(max_width=-1)))
     _write(comparison, table, paths, args.closeups)
     return 0
-
-
-def _finders(model):
-    """The bundled model and the baselines at hand; what is not, and why."""
-    from astrodino_seg.baselines import available_finders
-    from astrodino_seg.segmenter import DinoSegmenter
-
-    finders, missing = available_finders()
-    return {'dino': DinoSegmenter(model=model), **finders}, missing
-
-
-def _chosen(names, finders, missing):
-    chosen = {}
-    for name in (name.strip() for name in names):
-        if name not in finders:
-            why = missing.get(name, f'known are {", ".join(finders)}')
-            msg = f'finders: no finder {name!r}: {why}'
-            raise ValueError(msg)
-        chosen[name] = finders[name]
-    return chosen
 
 
 def _write(comparison, table, paths, n_closeups):

@@ -1,14 +1,16 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The files that commands write: all of them, or none.
+What commands share: what they read, what they run, and the files that they
+write, all of them or none.
 """
 
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ['all_or_none', 'as_prefix', 'product_paths', 'read_images',
-           'refuse_existing', 'summarise', 'write_products']
+__all__ = ['all_finders', 'all_or_none', 'as_prefix', 'choose_finders',
+           'product_paths', 'read_images', 'refuse_existing', 'summarise',
+           'write_products']
 
 
 def read_images(names, bands=None, reference=None):
@@ -19,6 +21,30 @@ def read_images(names, bands=None, reference=None):
         bands = [name.strip() for name in bands.split(',')]
     source = names[0] if len(names) == 1 else names
     return as_image(source, bands=bands, reference=reference)
+
+
+def all_finders(model=None):
+    """The model and the baselines at hand by name; what is not, and why."""
+    from astrodino_seg.baselines import available_finders
+    from astrodino_seg.segmenter import DinoSegmenter
+
+    finders, missing = available_finders()
+    return {'dino': DinoSegmenter(model=model), **finders}, missing
+
+
+def choose_finders(names, model=None):
+    """The finders of some names with commas between, in their order."""
+    finders, missing = all_finders(model)
+    if not names:
+        return finders
+    chosen = {}
+    for name in (name.strip() for name in names.split(',')):
+        if name not in finders:
+            why = missing.get(name, f'known are {", ".join(finders)}')
+            msg = f'finders: no finder {name!r}: {why}'
+            raise ValueError(msg)
+        chosen[name] = finders[name]
+    return chosen
 
 
 def as_prefix(output, image):

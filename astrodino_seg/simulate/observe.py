@@ -13,6 +13,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
 
 from astrodino_seg.image import Image
+from astrodino_seg.simulate.scene import insert_owner
 
 __all__ = ['ISOPHOTE', 'MIN_PIXELS', 'MIN_SN', 'Truth', 'observe']
 
@@ -40,18 +41,50 @@ class Truth:
         (y, x) int32: 0 sky, object ids as in ``objects``, -1 void (masked,
         or of an object too faint to be asked for).
     own_sn : `~numpy.ndarray`
-        (y, x) float32: S/N of the owner alone.
+        (y, x) float32: S/N of the owner alone, the root of the sum of
+        squares over the bands.
     objects : dict of `~numpy.ndarray`
-        ``id``, ``x``, ``y``, ``cls``, ``kind``, ``re``, ``primary`` (a
-        large galaxy: resolved, and above `PRIMARY_SN` and
-        `PRIMARY_PIXELS`), ``sn`` (total), ``n_pixels``, ``on_primary`` (its
-        peak lies on the light of a primary that is not itself); only the
-        objects asked for.
+        One entry an object that is asked for:
+
+        - ``id``, int: its label.
+        - ``x``, ``y``, float: pixels.
+        - ``cls``, int: index into `~astrodino_seg.simulate.scene.CLASSES`.
+        - ``kind``, str; ``re``, float, pixels: as in the scene.
+        - ``primary``, bool: a large galaxy, resolved, and above `PRIMARY_SN`
+          and `PRIMARY_PIXELS`.
+        - ``sn``, float: its total S/N, over its region.
+        - ``n_pixels``, int: of its region, masked ones included.
+        - ``flux``, (object, band) float: the sum of its own noiseless light
+          within the frame, in the unit of the image; NaN if the scene does
+          not tell.
+        - ``blendedness``, float in [0, 1): 1 - own / all, where own is the
+          sum over its region of its own S/N, and all that of the three
+          strongest objects there (as `Bosch et al. 2018
+          <https://doi.org/10.1093/pasj/psx080>`_ do with the flux of the
+          child and of its blend).
+        - ``on_primary``, bool: its peak, the pixel of its region with its
+          highest own S/N, lies where a primary that is not itself is above
+          `ISOPHOTE`.
+        - ``overlaps``, int: the id of the strongest other object that is
+          asked for and is above `ISOPHOTE` at its peak; 0 if there is none.
+    light : `~numpy.ndarray`
+        (band, y, x) float32: the noiseless light of all objects, artifacts
+        included, in the unit of the image; before saturation, masks, sky
+        and noise.
+    owners : `~numpy.ndarray`
+        (3, y, x) int16: the objects with the largest own S/N in each pixel,
+        largest first; 0 is none. Some may be too faint to be in ``objects``.
+    shares : `~numpy.ndarray`
+        (3, y, x) float32: their shares of the sum of the three's own S/N;
+        1 in all, or 0 where there is no light.
     """
 
     labels: np.ndarray
     own_sn: np.ndarray
     objects: dict
+    light: np.ndarray
+    owners: np.ndarray
+    shares: np.ndarray
 
 
 def _noise(rng, shape, correlation):
@@ -179,21 +212,20 @@ def observe(scene, seed, *, depth=None, bands=None):
     part = np.sqrt((cube**2).sum(axis=0))
     whole = np.sqrt((scene.cube**2).sum(axis=0))
     ratio = part / np.maximum(whole, 1e-6) / noise_map
-    own_sn = scene.own_sn * ratio
-    owner = scene.owner[0].astype(np.int32)
+    own_sn, owner = scene.own_sn * ratio, scene.owner.copy()
 
     objects = {k: list(v) for k, v in scene.objects.items()}
-    best = own_sn[0]
+    objects['flux'] = list(depth * _flux(scene)[:, bands])
     for b, image, kind in _artifacts(rng, cube, scene.psf_fwhm[bands]):
         cube[b] += image
         y, x = np.unravel_index(image.argmax(), image.shape)
         new = {'x': x, 'y': y, 'cls': 3, 'kind': kind, 're': 1.,
-               'primary': False}
+               'primary': False,
+               'flux': image.sum() * (np.arange(len(bands)) == b)}
         for key, value in new.items():
             objects[key].append(value)
-        stronger = image / noise_map > best
-        owner = np.where(stronger, len(objects['x']), owner)
-        best = np.where(stronger, image / noise_map, best)
+        insert_owner(owner, own_sn, len(objects['x']), image / noise_map)
+    light = cube.astype(np.float32)
 
     mask = np.zeros(cube.shape, bool)
     _gaps(rng, mask)
@@ -211,34 +243,60 @@ def observe(scene, seed, *, depth=None, bands=None):
     names = list(scene.bands)
     image = Image(cube.astype(np.float32), mask,
                   bands=tuple(names[b] for b in bands))
-    under = np.where(own_sn[1:] >= ISOPHOTE, scene.owner[1:], 0)
-    return image, _truth(owner, best, under, mask.all(axis=0), objects)
+    return image, _truth(light, owner, own_sn, mask.all(axis=0), objects)
 
 
-def _truth(owner, own_sn, under, dead, objects):
-    labels = np.where(own_sn >= ISOPHOTE, owner, 0)
+def _flux(scene):
+    """(object, band) flux; NaN for scenes made by hand without it."""
+    shape = len(scene.objects['x']), len(scene.cube)
+    return np.reshape(scene.objects.get('flux', np.full(shape, np.nan)),
+                      shape)
+
+
+def _truth(light, owner, own_sn, dead, objects):
+    labels = np.where(own_sn[0] >= ISOPHOTE, owner[0], 0)
+    everything = own_sn.sum(axis=0)
     n = len(objects['x'])
-    counts = np.bincount(labels.ravel(), minlength=n + 1)
-    power = np.bincount(labels.ravel(), (own_sn**2).ravel(), minlength=n + 1)
-    total = np.sqrt(power)
+
+    def per_object(weight=None):
+        weight = None if weight is None else weight.ravel()
+        return np.bincount(labels.ravel(), weight, minlength=n + 1)
+
+    counts, total = per_object(), np.sqrt(per_object(own_sn[0]**2))
+    blended = 1 - per_object(own_sn[0]) / np.maximum(
+        per_object(everything), 1e-30)
     wanted = (total >= MIN_SN) & (counts >= MIN_PIXELS)
     wanted[0] = True
     labels = np.where(wanted[labels] & ~dead, labels, -1)
     ids = np.flatnonzero(wanted[1:]) + 1
     objects = {k: np.array(v) for k, v in objects.items()}
-    objects['primary'] &= ((total[1:] >= PRIMARY_SN)
-                           & (counts[1:] >= PRIMARY_PIXELS))
+    objects['flux'] = objects['flux'].reshape(n, len(light))
+    objects['primary'] = (objects['primary'].astype(bool)
+                          & (total[1:] >= PRIMARY_SN)
+                          & (counts[1:] >= PRIMARY_PIXELS))
+    under = _under_peak(ids, labels, owner, own_sn)
+    asked = np.where(wanted[under], under, 0)
     table = {k: v[ids - 1] for k, v in objects.items()}
     table.update(id=ids, sn=total[ids], n_pixels=counts[ids],
-                 on_primary=_on_primary(ids, labels, own_sn, under,
-                                        objects['primary']))
-    return Truth(labels.astype(np.int32), own_sn.astype(np.float32), table)
+                 blendedness=np.clip(blended[ids], 0, 1),
+                 on_primary=np.append(False, objects['primary'])[under].any(
+                     axis=0),
+                 overlaps=np.where(asked[0] > 0, asked[0], asked[1]))
+    shares = np.divide(own_sn, everything, where=everything > 0,
+                       out=np.zeros_like(own_sn))
+    return Truth(labels.astype(np.int32), own_sn[0].astype(np.float32),
+                 table, light, owner, shares.astype(np.float32))
 
 
-def _on_primary(ids, labels, own_sn, under, primary):
-    """Whether a primary shines below the peak of each object."""
-    is_primary = np.concatenate([[False], primary])
-    below = is_primary[under].any(axis=0).ravel()
-    order = np.lexsort((own_sn.ravel(), labels.ravel()))
-    last = np.searchsorted(labels.ravel()[order], ids, side='right') - 1
-    return below[order[last]] & (labels.ravel()[order[last]] == ids)
+def _under_peak(ids, labels, owner, own_sn):
+    """(2, object) ids of what shines below each object's peak; 0 is none."""
+    inside = np.flatnonzero(labels > 0)
+    order = inside[np.lexsort((own_sn[0].ravel()[inside],
+                               labels.ravel()[inside]))]
+    ranked = labels.ravel()[order]
+    seen = np.isin(ids, ranked)
+    peak = order[np.searchsorted(ranked, ids[seen], side='right') - 1]
+    below = np.where(own_sn[1:] >= ISOPHOTE, owner[1:], 0).reshape(2, -1)
+    under = np.zeros((2, len(ids)), int)
+    under[:, seen] = below[:, peak]
+    return under

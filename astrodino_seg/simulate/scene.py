@@ -14,7 +14,8 @@ from scipy.fft import irfft2, next_fast_len, rfft2
 from astrodino_seg.errors import require
 from astrodino_seg.simulate.galaxies import resolved_galaxy, sed
 
-__all__ = ['BAND_SETS', 'CLASSES', 'Scene', 'make_scene', 'moffat']
+__all__ = ['BAND_SETS', 'CLASSES', 'Scene', 'insert_owner', 'make_scene',
+           'moffat']
 
 CLASSES = ('sky', 'star', 'galaxy', 'artifact')
 
@@ -52,7 +53,9 @@ class Scene:
         squares over bands.
     objects : dict of `~numpy.ndarray`
         One entry an object: ``x``, ``y`` (pixels), ``cls`` (index into
-        `CLASSES`), ``kind`` (str), ``re`` (pixels), ``primary`` (bool).
+        `CLASSES`), ``kind`` (str), ``re`` (pixels), ``primary`` (bool) and
+        ``flux``, (object, band) float32, the sum of its light within the
+        frame, in the unit of ``cube``.
     bands : dict
         Band name to wavelength in micron.
     psf_fwhm : `~numpy.ndarray`
@@ -71,6 +74,29 @@ def moffat(r2, fwhm, beta):
     """Moffat (1969) profile of unit flux; ``r2`` is radius squared."""
     a2 = (fwhm / 2)**2 / (2**(1 / beta) - 1)
     return (beta - 1) / (np.pi * a2) * (1 + r2 / a2)**-beta
+
+
+def insert_owner(owner, own_sn, number, sn):
+    """
+    Put an object among the strongest of each pixel, in place.
+
+    Parameters
+    ----------
+    owner, own_sn : `~numpy.ndarray`
+        (k, y, x) ids and own S/N, strongest first.
+    number : int
+        The id of the object.
+    sn : `~numpy.ndarray`
+        (y, x) its own S/N.
+    """
+    number = np.full(sn.shape, number, owner.dtype)
+    for ids, values in zip(owner, own_sn):
+        first = sn > values
+        sn_out = np.where(first, values, sn)
+        number_out = np.where(first, ids, number)
+        values[...] = np.where(first, sn, values)
+        ids[...] = np.where(first, number, ids)
+        sn, number = sn_out, number_out
 
 
 class _Canvas:
@@ -94,18 +120,11 @@ class _Canvas:
         if ys.start >= ys.stop or xs.start >= xs.stop:
             return
         part = stamp[:, ys.start - y0:ys.stop - y0, xs.start - x0:xs.stop - x0]
+        row['flux'] = part.sum(axis=(1, 2), dtype=float)
         self.rows.append(row)
         self.cube[:, ys, xs] += part
-        new_sn = np.sqrt((part**2).sum(axis=0))
-        new_id = np.full(new_sn.shape, len(self.rows), np.int16)
-        for k in range(N_OWNERS):     # insert into the sorted three
-            sn, ids = self.own_sn[k, ys, xs], self.owner[k, ys, xs]
-            first = new_sn > sn
-            sn_out, id_out = np.where(first, sn, new_sn), np.where(
-                first, ids, new_id)
-            self.own_sn[k, ys, xs] = np.where(first, new_sn, sn)
-            self.owner[k, ys, xs] = np.where(first, new_id, ids)
-            new_sn, new_id = sn_out, id_out
+        insert_owner(self.owner[:, ys, xs], self.own_sn[:, ys, xs],
+                     len(self.rows), np.sqrt((part**2).sum(axis=0)))
 
 
 def _convolve(cube, kernels):
@@ -322,7 +341,8 @@ def make_scene(seed, *, size=512, band_set=None, density=None):
         raise ValueError(msg)
     rng = np.random.default_rng([seed, 2026])
     if band_set is None:
-        band_set = rng.choice(list(BAND_SETS), p=[.28, .19, .09, .2, .1, .08, .06])
+        band_set = rng.choice(list(BAND_SETS),
+                              p=[.28, .19, .09, .2, .1, .08, .06])
     bands = BAND_SETS[str(band_set)]
     fwhm = np.exp(rng.uniform(np.log(1.7), np.log(6.5)))
     second = np.clip(fwhm * rng.uniform(.75, 1.35), 1.5, 8)
@@ -345,5 +365,7 @@ def make_scene(seed, *, size=512, band_set=None, density=None):
         _add_star(rng, canvas, 10**rng.uniform(3.3, 5.3), x, y)
     objects = {key: np.array([row[key] for row in canvas.rows])
                for key in ('x', 'y', 'cls', 'kind', 're', 'primary')}
+    objects['flux'] = np.array([row['flux'] for row in canvas.rows],
+                               np.float32).reshape(-1, len(bands))
     return Scene(canvas.cube, canvas.owner, canvas.own_sn, bands, psf_fwhm,
                  objects)

@@ -21,7 +21,7 @@ SPLITS = {'train': (0, 1_000_000),
 
 
 #: Part of the names of cached files; raised whenever `make_scene` changes.
-VERSION = 2
+VERSION = 3
 
 
 class SceneLibrary:

@@ -3,7 +3,7 @@
 Training samples: crops of observed scenes with seeds and their objects.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from astrodino_seg.image import Image
 from astrodino_seg.preprocess import normalise
-from astrodino_seg.simulate.observe import Truth, observe
+from astrodino_seg.simulate.observe import observe
 
 __all__ = ['CropDataset', 'Sample', 'make_sample']
 
@@ -201,9 +201,11 @@ def _cutout(rng, image, truth, smallest):
     part = (slice(y, y + size), slice(x, x + size))
     objects = {**truth.objects, 'x': truth.objects['x'] - x,
                'y': truth.objects['y'] - y}
+    cut = {name: getattr(truth, name)[..., *part] for name in (
+        'labels', 'own_sn', 'light', 'owners', 'shares')}
     return (Image(image.cube[:, *part], image.mask[:, *part],
                   bands=image.bands),
-            Truth(truth.labels[part], truth.own_sn[part], objects))
+            replace(truth, objects=objects, **cut))
 
 
 def _crop(rng, channels, truth, size, *, on_primary):

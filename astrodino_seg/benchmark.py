@@ -1,0 +1,296 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Finders on simulated scenes with known truth: the tables of the docs.
+"""
+
+import hashlib
+import json
+import os
+import time
+import warnings
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from astropy.table import Table, vstack
+from tqdm import tqdm
+
+from astrodino_seg.catalog import CLASS_NAMES
+from astrodino_seg.scores import (
+    EDGES,
+    binned,
+    bootstrap,
+    curve,
+    scene_scores,
+    summary,
+)
+from astrodino_seg.simulate import SceneLibrary, observe
+from astrodino_seg.simulate.scene import CLASSES
+from astrodino_seg.simulate.scene_library import VERSION
+
+__all__ = ['benchmark_tables', 'measure_scene', 'run_benchmark',
+           'split_scene', 'write_rst']
+
+#: Rows of the table for the docs, in order.
+SHOWN = ('pq', 'sq', 'precision', 'recall', 'f1', 'haigh_f',
+         'under_merging', 'over_merging', 'area_score', 'combined_a',
+         'combined_b', 'ok', 'frag', 'n_fragments', 'flux_share', 'best_iou',
+         'contam', 'lost', 'sep', 'mag_bias', 'mag_scatter', 'colour_bias',
+         'seconds')
+
+
+def split_scene(library, k):
+    """
+    Observation ``k`` of a split: always the same.
+
+    Parameters
+    ----------
+    library : `~astrodino_seg.simulate.SceneLibrary`
+        The split.
+    k : int
+        Which scene.
+
+    Returns
+    -------
+    image : `~astrodino_seg.Image`
+        The image.
+    truth : `~astrodino_seg.simulate.Truth`
+        Its truth.
+    """
+    return observe(library[k], [library.seed(k), 1])
+
+
+def measure_scene(finder, image, truth):
+    """
+    Run a finder on one scene and measure what it found.
+
+    Parameters
+    ----------
+    finder : callable
+        Takes an `~astrodino_seg.Image` and returns a
+        `~photutils.segmentation.SegmentationImage` or `None`. If it has a
+        method ``segment`` (as `~astrodino_seg.DinoSegmenter`), that is used,
+        and the classes of its table are measured too.
+    image : `~astrodino_seg.Image`
+        The image.
+    truth : `~astrodino_seg.simulate.Truth`
+        Its truth.
+
+    Returns
+    -------
+    record : dict
+        `~astrodino_seg.scores.scene_scores`, and ``seconds``.
+    """
+    classes, start = None, time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        if hasattr(finder, 'segment'):
+            result, classes = finder.segment(image), {}
+            found = None if result is None else result.segmentation_image
+        else:
+            found = finder(image)
+    seconds = time.perf_counter() - start
+    labels = np.zeros(image.shape, int) if found is None else found.data
+    if classes is not None and found is not None:
+        codes = {name: CLASSES.index(name) for name in CLASS_NAMES}
+        classes = {int(row['label']): codes[row['class']]
+                   for row in result.table['label', 'class']}
+    return {**scene_scores(truth, labels, image, classes),
+            'seconds': seconds}
+
+
+def _fingerprint(finder):
+    """What a record depends on: settings, weights and simulator."""
+    text = f'{finder!r}, scenes {VERSION}'
+    if hasattr(finder, 'segment'):
+        from astrodino_seg.model import BUNDLED
+
+        weights = Path(getattr(finder, 'model', None) or BUNDLED)
+        text += hashlib.sha256(weights.read_bytes()).hexdigest()
+    return text
+
+
+def _work(job):
+    """The records of one scene, in a process of its own."""
+    finders, split, size, cache, n_scenes, k = job
+    library = SceneLibrary(split, n_scenes, path=cache, size=size)
+    image, truth = split_scene(library, k)
+    return k, {name: measure_scene(finder, image, truth)
+               for name, finder in finders.items()}
+
+
+def _one_thread():
+    os.environ['OMP_NUM_THREADS'] = '1'
+    os.nice(1)
+
+
+def _read(path, prints):
+    """Records by finder and scene; a kill may have cut the last line."""
+    known = {name: {} for name in prints}
+    content = path.read_bytes() if path.exists() else b''
+    whole = content[:content.rfind(b'\n') + 1]
+    path.touch()
+    os.truncate(path, len(whole))
+    for line in whole.splitlines():
+        name, fingerprint, k, record = json.loads(line)
+        if prints.get(name) == fingerprint:
+            known[name][k] = record
+    return known
+
+
+def run_benchmark(finders, path, *, n_scenes=200, split='benchmark',
+                  size=512, cache=None, n_processes=1, progress=True):
+    """
+    Measure finders on scenes of a split.
+
+    Each record is written down as soon as it is made: a run that was killed
+    goes on from there, and only what is missing is computed. Records of
+    other settings, weights or simulations are not used.
+
+    Parameters
+    ----------
+    finders : dict of str to callable
+        See `measure_scene`; to be pickled if there are several processes.
+    path : path-like
+        The JSON lines file of the records.
+    n_scenes : int, optional
+        How many scenes.
+    split : str, optional
+        A key of `~astrodino_seg.simulate.SPLITS`.
+    size : int, optional
+        Side of the scenes in pixels.
+    cache : path-like, optional
+        Folder for rendered scenes; see
+        `~astrodino_seg.simulate.SceneLibrary`.
+    n_processes : int, optional
+        How many scenes are measured at a time.
+    progress : bool, optional
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    results : dict of str to list of dict
+        The records of each finder, scene by scene.
+
+    Raises
+    ------
+    ValueError
+        If ``n_processes`` is not positive, or ``split`` or ``n_scenes`` is
+        impossible.
+    """
+    if n_processes < 1:
+        msg = f'n_processes must be positive, got {n_processes!r}'
+        raise ValueError(msg)
+    SceneLibrary(split, n_scenes, size=size)        # to fail before work
+    path = Path(path)
+    prints = {name: _fingerprint(one) for name, one in finders.items()}
+    known = _read(path, prints)
+    jobs = []
+    for k in range(n_scenes):
+        missing = {name: finder for name, finder in finders.items()
+                   if k not in known[name]}
+        if missing:
+            jobs.append((missing, split, size, cache, n_scenes, k))
+    bar = tqdm(total=n_scenes, initial=n_scenes - len(jobs), unit='scene',
+               disable=not progress, desc='benchmark')
+    with open(path, 'a') as stream:
+        for k, records in _all(jobs, n_processes):
+            for name, record in records.items():
+                known[name][k] = record
+                json.dump([name, prints[name], k, record], stream,
+                          allow_nan=False)
+                stream.write('\n')
+            stream.flush()
+            bar.update()
+    bar.close()
+    return {name: [ones[k] for k in range(n_scenes)]
+            for name, ones in known.items()}
+
+
+def _all(jobs, n_processes):
+    if n_processes == 1 or len(jobs) < 2:
+        yield from map(_work, jobs)
+        return
+    # a fork of a process with threads of OpenMP may hang
+    with ProcessPoolExecutor(n_processes, mp_context=get_context('spawn'),
+                             initializer=_one_thread) as pool:
+        for one in as_completed([pool.submit(_work, job) for job in jobs]):
+            yield one.result()
+
+
+def benchmark_tables(results, n_draws=200):
+    """
+    Measures of all finders, with confidence intervals.
+
+    Parameters
+    ----------
+    results : dict of str to list of dict
+        Of `run_benchmark`.
+    n_draws : int, optional
+        See `~astrodino_seg.scores.bootstrap`.
+
+    Returns
+    -------
+    tables : dict of str to `~astropy.table.Table`
+        ``'scores'``: one row a finder; ``'bins'``: one row a finder and bin;
+        ``'curve'``: precision and recall against IoU. Columns ``_low`` and
+        ``_high`` are the ends of the intervals.
+    """
+    rows, bins, curves = [], [], []
+    for name, scenes in results.items():
+        row = {'finder': name, 'n_scenes': len(scenes),
+               'n_primaries': sum(len(s['primaries']['ok'])
+                                  for s in scenes),
+               'n_companions': sum(len(s['companions']['separated'])
+                                   for s in scenes)}
+        intervals = bootstrap(scenes, _timed, n_draws)
+        for key, value in _timed(scenes).items():
+            low, high = intervals[key]
+            row |= {key: value, f'{key}_low': low, f'{key}_high': high}
+        rows.append(row)
+        for by in (*EDGES, 'kind'):
+            one = binned(scenes, by, n_draws=n_draws)
+            if len(one):
+                one.add_columns([name, by], names=['finder', 'by'],
+                                indexes=[0, 0])
+                bins.append(one)
+        curves.append(curve(scenes, n_draws=n_draws))
+        curves[-1].add_column(name, index=0, name='finder')
+    tables = {'scores': Table(rows=rows), 'bins': vstack(bins),
+              'curve': vstack(curves)}
+    for one in tables.values():
+        for column in one.itercols():
+            if column.dtype.kind == 'f':
+                column[:] = np.round(column, 3)
+    return tables
+
+
+def _timed(scenes):
+    seconds = float(np.median([scene['seconds'] for scene in scenes]))
+    return {**summary(scenes), 'seconds': seconds}
+
+
+def write_rst(scores, path):
+    """
+    Write the table for the docs: a row a measure, a column a finder.
+
+    Parameters
+    ----------
+    scores : `~astropy.table.Table`
+        ``'scores'`` of `benchmark_tables`.
+    path : path-like
+        The file, which appears whole or not at all. Behind each value
+        stands half the width of its interval.
+    """
+    lines = ['.. list-table::', '   :header-rows: 1', '',
+             '   * - measure'] + [f'     - {row["finder"]}' for row in scores]
+    for key in SHOWN:
+        lines.append(f'   * - {key}')
+        for row in scores:
+            half = (row[f'{key}_high'] - row[f'{key}_low']) / 2
+            lines.append(f'     - {row[key]:.3f} ± {half:.3f}')
+    path = Path(path)
+    temporary = path.with_name(f'.{os.getpid()}.{path.name}')
+    temporary.write_text('\n'.join(lines) + '\n')
+    temporary.replace(path)
