@@ -17,6 +17,7 @@ from astropy.table import Table, vstack
 from tqdm import tqdm
 
 from astrodino_seg.catalog import CLASS_NAMES
+from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.scores import (
     EDGES,
     binned,
@@ -81,23 +82,40 @@ def measure_scene(finder, image, truth):
     -------
     record : dict
         `~astrodino_seg.scores.scene_scores`, and ``seconds``.
+
+    Warns
+    -----
+    AstroDinoUserWarning
+        If the finder, being another program, fails; it has then found
+        nothing.
     """
-    classes, start = None, time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        if hasattr(finder, 'segment'):
-            result, classes = finder.segment(image), {}
-            found = None if result is None else result.segmentation_image
-        else:
-            found = finder(image)
+    start = time.perf_counter()
+    try:
+        labels, classes = _find(finder, image)
+    except RuntimeError as err:
+        msg = f'{finder!r} failed and has found nothing: {err}'
+        warnings.warn(msg, AstroDinoUserWarning)
+        labels, classes = np.zeros(image.shape, int), None
     seconds = time.perf_counter() - start
-    labels = np.zeros(image.shape, int) if found is None else found.data
-    if classes is not None and found is not None:
-        codes = {name: CLASSES.index(name) for name in CLASS_NAMES}
-        classes = {int(row['label']): codes[row['class']]
-                   for row in result.table['label', 'class']}
     return {**scene_scores(truth, labels, image, classes),
             'seconds': seconds}
+
+
+def _find(finder, image):
+    """Labels, and the class of each if the finder tells."""
+    nothing = np.zeros(image.shape, int)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        if not hasattr(finder, 'segment'):
+            found = finder(image)
+            return nothing if found is None else found.data, None
+        result = finder.segment(image)
+    if result is None:
+        return nothing, {}
+    codes = {name: CLASSES.index(name) for name in CLASS_NAMES}
+    return result.segmentation_image.data, {
+        int(row['label']): codes[row['class']]
+        for row in result.table['label', 'class']}
 
 
 def _fingerprint(finder):

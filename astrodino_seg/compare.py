@@ -13,6 +13,7 @@ from photutils.utils.exceptions import NoDetectionsWarning
 from scipy.ndimage import find_objects
 from scipy.sparse import coo_array
 
+from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image import as_image
 from astrodino_seg.matching import match_labels
 from astrodino_seg.preprocess import PreprocessSpec, normalise
@@ -78,6 +79,11 @@ def compare_finders(data, finders, *, truth=None):
     ------
     ValueError
         If ``finders`` is empty or ``truth`` has another shape.
+
+    Warns
+    -----
+    AstroDinoUserWarning
+        If a finder, being another program, fails; its map is then empty.
     """
     if not finders:
         msg = f'finders must hold at least one finder, got {finders!r}'
@@ -94,9 +100,14 @@ def compare_finders(data, finders, *, truth=None):
     maps, seconds = {}, {}
     for name, finder in finders.items():
         start = time.perf_counter()
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', NoDetectionsWarning)
-            found = finder(image)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore', NoDetectionsWarning)
+                found = finder(image)
+        except RuntimeError as err:
+            msg = f'{name} failed and has found nothing: {err}'
+            warnings.warn(msg, AstroDinoUserWarning)
+            found = None
         seconds[name] = time.perf_counter() - start
         maps[name] = (np.zeros(image.shape, np.int32) if found is None
                       else np.asarray(found.data))

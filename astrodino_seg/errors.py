@@ -9,7 +9,7 @@ where a caller may want to catch one by name.
 from importlib import import_module
 
 __all__ = ['AstroDinoWarning', 'AstroDinoUserWarning', 'BandWarning',
-           'ModelFileError', 'require']
+           'MissingToolError', 'ModelFileError', 'require']
 
 
 class AstroDinoWarning(Warning):
@@ -22,6 +22,10 @@ class AstroDinoUserWarning(UserWarning, AstroDinoWarning):
 
 class BandWarning(AstroDinoUserWarning):
     """The bands could not be ordered by wavelength."""
+
+
+class MissingToolError(ImportError):
+    """A program that a baseline runs is not on this machine."""
 
 
 class ModelFileError(ValueError):

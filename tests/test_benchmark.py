@@ -5,10 +5,11 @@ Tests for the benchmark module.
 
 import json
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from astropy.table import Table
+from astropy.table import QTable, Table
 from numpy.testing import assert_array_equal
 from photutils.segmentation import SegmentationImage
 from photutils.utils.exceptions import NoDetectionsWarning
@@ -23,6 +24,7 @@ from astrodino_seg.benchmark import (
     split_scene,
     write_rst,
 )
+from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.plotting import plot_benchmark
 from astrodino_seg.simulate import SPLITS, SceneLibrary
 
@@ -107,6 +109,32 @@ def test_nothing_found(library):
     assert record['n_predicted'] == 0
     assert set(record['objects']['iou']) == {0.0}
     assert 'classes' not in record
+
+
+def test_a_program_that_fails(library):
+    def fails(image):
+        raise RuntimeError('no licence')
+
+    image, truth = split_scene(library, 0)
+    with pytest.warns(AstroDinoUserWarning, match='found nothing: no lic'):
+        record = measure_scene(fails, image, truth)
+    assert record['n_predicted'] == 0
+
+
+def test_classes_of_a_table(library):
+    class Table:
+        def segment(self, image):
+            labels = truth.labels.clip(0)
+            ids = np.unique(labels[labels > 0])
+            table = QTable({'label': ids, 'class': ['galaxy'] * len(ids)})
+            return SimpleNamespace(
+                segmentation_image=SegmentationImage(labels), table=table)
+
+    image, truth = split_scene(library, 0)
+    classes = measure_scene(Table(), image, truth)['classes']
+    real = truth.objects['cls'][np.isin(truth.objects['id'], truth.labels)]
+    assert len(classes['galaxy']['iou']) == (real == 2).sum()
+    assert classes['galaxy']['n_predicted'] == len(real)
 
 
 def test_resumes(tmp_path, cache, monkeypatch):

@@ -15,6 +15,7 @@ from astrodino_seg.compare import (
     comparison_table,
     most_different,
 )
+from astrodino_seg.errors import AstroDinoUserWarning
 
 SHAPE = (60, 90)
 
@@ -72,6 +73,16 @@ def test_runs_each_finder():
 def test_bad_input(finders, truth, match):
     with pytest.raises(ValueError, match=match):
         compare_finders(picture(), finders, truth=truth)
+
+
+def test_a_program_that_fails():
+    def fails(image):
+        raise RuntimeError('no licence')
+
+    with pytest.warns(AstroDinoUserWarning, match='b failed .* no licence'):
+        result = compare_finders(picture(), {'a': finder_of(WHOLE),
+                                             'b': fails})
+    assert_array_equal(result.maps['b'], 0)
 
 
 def test_masked_pixels_have_no_flux():

@@ -11,6 +11,7 @@ from astrodino_seg.errors import (
     AstroDinoUserWarning,
     AstroDinoWarning,
     BandWarning,
+    MissingToolError,
     ModelFileError,
     require,
 )
@@ -21,6 +22,7 @@ def test_classes():
     assert issubclass(AstroDinoUserWarning, AstroDinoWarning)
     assert issubclass(AstroDinoUserWarning, UserWarning)
     assert issubclass(ModelFileError, ValueError)
+    assert issubclass(MissingToolError, ImportError)
 
 
 def test_require():

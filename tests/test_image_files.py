@@ -29,7 +29,12 @@ from photutils.segmentation import SegmentationImage
 from reproject import reproject_adaptive
 
 from astrodino_seg.errors import AstroDinoUserWarning
-from astrodino_seg.image import as_image, read_label_map, write_label_map
+from astrodino_seg.image import (
+    as_image,
+    read_label_map,
+    write_label_map,
+    write_plane,
+)
 
 DATA = np.random.default_rng(2).normal(size=(3, 40, 50)).astype(np.float32)
 
@@ -467,6 +472,26 @@ def test_label_map_of_photutils(tmp_path):
                   fits.CompImageHDU(labels.astype('>i2'))]).writeto(
                       path, overwrite=True)
     assert_array_equal(read_label_map(path), labels)
+
+
+def test_label_map_by_name(tmp_path):
+    path = tmp_path / 'labels.fits'
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(LABELS, name='CLUMPS'),
+                  fits.ImageHDU(LABELS + 1, name='OBJECTS')]).writeto(path)
+    assert_array_equal(read_label_map(path), LABELS)
+    assert_array_equal(read_label_map(path, 'OBJECTS'), LABELS + 1)
+    with pytest.raises(ValueError, match="has no 2-D image named 'SKY'"):
+        read_label_map(path, 'SKY')
+
+
+def test_write_plane(tmp_path):
+    pixels = np.arange(12, dtype=np.float32).reshape(3, 4)
+    pixels[1, 2] = np.nan
+    write_plane(tmp_path / 'plane.fits', pixels)
+    with fits.open(tmp_path / 'plane.fits') as hdus:
+        assert len(hdus) == 1
+        assert hdus[0].data.dtype == np.dtype('>f4')
+        assert_array_equal(hdus[0].data, pixels)
 
 
 def test_label_map_keeps_distortion(tmp_path):

@@ -40,8 +40,9 @@ FLOORS = {
     'preprocess': 'errors bands image',
     'plotting': 'errors image preprocess',
     'simulate': 'errors bands image preprocess',
+    'scores': 'bands matching simulate',
     'catalog': 'errors bands image grouping',
-    'baselines': 'errors bands image grouping catalog',
+    'baselines': 'errors image',
     'datasets': 'errors image',
     # 1 and 2: torch
     'vit_layers': '',
@@ -52,6 +53,8 @@ FLOORS = {
     'inference': 'errors tiling heads model binning',
     # 4 and 5: what users call
     'threshold': 'image',
+    'compare': 'errors image matching preprocess',
+    'benchmark': 'catalog errors model scores simulate',
     'segmenter': 'errors bands image preprocess tiling grouping catalog '
                  'model inference threshold',
     'train': 'errors bands image preprocess simulate vit heads model '

@@ -10,6 +10,8 @@ else reads or writes FITS or WCS. Within it, data flow one way::
 """
 
 from astrodino_seg.image.core import Image, as_image
+from astrodino_seg.image.files import write_plane
 from astrodino_seg.image.labels import read_label_map, write_label_map
 
-__all__ = ['Image', 'as_image', 'read_label_map', 'write_label_map']
+__all__ = ['Image', 'as_image', 'read_label_map', 'write_label_map',
+           'write_plane']

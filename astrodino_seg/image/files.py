@@ -18,7 +18,8 @@ from astropy.io import fits
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image.header import quiet_headers
 
-__all__ = ['IMAGE_HDUS', 'is_plane', 'open_fits', 'read_pixels']
+__all__ = ['IMAGE_HDUS', 'is_plane', 'open_fits', 'read_pixels',
+           'write_plane']
 
 IMAGE_HDUS = (fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU)
 _COMPRESSED = {b'\x1f\x8b': 'gzip', b'BZh': 'bz2', b'\xfd7zXZ': 'lzma'}
@@ -127,3 +128,17 @@ def read_pixels(hdu, label):
         return np.asarray(hdu.section[...])
     except Exception as err:  # noqa: BLE001  anything, if it is corrupt
         raise _corrupt(label, err) from err
+
+
+def write_plane(path, pixels):
+    """
+    Write pixels and nothing else, for a program that reads FITS.
+
+    Parameters
+    ----------
+    path : str or `~pathlib.Path`
+        The file; there must be none yet.
+    pixels : `~numpy.ndarray`
+        (y, x) values.
+    """
+    fits.PrimaryHDU(pixels).writeto(path)

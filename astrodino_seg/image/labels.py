@@ -126,14 +126,17 @@ def _add_meta(header, meta):
             raise ValueError(msg) from err
 
 
-def read_label_map(path):
+def read_label_map(path, name=None):
     """
     Read a label map, as written by `write_label_map` or other programs.
 
     Parameters
     ----------
     path : str or `~pathlib.Path`
-        The FITS file; its first 2-D image is read.
+        The FITS file.
+    name : str, optional
+        The EXTNAME of the image to read; by default, the first 2-D image is
+        read.
 
     Returns
     -------
@@ -142,11 +145,13 @@ def read_label_map(path):
     """
     with open_fits(path) as hdus:
         for hdu in hdus:
-            if is_plane(hdu) and len(hdu.shape) == 2:
+            if (is_plane(hdu) and len(hdu.shape) == 2
+                    and name in (None, hdu.name)):
                 labels = read_pixels(hdu, path)
                 break
         else:
-            msg = f'{str(path)!r} has no 2-D image'
+            named = '' if name is None else f' named {name!r}'
+            msg = f'{str(path)!r} has no 2-D image{named}'
             raise ValueError(msg)
     if labels.dtype.kind not in 'iu':
         msg = (f'{str(path)!r} is not a label map: its pixels are '

@@ -1,0 +1,60 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The baselines by name, and the settings that were tuned.
+"""
+
+from functools import partial
+
+from astrodino_seg.baselines.extractor import SEPFinder, SExtractorFinder
+from astrodino_seg.baselines.mtobjects import MTObjectsFinder
+from astrodino_seg.baselines.noisechisel import NoiseChiselFinder
+from astrodino_seg.baselines.threshold import PhotutilsFinder
+from astrodino_seg.baselines.watersheds import PeakFinder, RegionFinder
+
+__all__ = ['FINDERS', 'TUNED', 'available_finders']
+
+#: Settings of best panoptic quality on the validation split, by
+#: ``benchmarks/tune_baselines.py``; a finder that is missing is not yet
+#: tuned. Those of ``'photutils'`` are the best of 24 on 36 scenes.
+TUNED = {
+    'photutils': {'n_sigma': 1.5, 'n_pixels': 20, 'contrast': 0.001},
+}
+
+_DEFAULT = {
+    'detect': partial(PhotutilsFinder, deblend=False),
+    'photutils': PhotutilsFinder,
+    'sep': SEPFinder,
+    'peaks': PeakFinder,
+    'regions': RegionFinder,
+    'sextractor': SExtractorFinder,
+    'noisechisel': NoiseChiselFinder,
+    'mtobjects': MTObjectsFinder,
+}
+
+#: By name, what makes a finder when called: the tools with their own
+#: defaults, and with ``-tuned`` after the name with the settings of `TUNED`.
+FINDERS = _DEFAULT | {f'{name}-tuned': partial(_DEFAULT[name], **settings)
+                      for name, settings in TUNED.items()}
+
+
+def available_finders():
+    """
+    The baselines that can be run here, and why others cannot.
+
+    Returns
+    -------
+    finders : dict
+        By name, a finder: what `FINDERS` makes.
+    missing : dict
+        By name, a sentence that says what is missing.
+    """
+    finders, missing = {}, {}
+    for name, make in FINDERS.items():
+        finder = make()
+        try:
+            finder.require()
+        except ImportError as err:
+            missing[name] = str(err)
+        else:
+            finders[name] = finder
+    return finders, missing
