@@ -129,10 +129,14 @@ def test_choose_finders_keeps_order():
 
 def test_all_or_none(tmp_path):
     paths = {'a': tmp_path / 'a', 'b': tmp_path / 'b'}
-    with pytest.raises(RuntimeError, match='disk'), \
-            all_or_none(paths) as parts:
-        parts['a'].write_text('1')
-        raise RuntimeError('disk')
+
+    def fill_the_disk():
+        with all_or_none(paths) as parts:
+            parts['a'].write_text('1')
+            raise OSError('disk full')
+
+    with pytest.raises(OSError, match='disk full'):
+        fill_the_disk()
     assert list(tmp_path.iterdir()) == []
     with all_or_none(paths) as parts:
         for part in parts.values():
