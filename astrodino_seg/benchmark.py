@@ -289,26 +289,49 @@ def _timed(scenes):
     return {**summary(scenes), 'seconds': seconds}
 
 
-def write_rst(scores, path):
+def write_rst(tables, path):
     """
-    Write the table for the docs: a row a measure, a column a finder.
+    Write the tables for the docs.
 
     Parameters
     ----------
-    scores : `~astropy.table.Table`
-        ``'scores'`` of `benchmark_tables`.
+    tables : dict of str to `~astropy.table.Table`
+        Of `benchmark_tables`.
     path : path-like
-        The file, which appears whole or not at all. Behind each value
-        stands half the width of its interval.
+        The file, which appears whole or not at all. It has the scores, a
+        row a measure and a column a finder, with half the width of the
+        interval behind each value; and what comes out right (``ok``) and in
+        pieces (``frag``) of each kind of large galaxy.
     """
-    lines = ['.. list-table::', '   :header-rows: 1', '',
-             '   * - measure'] + [f'     - {row["finder"]}' for row in scores]
-    for key in SHOWN:
-        lines.append(f'   * - {key}')
-        for row in scores:
-            half = (row[f'{key}_high'] - row[f'{key}_low']) / 2
-            lines.append(f'     - {row[key]:.3f} ± {half:.3f}')
+    scores, bins = tables['scores'], tables['bins']
+    names = scores['finder'].tolist()
+    rows = [[key, *(_with_error(row, key) for row in scores)]
+            for key in SHOWN]
+    lines = _list_table(['measure', *names], rows)
+    if 'kind' in bins.colnames:
+        kinds = bins[bins['by'] == 'kind']
+        rows = []
+        for kind in dict.fromkeys(kinds['kind'].tolist()):
+            of_kind = kinds[kinds['kind'] == kind]
+            ones = {row['finder']: row for row in of_kind}
+            rows.append([f'{kind} ({of_kind["n_primaries"][0]})', *(
+                f'{_with_error(ones[name], "ok")}; {ones[name]["frag"]:.2f}'
+                for name in names)])
+        lines += ['', *_list_table(['kind (number): ok; frag', *names],
+                                   rows)]
     path = Path(path)
     temporary = path.with_name(f'.{os.getpid()}.{path.name}')
     temporary.write_text('\n'.join(lines) + '\n')
     temporary.replace(path)
+
+
+def _with_error(row, key):
+    half = (row[f'{key}_high'] - row[f'{key}_low']) / 2
+    return f'{row[key]:.3f} ± {half:.3f}'
+
+
+def _list_table(header, rows):
+    lines = ['.. list-table::', '   :header-rows: 1', '']
+    for first, *others in [header, *rows]:
+        lines += [f'   * - {first}', *(f'     - {one}' for one in others)]
+    return lines

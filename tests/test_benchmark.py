@@ -211,15 +211,18 @@ def test_tables_and_figure(tmp_path, cache):
     assert set(tables['curve']['finder']) == {'a', 'b'}
     record = json.loads((tmp_path / 'r.jsonl').read_text().splitlines()[0])
     assert record[0] == 'a'
-    write_rst(tables['scores'], tmp_path / 't.rst')
+    write_rst(tables, tmp_path / 't.rst')
     text = (tmp_path / 't.rst').read_text().splitlines()
     assert text[:6] == ['.. list-table::', '   :header-rows: 1', '',
                         '   * - measure', '     - a', '     - b']
     pq = text.index('   * - pq')
     assert text[pq + 1].startswith(
         f'     - {tables["scores"]["pq"][0]:.3f} ± ')
-    assert [line[7:] for line in text if line.startswith('   * - ')] == [
-        'measure', *SHOWN]
+    rows = [line[7:] for line in text if line.startswith('   * - ')]
+    kinds = tables['bins']['kind'].tolist()
+    kinds = [kind for kind in dict.fromkeys(kinds) if kind]
+    assert rows[:len(SHOWN) + 1] == ['measure', *SHOWN]
+    assert [row.split(' (')[0] for row in rows[len(SHOWN) + 2:]] == kinds
     assert_array_equal([p.name for p in tmp_path.glob('.*')], [])
     axes = plot_benchmark(tables).axes
     assert [line.get_label() for line in axes[0].containers] == ['a', 'b']

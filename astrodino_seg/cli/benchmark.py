@@ -62,7 +62,7 @@ def run(args):
     with all_or_none(paths) as parts:
         for name, table in tables.items():
             table.write(parts[name], format='ascii.csv')
-        write_rst(tables['scores'], parts['rst'])
+        write_rst(tables, parts['rst'])
         save_figure(plot_benchmark(tables), parts['plot'])
     shown = tables['scores']['finder', *SHOWN]
     print('\n'.join(shown.pformat(max_width=-1)))
