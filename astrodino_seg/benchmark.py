@@ -124,8 +124,10 @@ def _fingerprint(finder):
     if hasattr(finder, 'segment'):
         from astrodino_seg.model import BUNDLED
 
-        weights = Path(getattr(finder, 'model', None) or BUNDLED)
-        text += hashlib.sha256(weights.read_bytes()).hexdigest()
+        weights = getattr(finder, 'model', None) or BUNDLED
+        if isinstance(weights, (str, os.PathLike)):
+            weights = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+        text += f', {weights}'
     return text
 
 

@@ -12,7 +12,13 @@ import numpy as np
 from scipy.ndimage import find_objects
 from scipy.ndimage import label as label_components
 
-__all__ = ['Grouping', 'group_seeds', 'paint', 'segment_maps']
+__all__ = ['Grouping', 'group_seeds', 'join_in_giants', 'paint',
+           'segment_maps']
+
+#: Share of an object within a giant that makes it a piece of it, and the
+#: least pixels of a piece.
+PIECE_SHARE = 0.8
+PIECE_PIXELS = 256
 
 
 @dataclass(frozen=True)
@@ -172,6 +178,45 @@ def group_seeds(pairs, same, heat, merge):
     return leader, confidence
 
 
+def join_in_giants(leader, labels, giants, is_star):
+    """
+    Join what a look at the binned image saw as one giant galaxy.
+
+    An object is a piece of a giant if `PIECE_SHARE` of its pixels lie in it,
+    unless it is a star or so small that the binned image could not show it
+    (below `PIECE_PIXELS`).
+
+    Parameters
+    ----------
+    leader : `~numpy.ndarray`
+        (S,) of `group_seeds`.
+    labels : `~numpy.ndarray`
+        (y, x) int: leader plus one of each pixel's object, 0 for the sky.
+    giants : `~numpy.ndarray`
+        (y, x) int labels of the giants.
+    is_star : `~numpy.ndarray`
+        (S,) bool.
+
+    Returns
+    -------
+    leader : `~numpy.ndarray`
+        (S,); a giant is led by its largest piece.
+    """
+    n, n_giants = len(leader), int(giants.max(initial=0))
+    shared = np.bincount(labels.ravel() * (n_giants + 1) + giants.ravel(),
+                         minlength=(n + 1) * (n_giants + 1))
+    shared = shared.reshape(n + 1, n_giants + 1)[1:]
+    area = shared.sum(axis=1)
+    piece = ((shared >= PIECE_SHARE * area[:, None])
+             & (area >= PIECE_PIXELS)[:, None] & ~is_star[:, None])
+    new = np.arange(n)
+    for k in range(1, n_giants + 1):
+        pieces = np.flatnonzero(piece[:, k])
+        if len(pieces):
+            new[pieces] = pieces[area[pieces].argmax()]
+    return new[leader]
+
+
 def _tidy(groups, n_pixels):
     """Drop islands: pieces of a label that are small beside its largest."""
     out = np.zeros_like(groups)
@@ -214,7 +259,8 @@ def _fill_pinholes(groups, max_hole=12):
     return out
 
 
-def segment_maps(prediction, *, merge=0.35, n_pixels=5, keep=None, mask=None):
+def segment_maps(prediction, *, merge=0.35, n_pixels=5, keep=None, mask=None,
+                 giants=None):
     """
     Fragments and groups of an image.
 
@@ -231,6 +277,8 @@ def segment_maps(prediction, *, merge=0.35, n_pixels=5, keep=None, mask=None):
         label from 1) of which labels to keep.
     mask : `~numpy.ndarray`, optional
         (y, x) bool; these pixels stay 0.
+    giants : `~numpy.ndarray`, optional
+        (y, x) labels of giant galaxies; see `join_in_giants`.
 
     Returns
     -------
@@ -241,6 +289,10 @@ def segment_maps(prediction, *, merge=0.35, n_pixels=5, keep=None, mask=None):
     leader, confidence = group_seeds(prediction.pairs, prediction.same,
                                      prediction.heat, merge)
     groups = np.concatenate([[0], leader + 1])[owner].astype(np.int32)
+    if giants is not None:
+        is_star = prediction.classes[:, 0] > 0.5
+        leader = join_in_giants(leader, groups, giants, is_star)
+        groups = np.concatenate([[0], leader + 1])[owner].astype(np.int32)
     groups = _fill_pinholes(_tidy(groups, n_pixels))
     if mask is not None:
         groups[mask] = 0

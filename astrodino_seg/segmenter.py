@@ -16,6 +16,7 @@ from photutils.segmentation import SegmentationImage
 from photutils.utils.exceptions import NoDetectionsWarning
 
 from astrodino_seg.catalog import make_table
+from astrodino_seg.coarse import find_giants
 from astrodino_seg.grouping import segment_maps
 from astrodino_seg.image import Image, as_image
 from astrodino_seg.inference import CONTEXT, STEP, predict
@@ -230,6 +231,10 @@ class DinoSegmenter:
                              bin_factor=self.bin_factor, device=self.device,
                              tile_size=self.tile_size,
                              progress=self.progress_bar)
+        giants = find_giants(model, normalised.channels,
+                             min_heat=self.min_seed, merge=self.merge,
+                             bin_factor=self.bin_factor, device=self.device,
+                             tile_size=self.tile_size)
         dead = ~np.isfinite(normalised.noise).any(axis=0)
         detected = True
         if limit is not None:
@@ -239,6 +244,7 @@ class DinoSegmenter:
                 self.n_sigma / model.preprocess.softening)
         grouping = segment_maps(
             prediction, merge=self.merge, n_pixels=self.n_pixels, mask=dead,
+            giants=giants,
             keep=lambda labels, n: has_pixels(
                 np.where(detected, labels, 0), n, self.n_pixels,
                 self.connectivity))

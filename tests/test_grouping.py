@@ -12,7 +12,12 @@ from photutils.segmentation import SegmentationImage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from astrodino_seg.grouping import group_seeds, paint, segment_maps
+from astrodino_seg.grouping import (
+    group_seeds,
+    join_in_giants,
+    paint,
+    segment_maps,
+)
 from astrodino_seg.inference import Prediction
 
 FEW = settings(deadline=None, max_examples=40)
@@ -548,3 +553,57 @@ def test_islands():
     area = (paint(small)[:, 34:] > 0).sum()
     assert 5 <= area < 0.04 * (paint(small)[:, :25] > 0).sum()
     assert not segment_maps(small).groups[:, 34:].any()
+
+
+# -------------------------------------------------------------- giants
+
+
+def giant_case():
+    """Six objects of 20 x 20 pixels, a small one, and one giant."""
+    labels = np.zeros((40, 160), int)
+    for k in range(6):
+        labels[:20, 20 * k:20 * k + 20] = k + 1
+    labels[30:36, :6] = 7                              # too small to judge
+    giants = np.zeros_like(labels)
+    giants[:20, :60] = 1                               # all of 1, 2, 3
+    giants[:20, 60:75] = 1                             # 3/4 of 4
+    giants[30:36, :6] = 1
+    giants[:20, 80:97] = 2                             # 17/20 of 5
+    return labels, giants
+
+
+def test_pieces_of_a_giant_are_joined():
+    labels, giants = giant_case()
+    labels[20:30, 20:40] = 2                           # the largest piece
+    giants[20:30, 20:40] = 1
+    leader = join_in_giants(np.arange(7), labels, giants, np.zeros(7, bool))
+    assert leader.tolist() == [1, 1, 1, 3, 4, 5, 6]
+
+
+def test_stars_are_not_pieces():
+    labels, giants = giant_case()
+    is_star = np.arange(7) == 2
+    leader = join_in_giants(np.arange(7), labels, giants, is_star)
+    assert leader.tolist() == [0, 0, 2, 3, 4, 5, 6]
+
+
+def test_led_seeds_follow_their_leader():
+    labels, giants = giant_case()
+    labels[labels == 3] = 2            # seed 2 is led by seed 1
+    leader = join_in_giants(np.array([0, 1, 1, 3, 4, 5, 6]), labels, giants,
+                            np.zeros(7, bool))
+    assert leader.tolist() == [1, 1, 1, 3, 4, 5, 6]
+
+
+def test_giants_in_a_segmentation():
+    seeds = [{'x': x, 'y': 30, 'radius': 12, 'falloff': (2, 0)}
+             for x in (30, 60)]
+    pred = prediction((60, 90), seeds)
+    assert segment_maps(pred).groups.max() == 2
+    giants = np.ones((60, 90), int)
+    found = segment_maps(pred, giants=giants)
+    assert found.groups.max() == 1
+    assert found.n_fragments.tolist() == [2]
+    assert_array_equal(found.groups > 0, segment_maps(pred).groups > 0)
+    none = segment_maps(pred, giants=0 * giants)
+    assert none.groups.max() == 2

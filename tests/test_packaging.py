@@ -51,12 +51,13 @@ FLOORS = {
     'model': 'errors bands preprocess vit heads',
     'binning': '',
     'inference': 'errors tiling heads model binning',
+    'coarse': 'binning grouping inference',
     # 4 and 5: what users call
     'threshold': 'image',
     'compare': 'errors image matching preprocess',
     'benchmark': 'catalog errors model scores simulate',
     'segmenter': 'errors bands image preprocess tiling grouping catalog '
-                 'model inference threshold',
+                 'model inference coarse threshold',
     'train': 'errors bands image preprocess simulate vit heads model '
              'inference matching grouping tiling',
     'cli': ANY,

@@ -1,0 +1,61 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+A look at the binned image, for galaxies too large for the network's view.
+
+At full resolution a galaxy much larger than a training crop comes out in
+pieces: no place of it shows the whole. In the binned image it is of the usual
+size, while small objects are lost. The pieces of the one are therefore joined
+where the other sees one object.
+"""
+
+import numpy as np
+
+from astrodino_seg.binning import bin_channels, oversampling
+from astrodino_seg.grouping import segment_maps
+from astrodino_seg.inference import predict
+
+__all__ = ['find_giants']
+
+#: Further binning of the image.
+FACTOR = 4
+#: Area of a giant, in pixels of the (binned) image: a radius of 100 pixels.
+GIANT_AREA = 100**2 * np.pi
+
+
+def find_giants(model, channels, *, min_heat, merge, bin_factor=None,
+                device='cpu', tile_size=768):
+    """
+    Label the giant galaxies of an image.
+
+    Parameters
+    ----------
+    model, channels, min_heat, bin_factor, device, tile_size
+        As of `~astrodino_seg.inference.predict`; the image is binned by
+        4 times ``bin_factor``.
+    merge : float
+        As of `~astrodino_seg.grouping.segment_maps`.
+
+    Returns
+    -------
+    giants : `~numpy.ndarray` or None
+        (y, x) int32 labels of objects with the area of a circle with a
+        radius of 100 times ``bin_factor`` pixels or more; `None` if there
+        is none.
+    """
+    shape = channels.shape[1:]
+    first = oversampling(channels) if bin_factor is None else bin_factor
+    limit = GIANT_AREA * first**2
+    if shape[0] * shape[1] < limit:
+        return None
+    factor = FACTOR * first
+    prediction = predict(model, bin_channels(channels, factor), bin_factor=1,
+                         min_heat=min_heat, device=device,
+                         tile_size=tile_size)
+    labels = segment_maps(prediction, merge=merge, n_pixels=1).groups
+    area = np.bincount(labels.ravel()) * factor**2
+    area[0] = 0
+    if area.max(initial=0) < limit:
+        return None
+    labels[area[labels] < limit] = 0
+    full = labels.repeat(factor, axis=0).repeat(factor, axis=1)
+    return full[:shape[0], :shape[1]]

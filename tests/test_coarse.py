@@ -1,0 +1,69 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Tests for the coarse module.
+"""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from test_grouping import prediction
+
+from astrodino_seg import coarse
+from astrodino_seg.coarse import GIANT_AREA, find_giants
+
+SHAPE = (402, 610)
+KNOWN = {'min_heat': 0.3, 'merge': 0.35}
+
+
+@pytest.fixture
+def look(monkeypatch):
+    """What the network sees of a galaxy of a given radius (binned)."""
+    def see(radius):
+        seen = []
+
+        def predict(model, channels, **kwargs):
+            seen.append((channels, kwargs))
+            seeds = [{'x': 80, 'y': 50, 'radius': radius, 'bias': 3,
+                      'falloff': (3, 0)}, {'x': 10, 'y': 10, 'radius': 3}]
+            return prediction(channels.shape[1:], seeds)
+
+        monkeypatch.setattr(coarse, 'predict', predict)
+        return seen
+
+    return see
+
+
+def channels(shape=SHAPE):
+    rng = np.random.default_rng(3)
+    cube = np.arcsinh(rng.normal(size=(5, *shape))).astype(np.float32)
+    cube[-1] = 1
+    return cube
+
+
+@pytest.mark.parametrize('bin_factor', [None, 1])
+def test_giant(look, bin_factor):
+    seen = look(30)
+    giants = find_giants(None, channels(), bin_factor=bin_factor, **KNOWN)
+    (binned, kwargs), = seen
+    assert binned.shape == (5, 101, 153)        # whole blocks of four
+    assert kwargs['bin_factor'] == 1
+    assert kwargs['min_heat'] == 0.3
+    assert giants.shape == SHAPE
+    assert len(np.unique(giants)) == 2          # the small object is none
+    y, x = np.mgrid[:SHAPE[0], :SHAPE[1]]
+    far = np.hypot(x // 4 - 80, y // 4 - 50)
+    assert_array_equal(giants[far < 29.9] > 0, True)
+    assert_array_equal(giants[far > 30], 0)
+
+
+def test_no_giant(look):
+    look(20)                                    # a radius of 80 pixels
+    assert find_giants(None, channels(), **KNOWN) is None
+
+
+def test_small_image_is_not_looked_at(look):
+    seen = look(30)
+    side = int(GIANT_AREA**0.5) - 1
+    assert find_giants(None, channels((side, side)), **KNOWN) is None
+    assert find_giants(None, channels(), bin_factor=4, **KNOWN) is None
+    assert seen == []
