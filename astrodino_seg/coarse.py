@@ -22,17 +22,17 @@ FACTOR = 4
 GIANT_AREA = 100**2 * np.pi
 
 
-def find_giants(model, channels, *, min_heat, merge, bin_factor=None,
+def find_giants(model, channels, *, merge, min_seed, bin_factor=None,
                 device='cpu', tile_size=768):
     """
     Label the giant galaxies of an image.
 
     Parameters
     ----------
-    model, channels, min_heat, bin_factor, device, tile_size
+    model, channels, bin_factor, device, tile_size
         As of `~astrodino_seg.inference.predict`; the image is binned by
         4 times ``bin_factor``.
-    merge : float
+    merge, min_seed : float
         As of `~astrodino_seg.grouping.segment_maps`.
 
     Returns
@@ -49,9 +49,9 @@ def find_giants(model, channels, *, min_heat, merge, bin_factor=None,
         return None
     factor = FACTOR * first
     prediction = predict(model, bin_channels(channels, factor), bin_factor=1,
-                         min_heat=min_heat, device=device,
-                         tile_size=tile_size)
-    labels = segment_maps(prediction, merge=merge, n_pixels=1).groups
+                         device=device, tile_size=tile_size)
+    labels = segment_maps(prediction, merge=merge, min_seed=min_seed,
+                          n_pixels=1).groups
     area = np.bincount(labels.ravel()) * factor**2
     area[0] = 0
     if area.max(initial=0) < limit:

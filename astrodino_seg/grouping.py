@@ -19,6 +19,9 @@ __all__ = ['Grouping', 'group_seeds', 'join_in_giants', 'paint',
 #: least pixels of a piece.
 PIECE_SHARE = 0.8
 PIECE_PIXELS = 256
+#: A seed below ``min_seed`` is used where no other claims its pixel and the
+#: probability of the sky there is less than this.
+MAX_SKY = 0.1
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def _score(prediction, k, window):
     return match - u * np.sqrt(q + 1e-4) - v * np.log1p(q)
 
 
-def paint(prediction, mask=None):
+def paint(prediction, mask=None, min_seed=0.0):
     """
     Give each pixel to the seed with the largest score, or to the sky.
 
@@ -103,6 +106,9 @@ def paint(prediction, mask=None):
         The network's output.
     mask : `~numpy.ndarray`, optional
         (y, x) bool; these pixels stay 0.
+    min_seed : float, optional
+        Seeds below this probability are used only where there is light that
+        no other seed claims (see `MAX_SKY`).
 
     Returns
     -------
@@ -112,6 +118,10 @@ def paint(prediction, mask=None):
     best = prediction.sky.copy()
     owner = np.zeros(best.shape, np.int32)
     for k in range(len(prediction.x)):
+        if prediction.heat[k] < min_seed:
+            here = int(prediction.y[k]), int(prediction.x[k])
+            if owner[here] or prediction.probabilities[0][here] > MAX_SKY:
+                continue
         for factor in (1, 2, 4, 16, 256):
             window = _window(prediction, k, best.shape, factor)
             score = _score(prediction, k, window)
@@ -259,8 +269,8 @@ def _fill_pinholes(groups, max_hole=12):
     return out
 
 
-def segment_maps(prediction, *, merge=0.35, n_pixels=5, keep=None, mask=None,
-                 giants=None):
+def segment_maps(prediction, *, merge=0.35, min_seed=0.0, n_pixels=5,
+                 keep=None, mask=None, giants=None):
     """
     Fragments and groups of an image.
 
@@ -270,6 +280,8 @@ def segment_maps(prediction, *, merge=0.35, n_pixels=5, keep=None, mask=None,
         The network's output.
     merge : float, optional
         The merge/split dial in [0, 1]; see `group_seeds`.
+    min_seed : float, optional
+        See `paint`.
     n_pixels : int, optional
         Smaller objects are dropped.
     keep : callable, optional
@@ -285,7 +297,7 @@ def segment_maps(prediction, *, merge=0.35, n_pixels=5, keep=None, mask=None,
     grouping : `Grouping`
         The labels.
     """
-    owner = paint(prediction, mask)
+    owner = paint(prediction, mask, min_seed)
     leader, confidence = group_seeds(prediction.pairs, prediction.same,
                                      prediction.heat, merge)
     groups = np.concatenate([[0], leader + 1])[owner].astype(np.int32)

@@ -160,7 +160,7 @@ class GroupingHead(nn.Module):
                  widths=(16, 32, 64, 96, 128), n_embedding=12,
                  n_descriptor=24):
         super().__init__()
-        self.n_embedding = n_embedding
+        self.n_embedding, self.n_descriptor = n_embedding, n_descriptor
         self.detail = DetailStream(in_channels, widths)
         self.fuse = nn.Sequential(
             ConvBlock(widths[4] + token_dim, widths[4], kernel_size=1),
@@ -307,7 +307,16 @@ class GroupingHead(nn.Module):
 
     def pair_logits(self, seeds, claims, i, j, x, y):
         """
-        Logit that two seeds belong to one object; symmetric in i and j.
+        Logit (P,) that two seeds belong to one object, from what the head
+        knows alone. It is there to teach the descriptors; the score in use is
+        `~astrodino_seg.pairs.PairScore`. Parameters are those of
+        `pair_features`.
+        """
+        return self.pair(self.pair_features(seeds, claims, i, j, x, y))[:, 0]
+
+    def pair_features(self, seeds, claims, i, j, x, y):
+        """
+        What the head knows of two seeds; symmetric in i and j.
 
         Parameters
         ----------
@@ -323,8 +332,8 @@ class GroupingHead(nn.Module):
 
         Returns
         -------
-        logits : `~torch.Tensor`
-            (P,).
+        features : `~torch.Tensor`
+            (P, 2 D + 6).
         """
         position = torch.stack([x, y], dim=-1)
         far = []
@@ -336,9 +345,8 @@ class GroupingHead(nn.Module):
         size = (seeds.log_size[i] - seeds.log_size[j]).abs()
         apart = torch.log1p((seeds.centre[i] - seeds.centre[j]).norm(dim=-1))
         d = seeds.descriptor
-        features = torch.cat([
+        return torch.cat([
             (d[i] - d[j]).abs(), d[i] * d[j], far.amin(-1, keepdim=True),
             far.amax(-1, keepdim=True), claim.amin(-1, keepdim=True),
             claim.amax(-1, keepdim=True), size[:, None], apart[:, None]],
             dim=-1)
-        return self.pair(features)[:, 0]

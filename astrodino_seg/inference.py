@@ -17,12 +17,15 @@ from tqdm import tqdm
 
 from astrodino_seg.binning import bin_channels, oversampling, unbin_prediction
 from astrodino_seg.heads import STRIDES, DenseMaps, Seeds
+from astrodino_seg.pairs import pair_features, seed_looks, valleys
 from astrodino_seg.tiling import taper, tiles
 
-__all__ = ['Prediction', 'find_seeds', 'predict', 'predict_maps',
-           'read_prediction']
+__all__ = ['WEAK_HEAT', 'Prediction', 'describe_pairs', 'find_seeds',
+           'predict', 'predict_maps', 'read_prediction']
 
 STEP = max(STRIDES)
+#: Weak seeds, kept for light that no other claims.
+WEAK_HEAT = 0.1
 #: Half the overlap of tiles for the tokens, pixels.
 CONTEXT = 48
 #: How far the convolutions of `GroupingHead` see, rounded up to a step.
@@ -78,7 +81,7 @@ class Prediction(NamedTuple):
     same: np.ndarray
 
 
-def predict(model, channels, *, min_heat=0.3, bin_factor=None,
+def predict(model, channels, *, min_heat=WEAK_HEAT, bin_factor=None,
             tile_size=768, device='cpu', progress=False):
     """
     Dense maps, seeds and pair probabilities of an image.
@@ -117,7 +120,7 @@ def predict(model, channels, *, min_heat=0.3, bin_factor=None,
                             device=device, progress=progress)
         half = [-(-n // 2) for n in channels.shape[1:]]
         x, y, heat = find_seeds(maps.heat[0, :half[0], :half[1]], min_heat)
-        prediction = read_prediction(model, maps, x, y, heat)
+        prediction = read_prediction(model, maps, channels, x, y, heat)
         return unbin_prediction(prediction, factor, shape)
 
 
@@ -206,7 +209,7 @@ def find_seeds(heat, min_heat):
             value.sigmoid())
 
 
-def read_prediction(model, maps, x, y, heat):
+def read_prediction(model, maps, channels, x, y, heat):
     """
     Read given seeds and compare those that may be one object.
 
@@ -216,6 +219,8 @@ def read_prediction(model, maps, x, y, heat):
         The model.
     maps : `~astrodino_seg.heads.DenseMaps`
         Of `predict_maps`.
+    channels : `~numpy.ndarray`
+        (C, y, x) that they were made of.
     x, y, heat : `~torch.Tensor`
         (S,) positions in pixels and probabilities.
 
@@ -224,32 +229,56 @@ def read_prediction(model, maps, x, y, heat):
     prediction : `Prediction`
         All that grouping needs.
     """
-    head = model.head
+    head, score = model.head, model.pairs
     if next(head.parameters()).device.type != 'cpu':
-        head = deepcopy(head).cpu()        # seeds are few
+        head, score = deepcopy(head).cpu(), deepcopy(score).cpu()
     ny, nx = maps.sky.shape[1:]
     x, y = x.clamp(max=nx - 1.0), y.clamp(max=ny - 1.0)
     seeds = head.read_seeds(maps.pyramid, x, y)
     radius = seeds.log_size.clamp(-1, 6).exp()
-    i, j = _near(x, y, radius)
-    ix, iy = x.long(), y.long()
-    claims = [_claim(head, seeds, maps, a, ix[b], iy[b])
-              for a, b in ((i, j), (j, i))]
-    apart = torch.hypot(x[i] - x[j], y[i] - y[j])
-    asked = (claims[0] > -4) | (claims[1] > -4) | (apart < 24)
-    i, j = i[asked], j[asked]
-    same = torch.zeros(0)
-    if len(i):
-        claims = tuple(claim[asked] for claim in claims)
-        vote = maps.vote[:, iy, ix]
-        same = head.pair_logits(seeds, claims, i, j, x + vote[0],
-                                y + vote[1]).sigmoid()
+    i, j, features = describe_pairs(head, seeds, maps, channels, x, y, heat)
+    same = score(features).sigmoid()
     arrays = (maps.embedding.permute(1, 2, 0), maps.sky[0],
               maps.classes.softmax(dim=0), maps.vote.permute(1, 2, 0), x, y,
               heat, seeds.kernel, seeds.centre, seeds.matrix, seeds.falloff,
               radius, seeds.classes.softmax(dim=-1),
               torch.stack([i, j], dim=-1), same)
     return Prediction(*(a.numpy() for a in arrays))
+
+
+def describe_pairs(head, seeds, maps, channels, x, y, heat):
+    """
+    The pairs of seeds that may be one object, and what is known of them.
+
+    Parameters
+    ----------
+    head : `~astrodino_seg.heads.GroupingHead`
+        The head.
+    seeds : `~astrodino_seg.heads.Seeds`
+        The seeds that it read.
+    maps, channels, x, y, heat
+        As of `read_prediction`.
+
+    Returns
+    -------
+    i, j : `~torch.Tensor`
+        (P,) indices, i < j.
+    features : `~torch.Tensor`
+        (P, n) of `~astrodino_seg.pairs.pair_features`.
+    """
+    channels = torch.from_numpy(channels)
+    i, j = _near(x, y, seeds.log_size.clamp(-1, 6).exp())
+    ix, iy = x.long(), y.long()
+    claims = [_claim(head, seeds, maps, a, ix[b], iy[b])
+              for a, b in ((i, j), (j, i))]
+    apart = torch.hypot(x[i] - x[j], y[i] - y[j])
+    asked = (claims[0] > -4) | (claims[1] > -4) | (apart < 24)
+    i, j = i[asked], j[asked]
+    claims = tuple(claim[asked] for claim in claims)
+    vote = maps.vote[:, iy, ix]
+    return i, j, pair_features(
+        head, seeds, claims, seed_looks(channels, x, y),
+        valleys(channels, x, y, i, j), heat, i, j, x + vote[0], y + vote[1])
 
 
 def _near(x, y, radius):

@@ -21,6 +21,7 @@ from torch import nn
 
 from astrodino_seg.errors import ModelFileError
 from astrodino_seg.heads import ConvBlock, GroupingHead
+from astrodino_seg.pairs import PairScore, n_features
 from astrodino_seg.preprocess import PreprocessSpec
 from astrodino_seg.vit import VisionTransformer
 
@@ -66,6 +67,7 @@ class Model(nn.Module):
                                      **self.spec['vit'])
         self.head = GroupingHead(in_channels=n_channels,
                                  token_dim=self.vit.dim, **self.spec['head'])
+        self.pairs = PairScore(n_features(self.head.n_descriptor))
 
     def forward(self, x):
         """

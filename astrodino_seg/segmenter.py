@@ -19,7 +19,7 @@ from astrodino_seg.catalog import make_table
 from astrodino_seg.coarse import find_giants
 from astrodino_seg.grouping import segment_maps
 from astrodino_seg.image import Image, as_image
-from astrodino_seg.inference import CONTEXT, STEP, predict
+from astrodino_seg.inference import CONTEXT, STEP, WEAK_HEAT, predict
 from astrodino_seg.model import Model, load_model
 from astrodino_seg.preprocess import normalise
 from astrodino_seg.threshold import has_pixels, threshold_cube
@@ -104,7 +104,8 @@ class DinoSegmenter:
         nothing, larger values split less and merge more.
     min_seed : float, optional
         The least probability, in (0, 1), of an object's centre for it to
-        be considered.
+        be considered. A less probable one, down to 0.1, is used where there
+        is light that no other explains.
     bin_factor : int, optional
         Pixels, in x and in y, that are binned for the network; its maps are
         interpolated back. `None` bins oversampled images only (see
@@ -227,12 +228,12 @@ class DinoSegmenter:
         model = self._fetch_model()
         normalised = normalise(image, model.preprocess)
         prediction = predict(model, normalised.channels,
-                             min_heat=self.min_seed,
+                             min_heat=min(WEAK_HEAT, self.min_seed),
                              bin_factor=self.bin_factor, device=self.device,
                              tile_size=self.tile_size,
                              progress=self.progress_bar)
         giants = find_giants(model, normalised.channels,
-                             min_heat=self.min_seed, merge=self.merge,
+                             merge=self.merge, min_seed=self.min_seed,
                              bin_factor=self.bin_factor, device=self.device,
                              tile_size=self.tile_size)
         dead = ~np.isfinite(normalised.noise).any(axis=0)
@@ -243,8 +244,8 @@ class DinoSegmenter:
             detected = normalised.channels[0] > np.arcsinh(
                 self.n_sigma / model.preprocess.softening)
         grouping = segment_maps(
-            prediction, merge=self.merge, n_pixels=self.n_pixels, mask=dead,
-            giants=giants,
+            prediction, merge=self.merge, min_seed=self.min_seed,
+            n_pixels=self.n_pixels, mask=dead, giants=giants,
             keep=lambda labels, n: has_pixels(
                 np.where(detected, labels, 0), n, self.n_pixels,
                 self.connectivity))

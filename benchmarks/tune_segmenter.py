@@ -16,15 +16,20 @@ import torch
 
 from astrodino_seg.benchmark import split_scene
 from astrodino_seg.grouping import segment_maps
-from astrodino_seg.inference import find_seeds, predict_maps, read_prediction
+from astrodino_seg.inference import (
+    WEAK_HEAT,
+    find_seeds,
+    predict_maps,
+    read_prediction,
+)
 from astrodino_seg.model import load_model
 from astrodino_seg.preprocess import normalise
 from astrodino_seg.scores import scene_scores, summary
 from astrodino_seg.simulate import SceneLibrary
 
 COLUMNS = ('pq', 'f1', 'ok', 'frag', 'n_fragments', 'contam', 'lost', 'sep')
-MIN_SEED = (0.15, 0.2, 0.3, 0.4, 0.5)
-MERGE = (0.2, 0.35, 0.5, 0.65, 0.8)
+MIN_SEED = (0.15, 0.2, 0.25, 0.3, 0.4)
+MERGE = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8)
 
 
 def main():
@@ -38,7 +43,7 @@ def main():
     model = load_model(args.model).fused()
     settings = list(itertools.product(MIN_SEED, MERGE))
     if args.true_seeds:
-        settings = [('true', 0.0)]
+        settings = [(0.0, 0.0)]
     results = {one: [] for one in settings}
     library = SceneLibrary('validation', args.scenes, path=args.cache)
     for k in range(args.scenes):
@@ -46,20 +51,19 @@ def main():
         channels = normalise(image, model.preprocess).channels
         with torch.inference_mode():
             maps = predict_maps(model, channels)
-            for limit in dict.fromkeys(one[0] for one in settings):
-                if limit == 'true':
-                    o = truth.objects
-                    seeds = [torch.tensor(np.clip(v, 0, n - 1.0)).float()
-                             for v, n in ((o['x'], image.shape[1]),
-                                          (o['y'], image.shape[0]))]
-                    seeds.append(torch.ones(len(o['x'])))
-                else:
-                    seeds = find_seeds(maps.heat[0], limit)
-                prediction = read_prediction(model, maps, *seeds)
-                for merge in [m for s, m in settings if s == limit]:
-                    labels = segment_maps(prediction, merge=merge).groups
-                    results[limit, merge].append(
-                        scene_scores(truth, labels, image))
+            if args.true_seeds:
+                o = truth.objects
+                seeds = [torch.tensor(np.clip(v, 0, n - 1.0)).float()
+                         for v, n in ((o['x'], image.shape[1]),
+                                      (o['y'], image.shape[0]))]
+                seeds.append(torch.ones(len(o['x'])))
+            else:
+                seeds = find_seeds(maps.heat[0], WEAK_HEAT)
+            prediction = read_prediction(model, maps, channels, *seeds)
+        for limit, merge in settings:
+            labels = segment_maps(prediction, merge=merge,
+                                  min_seed=limit).groups
+            results[limit, merge].append(scene_scores(truth, labels, image))
     print('min_seed merge ' + ' '.join(COLUMNS))
     for (limit, merge), scenes in results.items():
         value = summary(scenes)

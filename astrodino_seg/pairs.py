@@ -1,0 +1,169 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Whether two seeds are one object: what is known of a pair, and its score.
+
+The score is fitted last, to the pairs that the finished network asks about
+(`astrodino_seg.train.pairs`). Besides what the head says of the seeds it is
+shown the image: how deep the valley between them is, which tells touching
+objects, and how the colours and the concentration of each differ from its
+surroundings and from the other's, which tells a star from a knot. Shapes in
+comments: ``S`` seeds, ``P`` pairs.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+__all__ = ['PairScore', 'pair_features', 'seed_looks', 'valleys']
+
+#: Sides in pixels of the means that a seed's looks are made of.
+SCALES = (3, 5, 9, 17)
+#: Samples of the line between two seeds.
+N_SAMPLES = 17
+#: Seeds whose surroundings are in memory at a time.
+CHUNK = 20_000
+
+
+class PairScore(nn.Module):
+    """
+    Logit that two seeds are one object.
+
+    Parameters
+    ----------
+    n_features : int
+        Of `pair_features`.
+    """
+
+    def __init__(self, n_features):
+        super().__init__()
+        self.register_buffer('mean', torch.zeros(n_features))
+        self.register_buffer('scale', torch.ones(n_features))
+        self.net = nn.Sequential(nn.Linear(n_features, 96), nn.ReLU(),
+                                 nn.Linear(96, 48), nn.ReLU(),
+                                 nn.Linear(48, 1))
+
+    def forward(self, features):
+        """Logits (P,) of features (P, n_features)."""
+        return self.net((features - self.mean) / self.scale)[:, 0]
+
+
+def n_features(n_descriptor):
+    """How many features a pair has."""
+    return 2 * n_descriptor + 11 + 8 * len(SCALES) + 3
+
+
+def _sample(maps, x, y):
+    """Bilinear values of (C, H, W) maps at positions of any shape."""
+    h, w = maps.shape[-2:]
+    grid = torch.stack([(2 * x + 1) / w - 1, (2 * y + 1) / h - 1], dim=-1)
+    return F.grid_sample(maps[None], grid.reshape(1, 1, -1, 2),
+                         padding_mode='border',
+                         align_corners=False)[0, :, 0].reshape(
+                             len(maps), *x.shape)
+
+
+def seed_looks(channels, x, y):
+    """
+    Means of the four channels of S/N about each seed, on several scales.
+
+    Parameters
+    ----------
+    channels : `~torch.Tensor`
+        (5, H, W) of `~astrodino_seg.preprocess.normalise`.
+    x, y : `~torch.Tensor`
+        (S,) pixel positions.
+
+    Returns
+    -------
+    looks : `~torch.Tensor`
+        (S, 16): the smallest scale first, and from then on what each scale
+        adds to the one before.
+    """
+    reach = max(SCALES) // 2
+    step = torch.arange(-reach, reach + 1)
+    ny, nx = channels.shape[1:]
+    out = []
+    for xs, ys in zip(x.round().long().split(CHUNK),
+                      y.round().long().split(CHUNK)):
+        rows = (ys[:, None] + step).clamp(0, ny - 1)
+        columns = (xs[:, None] + step).clamp(0, nx - 1)
+        patch = channels[:4, rows[:, :, None], columns[:, None]]
+        means = []
+        for side in SCALES:
+            cut = slice(reach - side // 2, reach + side // 2 + 1)
+            means.append(patch[..., cut, cut].mean(dim=(-2, -1)))   # (4, S)
+        means = [means[0], *(b - a for a, b in zip(means, means[1:]))]
+        out.append(torch.cat(means).T)
+    return torch.cat(out)
+
+
+def valleys(channels, x, y, i, j):
+    """
+    The light along the straight lines between seeds.
+
+    Parameters
+    ----------
+    channels : `~torch.Tensor`
+        (5, H, W) of `~astrodino_seg.preprocess.normalise`.
+    x, y : `~torch.Tensor`
+        (S,) pixel positions.
+    i, j : `~torch.Tensor`
+        (P,) indices of the pairs.
+
+    Returns
+    -------
+    valleys : `~torch.Tensor`
+        (P, 3) of the stretched S/N: its minimum and its mean along the line
+        less the lower end, and the higher end less the lower.
+    """
+    smooth = F.avg_pool2d(channels[None, :1], 3, 1, 1,
+                          count_include_pad=False)[0]
+    t = torch.linspace(0, 1, N_SAMPLES)[:, None]
+    line = _sample(smooth, x[i] * (1 - t) + x[j] * t,
+                   y[i] * (1 - t) + y[j] * t)[0]              # (17, P)
+    low, high = torch.minimum(line[0], line[-1]), torch.maximum(
+        line[0], line[-1])
+    return torch.stack([line.amin(dim=0) - low, line.mean(dim=0) - low,
+                        high - low], dim=-1)
+
+
+def pair_features(head, seeds, claims, looks, lines, heat, i, j, x, y):
+    """
+    What is known of pairs of seeds; the same for (i, j) and (j, i).
+
+    Parameters
+    ----------
+    head : `~astrodino_seg.heads.GroupingHead`
+        The head that read the seeds.
+    seeds : `~astrodino_seg.heads.Seeds`
+        The seeds.
+    claims : tuple of `~torch.Tensor`
+        (P,) score of i less that of the sky at j's position, and of j at
+        i's.
+    looks : `~torch.Tensor`
+        (S, 16) of `seed_looks`.
+    lines : `~torch.Tensor`
+        (P, 3) of `valleys`.
+    heat : `~torch.Tensor`
+        (S,) probability of each seed.
+    i, j : `~torch.Tensor`
+        (P,) indices of the pairs.
+    x, y : `~torch.Tensor`
+        (S,) positions that the seeds' pixels vote for.
+
+    Returns
+    -------
+    features : `~torch.Tensor`
+        (P, n_features).
+    """
+    p = seeds.classes.softmax(dim=-1)
+    agree = (p[i] * p[j]).sum(dim=-1, keepdim=True)
+
+    def both(values):
+        pair = torch.stack([values[i], values[j]], dim=-1)
+        return [pair.amin(-1, keepdim=True), pair.amax(-1, keepdim=True)]
+
+    return torch.cat([
+        head.pair_features(seeds, claims, i, j, x, y), agree, *both(p[:, 0]),
+        *both(heat), (looks[i] - looks[j]).abs(), looks[i] + looks[j],
+        lines], dim=-1)
