@@ -298,8 +298,12 @@ def segment_maps(prediction, *, merge=0.35, min_seed=0.0, n_pixels=5,
         The labels.
     """
     owner = paint(prediction, mask, min_seed)
-    leader, confidence = group_seeds(prediction.pairs, prediction.same,
-                                     prediction.heat, merge)
+    # a seed without pixels has no part in what the others do
+    n_own = np.bincount(owner.ravel(), minlength=len(prediction.x) + 1)[1:]
+    used = (n_own > 0)[prediction.pairs].all(axis=1)
+    leader, confidence = group_seeds(prediction.pairs[used],
+                                     prediction.same[used], prediction.heat,
+                                     merge)
     groups = np.concatenate([[0], leader + 1])[owner].astype(np.int32)
     if giants is not None:
         is_star = prediction.classes[:, 0] > 0.5

@@ -13,6 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from astrodino_seg.grouping import (
+    MAX_SKY,
     group_seeds,
     join_in_giants,
     paint,
@@ -208,6 +209,95 @@ def test_paint_mask():
     assert not owner[4].any()
     assert_array_equal(owner[~mask], paint(pred)[~mask])
     assert (pred.sky == 0).all()           # not painted over
+
+
+# ------------------------------------------------------------- weak seeds
+
+WEAK = [{'x': 10, 'y': 10, 'radius': 6}, {'x': 13, 'y': 10, 'radius': 4},
+        {'x': 30, 'y': 10, 'radius': 5}, {'x': 32, 'y': 12, 'radius': 3}]
+
+
+def weak_case(sky_here=0.0, pairs=(), same=()):
+    """
+    One strong seed; a weak one on its mask; one away from it, where the
+    probability of the sky is ``sky_here``; and a weaker one on the mask of
+    that. The sky's is the same everywhere else too, but for the strong.
+    """
+    pred = prediction((24, 44), WEAK, heat=[0.9, 0.25, 0.2, 0.15],
+                      pairs=pairs, same=same)
+    pred.probabilities[0] = sky_here
+    pred.probabilities[0, 10, 10] = 1      # nothing is asked of the strong
+    return pred
+
+
+def of_seeds(pred, *kept):
+    """The owners if there were only some of the seeds."""
+    kept = np.array(kept)
+    part = pred._replace(**{
+        name: getattr(pred, name)[kept] for name in (
+            'x', 'y', 'heat', 'kernel', 'centre', 'matrix', 'falloff',
+            'radius', 'classes')})
+    return np.concatenate([[0], kept + 1])[paint(part)]
+
+
+def test_weak_seeds():
+    """Used where there is light that no other claims, only."""
+    pred = weak_case()
+    owner = paint(pred, min_seed=0.3)
+    assert_array_equal(np.unique(owner), [0, 1, 3])
+    assert_array_equal(owner, of_seeds(pred, 0, 2))
+    assert owner.dtype == np.int32
+
+
+def test_weak_seeds_on_sky():
+    """The probability of the sky counts at the seed's own pixel."""
+    pred = weak_case(MAX_SKY + 0.01)
+    assert_array_equal(paint(pred, min_seed=0.3), of_seeds(pred, 0))
+    # of the two weak seeds at one place, the one where there is no sky
+    for here, kept in (((10, 30), 2), ((12, 32), 3)):
+        pred = weak_case(MAX_SKY + 0.01)
+        pred.probabilities[0][here] = MAX_SKY - 0.01
+        assert_array_equal(paint(pred, min_seed=0.3),
+                           of_seeds(pred, 0, kept))
+        pred = weak_case(MAX_SKY - 0.01)
+        pred.probabilities[0][here] = MAX_SKY + 0.01
+        assert_array_equal(paint(pred, min_seed=0.3),
+                           of_seeds(pred, 0, 5 - kept))
+
+
+@pytest.mark.parametrize(('min_seed', 'kept'), [
+    (0.0, (0, 1, 2, 3)), (0.15, (0, 1, 2, 3)), (0.2, (0, 1, 2)),
+    (0.22, (0, 1)), (0.3, (0,)), (0.95, ())])
+def test_min_seed(min_seed, kept):
+    """Seeds at ``min_seed`` or above are used wherever they are."""
+    pred = weak_case(1.0)
+    pred = pred._replace(heat=np.array([0.9, 0.25, 0.2, 0.15]))
+    owner = paint(pred, min_seed=min_seed)
+    assert_array_equal(owner, of_seeds(pred, *kept) if kept else 0)
+    assert len(np.unique(owner)) == len(kept) + 1
+
+
+@pytest.mark.parametrize('sky_here', [0.0, 1.0])
+def test_min_seed_zero(sky_here):
+    """With 0, the default, a seed's heat is of no importance."""
+    pred = weak_case(sky_here)
+    pred.heat[:] = [0.9, 0.2, 0.1, 0.0]
+    score = np.concatenate([pred.sky[None], all_scores(pred)])
+    assert_array_equal(paint(pred, min_seed=0.0), score.argmax(axis=0))
+    assert_array_equal(paint(pred), score.argmax(axis=0))
+
+
+def test_weak_seeds_in_a_segmentation():
+    pred = weak_case(pairs=[(0, 1), (0, 2), (2, 3)], same=[0.1, 0.1, 0.1])
+    grouping = segment_maps(pred, min_seed=0.3, n_pixels=1)
+    check_labels(grouping)
+    assert_array_equal(grouping.seed_of, [0, 2])
+    assert_array_equal(grouping.groups, np.array([0, 1, 0, 2])[
+        paint(pred, min_seed=0.3)])
+    every = segment_maps(pred, n_pixels=1)
+    assert_array_equal(every.seed_of, [0, 1, 2, 3])
+    assert_array_equal(segment_maps(pred, min_seed=0.0, n_pixels=1).groups,
+                       every.groups)
 
 
 def test_no_seeds():

@@ -23,6 +23,7 @@ from astrodino_seg.inference import (
     read_prediction,
 )
 from astrodino_seg.model import Model
+from astrodino_seg.pairs import pair_features, seed_looks, valleys
 from astrodino_seg.tiling import taper, tiles
 
 FEW = settings(deadline=None, max_examples=30)
@@ -41,6 +42,11 @@ def make_model(seed=0):
         model.head.vote.weight.normal_(0, 0.3)     # zero in a new head
         # seeds that hold their own against the sky
         model.head.seed_out.bias[model.head.n_embedding] += 3
+        # pair probabilities far from 0.5, from features that are scaled
+        model.pairs.mean.normal_()
+        model.pairs.scale.uniform_(1, 3)
+        model.pairs.net[4].weight.mul_(100)
+        model.pairs.net[4].bias.fill_(-10)
     return model.eval().requires_grad_(False)
 
 
@@ -292,13 +298,18 @@ def test_no_seeds():
     assert not paint(found).any()
 
 
-def read(maps, *xy, model=MODEL):
+IMAGE = channels((160, 512))
+MAPS = predict_maps(MODEL, IMAGE)
+
+
+def heats(n):
+    return torch.linspace(0.9, 0.5, n)
+
+
+def read(maps, *xy, model=MODEL, image=IMAGE):
     with torch.inference_mode():
-        return read_prediction(model, maps, *torch.tensor(xy).float().T,
-                               torch.linspace(0.9, 0.5, len(xy)))
-
-
-MAPS = predict_maps(MODEL, channels((160, 512)))
+        return read_prediction(model, maps, image,
+                               *torch.tensor(xy).float().T, heats(len(xy)))
 
 
 def test_one_seed():
@@ -311,7 +322,8 @@ def test_one_seed():
 
 def test_beyond_the_edge():
     """A seed between the last pixel and the padding is moved inside."""
-    found = read(predict_maps(MODEL, channels((33, 45))), (44.5, 32.5))
+    image = channels((33, 45))
+    found = read(predict_maps(MODEL, image), (44.5, 32.5), image=image)
     check_prediction(found, (33, 45))
     assert_array_equal([found.x[0], found.y[0]], [44, 32])
 
@@ -340,7 +352,22 @@ def asked_by_loops(maps, xy, radius, seeds):
     return out
 
 
+def score_by_hand(score, features):
+    """Probabilities by a `PairScore`, in float64 by NumPy."""
+    state = {k: v.double().numpy() for k, v in score.state_dict().items()}
+    hidden = (features.double().numpy() - state['mean']) / state['scale']
+    for layer in (0, 2):
+        hidden = np.maximum(hidden @ state[f'net.{layer}.weight'].T
+                            + state[f'net.{layer}.bias'], 0)
+    logits = hidden @ state['net.4.weight'].T + state['net.4.bias']
+    return 1 / (1 + np.exp(-logits[:, 0]))
+
+
 def test_pairs():
+    """
+    Which pairs, by loops; their features from claims by loops and from the
+    image that the maps were made of; their score by NumPy.
+    """
     rng = np.random.default_rng(8)
     xy = np.stack([rng.uniform(0, 511, 40), rng.uniform(0, 159, 40)],
                   axis=-1).astype(np.float32)
@@ -355,9 +382,15 @@ def test_pairs():
     ix, iy = xy.astype(int).T
     vote = MAPS.vote[:, iy, ix]
     assert vote.abs().max() > 1
-    logits = MODEL.head.pair_logits(seeds, tuple(claims.T), i, j,
-                                    *(torch.from_numpy(xy).T + vote))
-    assert_allclose(found.same, logits.sigmoid(), atol=1e-4)
+    x, y = torch.from_numpy(xy).T
+    image = torch.from_numpy(IMAGE)
+    features = pair_features(
+        MODEL.head, seeds, tuple(claims.T), seed_looks(image, x, y),
+        valleys(image, x, y, i, j), heats(40), i, j, x + vote[0],
+        y + vote[1])
+    wanted = score_by_hand(MODEL.pairs, features)
+    assert wanted.std() > 0.1
+    assert_allclose(found.same, wanted, atol=1e-4)
     assert_allclose(found.radius, seeds.log_size.clamp(-1, 6).exp(),
                     rtol=1e-4)
 
@@ -383,6 +416,15 @@ def test_pairs_by_distance(sky):
     wanted = np.argwhere(np.triu(near, 1))
     assert len(wanted) > 10
     assert_array_equal(np.unique(found.pairs, axis=0), wanted)
+
+
+def test_pairs_see_the_image():
+    """Of another image, with the same maps, the pairs are the same."""
+    xy = [(30.5, 40.5), (40.5, 50.5), (300.5, 100.5), (310.5, 90.5)]
+    one, two = read(MAPS, *xy), read(MAPS, *xy, image=channels((160, 512), 1))
+    assert_array_equal(one.pairs, two.pairs)
+    assert len(one.pairs) >= 2
+    assert (abs(one.same - two.same) > 1e-4).all()
 
 
 def test_painted_scores():

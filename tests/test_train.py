@@ -841,11 +841,15 @@ def test_bfloat16(one_thread):
         assert set(values) == {*WEIGHTS, 'total'}
         assert all(value.dtype == torch.float32 for value in values.values())
         values['total'].backward()
+        trained = [param for name, param in model.named_parameters()
+                   if not name.startswith('pairs.')]
         assert all(param.dtype == param.grad.dtype == torch.float32
-                   for param in model.parameters())
+                   for param in trained)
+        # the pair score is fitted later
+        assert len(trained) == len(list(model.parameters())) - 6
+        assert all(param.grad is None for param in model.pairs.parameters())
         found.append({k: v.item() for k, v in values.items()})
-        grads.append(torch.cat([param.grad.ravel()
-                                for param in model.parameters()]))
+        grads.append(torch.cat([param.grad.ravel() for param in trained]))
     one, two = found
     assert one != two                      # it is not without effect
     for key, value in one.items():
@@ -915,6 +919,9 @@ def test_average(tmp_path, one_thread, monkeypatch):
     ({'scenes': {'n_scenes': 1, 'colour': 1}}, 'config: .*colour'),
     ({'scenes': {'n_scenes': 1}, 'fit': {'n_steps': 1, 'colour': 1}},
      'config: .*colour'),
+    ({'scenes': {'n_scenes': 1}, 'fit': {'n_steps': 1},
+      'pairs': {'colour': 1, 'model': 2}},
+     r"config: pairs has unknown keys \['colour', 'model'\]; known are"),
     ({'scenes': {'n_scenes': 1}, 'model': {'vit': {'dim': 47}}},
      'dim must be a multiple of n_heads=3'),
     ({'scenes': {'n_scenes': 1}, 'model': {'colour': 1}},
@@ -931,17 +938,27 @@ def test_config(tmp_path, one_thread):
     config = {
         'model': {'vit': {'dim': 48, 'depth': 1, 'n_heads': 3},
                   'head': {'widths': [4, 8, 8, 8, 8]}},
-        'scenes': {'n_scenes': 1, 'size': 64, 'path': str(tmp_path / 's')},
+        'scenes': {'n_scenes': 11, 'size': 64, 'path': str(tmp_path / 's')},
         'fit': {'n_steps': 2, 'n_items': 1, 'crop_sizes': [32],
                 'n_workers': 0, 'threads': 1, 'seed': 1,
-                'progress': False}}
+                'progress': False},
+        # so short a training finds faint seeds only
+        'pairs': {'min_heat': 0.0, 'n_epochs': 1, 'seed': 2,
+                  'progress': False}}
     before = json.dumps(config)
     one = train_from_config(config, tmp_path / 'a')
     two = train_from_config(config, tmp_path / 'b')
     assert json.dumps(config) == before
     for key, value in one.state_dict().items():
         assert_array_equal(two.state_dict()[key], value)
-    assert len(list((tmp_path / 's').iterdir())) == 1
+    assert len(list((tmp_path / 's').iterdir())) == 11
+    # the pair score is in the file
+    assert one.pairs.mean.abs().max() > 0.1
+    saved = load_model(tmp_path / 'a' / 'model.safetensors')
+    for key, value in one.state_dict().items():
+        assert_array_equal(saved.state_dict()[key], value)
+    assert saved.provenance == one.provenance
+    assert saved.provenance['pairs']['seed'] == 2
 
 
 def test_sample_is_plain():

@@ -149,6 +149,8 @@ def _measure(score, parts):
         logits = score(features)
     out = {}
     for name, which in (('', slice(None)), ('_primary', primary)):
+        if len(same[which]) == 0:
+            continue                        # no NaN in the provenance
         loss = F.binary_cross_entropy_with_logits(logits[which], same[which])
         right = ((logits[which] > 0) == (same[which] > 0)).float().mean()
         out |= {f'loss{name}': round(loss.item(), 4),
