@@ -269,7 +269,7 @@ def _fill_pinholes(groups, max_hole=12):
     return out
 
 
-def segment_maps(prediction, *, merge=0.35, min_seed=0.0, n_pixels=5,
+def segment_maps(prediction, *, merge=0.5, min_seed=0.0, n_pixels=5,
                  keep=None, mask=None, giants=None):
     """
     Fragments and groups of an image.

@@ -115,7 +115,7 @@ def main():
     parser.add_argument('--data', type=Path,
                         default=os.environ.get('ASTRODINO_DATA'))
     parser.add_argument('--model')
-    parser.add_argument('--merge', type=float, default=0.35)
+    parser.add_argument('--merge', type=float, default=0.5)
     args = parser.parse_args()
     if args.data is None or not Path(args.data).is_dir():
         parser.error('no folder of images: give --data')

@@ -14,7 +14,7 @@ from astrodino_seg.plotting import plot_segmentations, rgb_image, save_figure
 
 image = demo_image()
 panels = {}
-for merge in (0.0, 0.35, 0.95):
+for merge in (0.0, 0.5, 0.95):
     result = DinoSegmenter(merge=merge).segment(image)
     panels[f'merge={merge}'] = result.segmentation_image.data
     children = result.fragments.parent_to_deblended_labels
