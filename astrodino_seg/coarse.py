@@ -1,14 +1,16 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-A look at the binned image, for galaxies too large for the network's view.
+A look at the binned image, for galaxies that are large or faint.
 
 At full resolution a galaxy much larger than a training crop comes out in
-pieces: no place of it shows the whole. In the binned image it is of the usual
-size, while small objects are lost. The pieces of the one are therefore joined
-where the other sees one object.
+pieces, because no place of it shows the whole, and its outskirts drown in the
+noise of single pixels. In the binned image it is of the usual size, while
+small objects are lost. Where that shows one object, the pieces of the other
+are joined, and what they leave to the sky is given to it.
 """
 
 import numpy as np
+from scipy.ndimage import gaussian_filter, zoom
 
 from astrodino_seg.binning import bin_channels, oversampling
 from astrodino_seg.grouping import segment_maps
@@ -18,8 +20,8 @@ __all__ = ['find_giants']
 
 #: Further binning of the image.
 FACTOR = 4
-#: Area of a giant, in pixels of the (binned) image: a radius of 100 pixels.
-GIANT_AREA = 100**2 * np.pi
+#: Area of a giant, in pixels of the (binned) image: a radius of 40 pixels.
+GIANT_AREA = 40**2 * np.pi
 
 
 def find_giants(model, channels, *, merge, min_seed, bin_factor=None,
@@ -39,7 +41,7 @@ def find_giants(model, channels, *, merge, min_seed, bin_factor=None,
     -------
     giants : `~numpy.ndarray` or None
         (y, x) int32 labels of objects with the area of a circle with a
-        radius of 100 times ``bin_factor`` pixels or more; `None` if there
+        radius of 40 times ``bin_factor`` pixels or more; `None` if there
         is none.
     """
     shape = channels.shape[1:]
@@ -56,6 +58,10 @@ def find_giants(model, channels, *, merge, min_seed, bin_factor=None,
     area[0] = 0
     if area.max(initial=0) < limit:
         return None
-    labels[area[labels] < limit] = 0
-    full = labels.repeat(factor, axis=0).repeat(factor, axis=1)
-    return full[:shape[0], :shape[1]]
+    giants = np.zeros(shape, np.int32)
+    for k in np.flatnonzero(area >= limit):
+        # interpolated, so that the outline has no steps of a binned pixel
+        soft = gaussian_filter((labels == k).astype(np.float32), 0.7)
+        full = zoom(soft, factor, order=1, mode='nearest', grid_mode=True)
+        giants[full[:shape[0], :shape[1]] > 0.5] = k
+    return giants

@@ -12,13 +12,15 @@ import numpy as np
 from scipy.ndimage import find_objects
 from scipy.ndimage import label as label_components
 
-__all__ = ['Grouping', 'group_seeds', 'join_in_giants', 'paint',
-           'segment_maps']
+__all__ = ['Grouping', 'fill_giants', 'group_seeds', 'join_in_giants',
+           'paint', 'segment_maps']
 
 #: Share of an object within a giant that makes it a piece of it, and the
 #: least pixels of a piece.
 PIECE_SHARE = 0.8
 PIECE_PIXELS = 256
+#: Share of a giant that the object must have which the rest of it is given to.
+FILL_SHARE = 0.2
 #: A seed below ``min_seed`` is used where no other claims its pixel and the
 #: probability of the sky there is less than this.
 MAX_SKY = 0.1
@@ -227,6 +229,39 @@ def join_in_giants(leader, labels, giants, is_star):
     return new[leader]
 
 
+def fill_giants(labels, giants):
+    """
+    Give the sky within a giant to the object that is most of it.
+
+    Faint outskirts drown in the noise of single pixels and stand out when
+    these are binned.
+
+    Parameters
+    ----------
+    labels : `~numpy.ndarray`
+        (y, x) int; 0 is the sky.
+    giants : `~numpy.ndarray`
+        (y, x) int labels of the giants.
+
+    Returns
+    -------
+    labels : `~numpy.ndarray`
+        (y, x) int. Nothing is filled where no object has `FILL_SHARE` of the
+        giant and more than half of its own pixels in it.
+    """
+    out = labels.copy()
+    area = np.bincount(labels.ravel())
+    for k, window in enumerate(find_objects(giants), start=1):
+        if window is None:
+            continue
+        inside, own = giants[window] == k, labels[window]
+        shared = np.bincount(own[inside], minlength=2)
+        best = 1 + shared[1:].argmax()
+        if shared[best] > max(FILL_SHARE * inside.sum(), 0.5 * area[best]):
+            out[window][inside & (own == 0)] = best
+    return out
+
+
 def _tidy(groups, n_pixels):
     """Drop islands: pieces of a label that are small beside its largest."""
     out = np.zeros_like(groups)
@@ -309,6 +344,7 @@ def segment_maps(prediction, *, merge=0.5, min_seed=0.0, n_pixels=5,
         is_star = prediction.classes[:, 0] > 0.5
         leader = join_in_giants(leader, groups, giants, is_star)
         groups = np.concatenate([[0], leader + 1])[owner].astype(np.int32)
+        groups = fill_giants(groups, giants)
     groups = _fill_pinholes(_tidy(groups, n_pixels))
     if mask is not None:
         groups[mask] = 0

@@ -13,6 +13,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from astrodino_seg.grouping import (
+    FILL_SHARE,
+    fill_giants,
     MAX_SKY,
     group_seeds,
     join_in_giants,
@@ -685,6 +687,20 @@ def test_led_seeds_follow_their_leader():
     assert leader.tolist() == [1, 1, 1, 3, 4, 5, 6]
 
 
+def test_the_sky_in_a_giant_is_filled():
+    labels, giants = np.zeros((40, 100), int), np.zeros((40, 100), int)
+    giants[:20, :50], giants[20:, :50], giants[:, 60:] = 1, 2, 3
+    labels[:20, :20] = 4                    # 2/5 of giant 1
+    labels[:20, 20:25] = 9                  # another in it
+    labels[20:, :5] = 5                     # 1/10 of giant 2
+    labels[10:30, 40:60] = 6                # less than half of it in any
+    filled = fill_giants(labels, giants)
+    expected = labels.copy()
+    expected[(giants == 1) & (labels == 0)] = 4
+    assert_array_equal(filled, expected)
+    assert labels[0, 30] == 0               # the input is left alone
+
+
 def test_giants_in_a_segmentation():
     seeds = [{'x': x, 'y': 30, 'radius': 12, 'falloff': (2, 0)}
              for x in (30, 60)]
@@ -694,6 +710,8 @@ def test_giants_in_a_segmentation():
     found = segment_maps(pred, giants=giants)
     assert found.groups.max() == 1
     assert found.n_fragments.tolist() == [2]
-    assert_array_equal(found.groups > 0, segment_maps(pred).groups > 0)
+    # most of the giant is theirs, so that all of it is
+    assert found.groups.all() == (
+        (segment_maps(pred).groups > 0).mean() > FILL_SHARE)
     none = segment_maps(pred, giants=0 * giants)
     assert none.groups.max() == 2
