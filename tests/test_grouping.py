@@ -14,8 +14,8 @@ from scipy.sparse.csgraph import connected_components
 
 from astrodino_seg.grouping import (
     FILL_SHARE,
-    fill_giants,
     MAX_SKY,
+    fill_giants,
     group_seeds,
     join_in_giants,
     paint,
