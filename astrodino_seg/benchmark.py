@@ -29,6 +29,7 @@ from astrodino_seg.scores import (
 from astrodino_seg.simulate import SceneLibrary, observe
 from astrodino_seg.simulate.scene import CLASSES
 from astrodino_seg.simulate.scene_library import VERSION
+from astrodino_seg.version import __version__
 
 __all__ = ['benchmark_tables', 'measure_scene', 'run_benchmark',
            'split_scene', 'write_rst']
@@ -119,8 +120,8 @@ def _find(finder, image):
 
 
 def _fingerprint(finder):
-    """What a record depends on: settings, weights and simulator."""
-    text = f'{finder!r}, scenes {VERSION}'
+    """What a record depends on: settings, weights and versions."""
+    text = f'{finder!r}, version {__version__}, scenes {VERSION}'
     if hasattr(finder, 'segment'):
         from astrodino_seg.model import BUNDLED
 
@@ -166,7 +167,8 @@ def run_benchmark(finders, path, *, n_scenes=200, split='benchmark',
 
     Each record is written down as soon as it is made: a run that was killed
     goes on from there, and only what is missing is computed. Records of
-    other settings, weights or simulations are not used.
+    other settings, weights, simulations or versions of the package are not
+    used.
 
     Parameters
     ----------

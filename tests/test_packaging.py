@@ -56,7 +56,7 @@ FLOORS = {
     # 4 and 5: what users call
     'threshold': 'image',
     'compare': 'errors image matching preprocess',
-    'benchmark': 'catalog errors model scores simulate',
+    'benchmark': 'catalog errors model scores simulate version',
     'segmenter': 'errors bands image preprocess tiling grouping catalog '
                  'model inference coarse threshold',
     'train': 'errors bands image preprocess simulate vit heads model '
