@@ -18,14 +18,14 @@ from tqdm import tqdm
 
 from astrodino_seg.catalog import CLASS_NAMES
 from astrodino_seg.errors import AstroDinoUserWarning
-from astrodino_seg.scores import (
+from astrodino_seg.score_tables import (
     EDGES,
     binned,
     bootstrap,
     curve,
-    scene_scores,
     summary,
 )
+from astrodino_seg.scores import scene_scores
 from astrodino_seg.simulate import SceneLibrary, observe
 from astrodino_seg.simulate.scene import CLASSES
 from astrodino_seg.simulate.scene_library import VERSION
@@ -250,7 +250,7 @@ def benchmark_tables(results, n_draws=200):
     results : dict of str to list of dict
         Of `run_benchmark`.
     n_draws : int, optional
-        See `~astrodino_seg.scores.bootstrap`.
+        See `~astrodino_seg.score_tables.bootstrap`.
 
     Returns
     -------

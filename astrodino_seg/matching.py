@@ -1,10 +1,11 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Quality measures of one image: a label map against the truth.
+Quality measures of one image: the labels that match the truth.
 
 Truth labels are 0 for sky, -1 for void (neither demanded nor punished) and
-object ids; predicted labels are 0 for sky. `astrodino_seg.scores` pools many
-images.
+object ids; predicted labels are 0 for sky. `astrodino_seg.haigh` and
+`astrodino_seg.primaries` have other measures of one image;
+`astrodino_seg.score_tables` pools many.
 """
 
 from dataclasses import dataclass
@@ -13,15 +14,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 
-__all__ = ['HaighScores', 'MatchScores', 'Matching', 'haigh_scores',
-           'match_classes', 'match_labels', 'measure_primaries']
-
-MIN_FRAGMENT_FLUX = 0.02
-OK_IOU = 0.5
-OK_CONTAMINATION = 0.1
-SEPARATE_IOU = 0.3
-SEPARATE_PIXELS = 25
-
+__all__ = ['MatchScores', 'Matching', 'Overlap', 'check_shape',
+           'match_classes', 'match_labels']
 
 @dataclass(frozen=True)
 class MatchScores:
@@ -87,63 +81,12 @@ class Matching(MatchScores):
     predicted: np.ndarray
 
 
-@dataclass(frozen=True)
-class HaighScores:
-    """
-    The measures of Haigh et al. (2021), `A&A 645, A107
-    <https://doi.org/10.1051/0004-6361/201936561>`_; the page on measures
-    says where the formulae were read.
-
-    Attributes
-    ----------
-    n_matched : int
-        Labels that hold the brightest pixel of at least one object.
-    n_truth, n_predicted : int
-        Objects and labels; a label that is not matched and most of whose
-        pixels are void does not count.
-    under_merging : float
-        Error in [0, 1) of objects that are cut in pieces.
-    over_merging : float
-        Error in [0, 1) of labels that hold several objects.
-    n_pixels : int
-        Pixels that are not void, to weight images with.
-    """
-
-    n_matched: int
-    n_truth: int
-    n_predicted: int
-    under_merging: float
-    over_merging: float
-    n_pixels: int
-
-    @property
-    def f_score(self):
-        """Of the detection by brightest pixels, in [0, 1]."""
-        return 2 * self.n_matched / max(self.n_truth + self.n_predicted, 1)
-
-    @property
-    def area_score(self):
-        """1 - sqrt(OM^2 + UM^2), at most 1."""
-        return 1 - np.hypot(self.over_merging, self.under_merging)
-
-    @property
-    def combined_a(self):
-        """sqrt(F^2 + area^2), at most sqrt(2)."""
-        return np.hypot(self.f_score, self.area_score)
-
-    @property
-    def combined_b(self):
-        """((1 - OM) (1 - UM) F)^(1/3), in [0, 1]."""
-        return np.cbrt((1 - self.over_merging) * (1 - self.under_merging)
-                       * self.f_score)
-
-
-class _Overlap:
+class Overlap:
     """Pixel counts shared by truth and predicted labels, void left out."""
 
     def __init__(self, truth, predicted, last=0):
         truth, predicted = np.asarray(truth), np.asarray(predicted)
-        _check_shape(truth, predicted=predicted)
+        check_shape(truth, predicted=predicted)
         void = truth < 0
         self.t = np.where(void, 0, truth).ravel()
         self.p = predicted.ravel().astype(np.intp)
@@ -187,7 +130,8 @@ class _Overlap:
         return np.flatnonzero(counts[1:]) + 1
 
 
-def _check_shape(truth, **arrays):
+def check_shape(truth, **arrays):
+    """Raise if an array, given by its name, has not the shape of truth."""
     for name, array in arrays.items():
         if array.shape != truth.shape:
             msg = (f'{name} must have the shape of truth, {truth.shape}, '
@@ -216,7 +160,7 @@ def match_labels(truth, predicted, min_iou=0.5):
     ValueError
         If the shapes differ.
     """
-    overlap = _Overlap(truth, predicted)
+    overlap = Overlap(truth, predicted)
     t, p, iou = overlap.match(min_iou)
     return Matching(iou, len(overlap.objects()), len(overlap.labels(p)), t, p)
 
@@ -245,7 +189,7 @@ def match_classes(truth, predicted, truth_class, predicted_class):
     ValueError
         If the shapes differ or a label has no class.
     """
-    overlap = _Overlap(truth, predicted)
+    overlap = Overlap(truth, predicted)
     t, p, iou = overlap.match(0.5)
     truth_class = _classes('truth_class', truth_class, overlap.objects())
     predicted_class = _classes('predicted_class', predicted_class,
@@ -263,137 +207,3 @@ def _classes(parameter, classes, labels):
         msg = f'{parameter} must hold all labels, but not {missing[:5]}'
         raise ValueError(msg)
     return {k: classes[k] for k in labels}
-
-
-def haigh_scores(truth, predicted, brightness):
-    """
-    Detection and area measures of Haigh et al. (2021).
-
-    An object is found if its brightest pixel lies in a label; a label that
-    holds several of them finds one object. The area errors take each map as
-    a partition of the image, the sky being one of its regions. For the
-    under-merging error, each predicted region of n shared pixels with the
-    true region, of A pixels, that it shares most with adds (A - n) n / A,
-    and the sum is divided by the number of pixels; for the over-merging
-    error, truth and prediction change places. Of regions that share the same
-    number, that of the smallest error is taken.
-
-    Parameters
-    ----------
-    truth, predicted : `~numpy.ndarray`
-        (y, x) labels.
-    brightness : `~numpy.ndarray`
-        (y, x) of which the maximum within an object is its brightest pixel.
-
-    Returns
-    -------
-    scores : `HaighScores`
-        The measures.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
-    """
-    overlap = _Overlap(truth, predicted)
-    brightness = np.asarray(brightness)
-    _check_shape(np.asarray(truth), brightness=brightness)
-    objects = overlap.objects()
-    order = np.lexsort((brightness.ravel(), overlap.t))
-    last = np.searchsorted(overlap.t[order], objects, side='right') - 1
-    found = np.unique(overlap.p[order[last]])
-    found = found[found > 0]
-    n_pixels = int(overlap.area_t.sum())
-    return HaighScores(
-        len(found), len(objects), len(overlap.labels(found)),
-        _merging(overlap.counts, overlap.area_t) / max(n_pixels, 1),
-        _merging(overlap.counts.T, overlap.area_p) / max(n_pixels, 1),
-        n_pixels)
-
-
-def _merging(counts, area):
-    """Sum over columns of (A - n) n / A with the row of the largest n."""
-    shared = counts.tocoo()
-    there = shared.data > 0
-    (row, column), n = np.array(shared.coords)[:, there], shared.data[there]
-    error = (area[row] - n) * n / area[row]
-    order = np.lexsort((-error, n, column))
-    last = np.flatnonzero(np.diff(column[order], append=-1))
-    return float(error[order][last].sum())
-
-
-def measure_primaries(truth, predicted, flux, primaries, companions=()):
-    """
-    How large galaxies fare: kept whole, and kept apart from others.
-
-    A fragment of a galaxy is a label that holds at least 2% of its true flux
-    inside its truth region, unless another true object owns most of the
-    label's pixels or matches it with IoU > 0.3.
-
-    Parameters
-    ----------
-    truth, predicted : `~numpy.ndarray`
-        (y, x) labels.
-    flux : `~numpy.ndarray`
-        (y, x) true flux of the owner of each pixel.
-    primaries : sequence of int
-        Truth labels of the large galaxies.
-    companions : sequence of int, optional
-        Truth labels of objects whose peak lies on a primary that is not
-        itself.
-
-    Returns
-    -------
-    rows : list of dict
-        One a primary: ``label``, ``n_fragments``, ``best`` (the label with
-        most of its flux, or 0), its ``flux_share`` and ``iou``,
-        ``contamination`` (share of the light in that label that belongs to
-        others), ``ok`` (one fragment, IoU > 0.5, contamination < 0.1) and
-        ``lost`` (no fragment).
-    separated : list of bool
-        One a companion of at least 25 pixels: whether it has a label of its
-        own (IoU > 0.3, and not the best one of another primary).
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
-    """
-    truth, flux = np.asarray(truth), np.asarray(flux, float)
-    # an object may have no pixel left, where all of them are void
-    overlap = _Overlap(truth, predicted, max([0, *primaries, *companions]))
-    _check_shape(truth, flux=flux)
-    t, p, n, iou = overlap.pairs()
-    own = iou > SEPARATE_IOU
-    claimed = own | (n > 0.5 * overlap.area_p[p])
-    light = coo_array((np.where(truth < 0, 0, flux).ravel(),
-                       (overlap.t, overlap.p)),
-                      shape=overlap.counts.shape).tocsr()
-    rows = []
-    for k in primaries:
-        of_others = p[claimed & (t != k)]
-        row = _one_primary(int(k), light, of_others)
-        row['iou'] = float(iou[(t == k) & (p == row['best'])].sum())
-        row['ok'] = (row['n_fragments'] == 1 and row['iou'] > OK_IOU
-                     and row['contamination'] < OK_CONTAMINATION)
-        rows.append(row)
-    separated = []
-    for k in companions:
-        if overlap.area_t[k] >= SEPARATE_PIXELS:
-            taken = [row['best'] for row in rows if row['label'] != k]
-            separated.append(not np.isin(p[own & (t == k)], taken).all())
-    return rows, separated
-
-
-def _one_primary(k, light, of_others):
-    flux = light[[k]].toarray()[0]
-    share = flux / max(flux.sum(), 1e-30)
-    share[0] = 0
-    fragments = np.setdiff1d(np.flatnonzero(share >= MIN_FRAGMENT_FLUX),
-                             of_others)
-    best = int(share.argmax())         # 0 if all of it is sky
-    within = light[:, [best]].toarray()[1:, 0].sum()
-    return {'label': k, 'best': best, 'n_fragments': len(fragments),
-            'flux_share': float(share[best]),
-            'contamination': float(1 - flux[best] / within) if best else 0.0,
-            'lost': len(fragments) == 0}

@@ -24,7 +24,10 @@ from astrodino_seg.inference import (
 )
 from astrodino_seg.model import load_model
 from astrodino_seg.preprocess import normalise
-from astrodino_seg.scores import scene_scores, summary
+from astrodino_seg.score_tables import (
+    summary,
+)
+from astrodino_seg.scores import scene_scores
 from astrodino_seg.simulate import SceneLibrary
 
 COLUMNS = ('pq', 'f1', 'ok', 'frag', 'n_fragments', 'contam', 'lost', 'sep')

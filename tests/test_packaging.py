@@ -40,7 +40,10 @@ FLOORS = {
     'preprocess': 'errors bands image',
     'plotting': 'errors image preprocess',
     'simulate': 'errors bands image preprocess',
-    'scores': 'bands matching simulate',
+    'haigh': 'matching',
+    'primaries': 'matching',
+    'scores': 'bands haigh matching primaries simulate',
+    'score_tables': 'haigh matching simulate',
     'catalog': 'errors bands image grouping',
     'baselines': 'errors image',
     'datasets': 'errors image',
@@ -56,7 +59,8 @@ FLOORS = {
     # 4 and 5: what users call
     'threshold': 'image',
     'compare': 'errors image matching preprocess',
-    'benchmark': 'catalog errors model scores simulate version',
+    'benchmark': 'catalog errors model score_tables scores simulate '
+                 'version',
     'segmenter': 'errors bands image preprocess tiling grouping catalog '
                  'model inference coarse threshold',
     'train': 'errors bands image preprocess simulate vit heads model '

@@ -13,16 +13,15 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import label
 
-from astrodino_seg.scores import (
+from astrodino_seg.score_tables import (
     EDGES,
     IOU_LIMITS,
     binned,
     bootstrap,
     curve,
-    reference_bands,
-    scene_scores,
     summary,
 )
+from astrodino_seg.scores import reference_bands, scene_scores
 from astrodino_seg.simulate import Truth, make_scene, observe
 
 FEW = settings(deadline=None, max_examples=20)
