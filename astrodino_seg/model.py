@@ -67,7 +67,7 @@ class Model(nn.Module):
                                      **self.spec['vit'])
         self.head = GroupingHead(in_channels=n_channels,
                                  token_dim=self.vit.dim, **self.spec['head'])
-        self.pairs = PairScore(n_features(self.head.n_descriptor))
+        self.pairs = PairScore(n_features(self.head.n_descriptor, n_channels))
 
     def forward(self, x):
         """

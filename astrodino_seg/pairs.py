@@ -47,9 +47,9 @@ class PairScore(nn.Module):
         return self.net((features - self.mean) / self.scale)[:, 0]
 
 
-def n_features(n_descriptor):
-    """How many features a pair has."""
-    return 2 * n_descriptor + 11 + 8 * len(SCALES) + 3
+def n_features(n_descriptor, n_channels):
+    """How many features a pair has, for that many channels of input."""
+    return 2 * n_descriptor + 11 + 2 * (n_channels - 1) * len(SCALES) + 3
 
 
 def _sample(maps, x, y):
@@ -64,19 +64,19 @@ def _sample(maps, x, y):
 
 def seed_looks(channels, x, y):
     """
-    Means of the four channels of S/N about each seed, on several scales.
+    Means of the channels of S/N about each seed, on several scales.
 
     Parameters
     ----------
     channels : `~torch.Tensor`
-        (5, H, W) of `~astrodino_seg.preprocess.normalise`.
+        (C, H, W) of `~astrodino_seg.preprocess.normalise`.
     x, y : `~torch.Tensor`
         (S,) pixel positions.
 
     Returns
     -------
     looks : `~torch.Tensor`
-        (S, 16): the smallest scale first, and from then on what each scale
+        (S, 4 (C - 1)): the smallest scale first, and then what each scale
         adds to the one before.
     """
     reach = max(SCALES) // 2
@@ -87,11 +87,11 @@ def seed_looks(channels, x, y):
                       y.round().long().split(CHUNK)):
         rows = (ys[:, None] + step).clamp(0, ny - 1)
         columns = (xs[:, None] + step).clamp(0, nx - 1)
-        patch = channels[:4, rows[:, :, None], columns[:, None]]
+        patch = channels[:-1, rows[:, :, None], columns[:, None]]
         means = []
         for side in SCALES:
             cut = slice(reach - side // 2, reach + side // 2 + 1)
-            means.append(patch[..., cut, cut].mean(dim=(-2, -1)))   # (4, S)
+            means.append(patch[..., cut, cut].mean(dim=(-2, -1)))  # (C-1, S)
         means = [means[0], *(b - a for a, b in zip(means, means[1:]))]
         out.append(torch.cat(means).T)
     return torch.cat(out)
@@ -104,7 +104,7 @@ def valleys(channels, x, y, i, j):
     Parameters
     ----------
     channels : `~torch.Tensor`
-        (5, H, W) of `~astrodino_seg.preprocess.normalise`.
+        (C, H, W) of `~astrodino_seg.preprocess.normalise`.
     x, y : `~torch.Tensor`
         (S,) pixel positions.
     i, j : `~torch.Tensor`
@@ -141,7 +141,7 @@ def pair_features(head, seeds, claims, looks, lines, heat, i, j, x, y):
         (P,) score of i less that of the sky at j's position, and of j at
         i's.
     looks : `~torch.Tensor`
-        (S, 16) of `seed_looks`.
+        (S, n) of `seed_looks`.
     lines : `~torch.Tensor`
         (P, 3) of `valleys`.
     heat : `~torch.Tensor`

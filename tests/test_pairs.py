@@ -11,6 +11,9 @@ from scipy.ndimage import map_coordinates, uniform_filter
 
 from astrodino_seg import pairs
 from astrodino_seg.heads import GroupingHead, Seeds
+from astrodino_seg.image import as_image
+from astrodino_seg.inference import predict
+from astrodino_seg.model import Model
 from astrodino_seg.pairs import (
     PairScore,
     n_features,
@@ -18,6 +21,7 @@ from astrodino_seg.pairs import (
     seed_looks,
     valleys,
 )
+from astrodino_seg.preprocess import normalise
 
 SHAPE = 60, 80
 SCALES = 3, 5, 9, 17
@@ -238,7 +242,7 @@ def test_pair_features(seed):
 def test_n_features(n_descriptor):
     found = pair_features(head(n_descriptor),
                           **case(n_descriptor=n_descriptor))
-    assert found.shape == (36, n_features(n_descriptor))
+    assert found.shape == (36, n_features(n_descriptor, 5))
     assert found.dtype == torch.float32
     assert len(np.unique(found[0])) > 40
 
@@ -260,7 +264,7 @@ def test_features_of_no_pairs():
     known, none = case(), torch.zeros(0, dtype=torch.long)
     known |= {'i': none, 'j': none, 'lines': torch.zeros(0, 3),
               'claims': (torch.zeros(0), torch.zeros(0))}
-    assert pair_features(head(), **known).shape == (0, n_features(D))
+    assert pair_features(head(), **known).shape == (0, n_features(D, 5))
 
 
 # ------------------------------------------------------------------ score
@@ -308,3 +312,15 @@ def test_score_state():
     assert len(list(score.parameters())) == 6
     assert_array_equal(score.mean, np.zeros(4))
     assert_array_equal(score.scale, np.ones(4))
+
+
+@pytest.mark.parametrize('n_slots', [1, 5])
+def test_other_numbers_of_slots(n_slots):
+    model = Model(vit={'dim': 48, 'depth': 1, 'n_heads': 3},
+                  head={'widths': (4, 8, 8, 8, 8)},
+                  preprocess={'n_slots': n_slots}).eval()
+    rng = np.random.default_rng(2)
+    image = as_image(rng.normal(size=(3, 64, 64)))
+    found = predict(model, normalise(image, model.preprocess).channels,
+                    min_heat=0.0)
+    assert len(found.same) == len(found.pairs) > 0

@@ -19,7 +19,7 @@ from astrodino_seg.simulate import observe
 from astrodino_seg.train import pairs
 from astrodino_seg.train.pairs import fit_pairs, pairs_of_scene
 
-N_FEATURES = n_features(24)
+N_FEATURES = n_features(24, 5)
 
 
 def state_of(model):
