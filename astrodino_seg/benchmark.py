@@ -143,7 +143,6 @@ def _work(job):
 
 def _one_thread():
     os.environ['OMP_NUM_THREADS'] = '1'
-    os.nice(1)
 
 
 def _read(path, prints):

@@ -12,7 +12,7 @@ are joined, and what they leave to the sky is given to it.
 import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
 
-from astrodino_seg.binning import bin_channels, oversampling
+from astrodino_seg.binning import bin_channels
 from astrodino_seg.grouping import segment_maps
 from astrodino_seg.inference import predict
 
@@ -24,7 +24,7 @@ FACTOR = 4
 GIANT_AREA = 40**2 * np.pi
 
 
-def find_giants(model, channels, *, merge, min_seed, bin_factor=None,
+def find_giants(model, channels, *, merge, min_seed, bin_factor=1,
                 device='cpu', tile_size=768):
     """
     Label the giant galaxies of an image.
@@ -45,11 +45,10 @@ def find_giants(model, channels, *, merge, min_seed, bin_factor=None,
         is none.
     """
     shape = channels.shape[1:]
-    first = oversampling(channels) if bin_factor is None else bin_factor
-    limit = GIANT_AREA * first**2
+    limit = GIANT_AREA * bin_factor**2
     if shape[0] * shape[1] < limit:
         return None
-    factor = FACTOR * first
+    factor = FACTOR * bin_factor
     prediction = predict(model, bin_channels(channels, factor), bin_factor=1,
                          device=device, tile_size=tile_size)
     labels = segment_maps(prediction, merge=merge, min_seed=min_seed,

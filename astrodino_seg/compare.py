@@ -15,7 +15,7 @@ from scipy.sparse import coo_array
 
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image import as_image
-from astrodino_seg.matching import match_labels
+from astrodino_seg.matching import Overlap, match_labels
 from astrodino_seg.preprocess import PreprocessSpec, normalise
 
 __all__ = ['Comparison', 'compare_finders', 'comparison_table',
@@ -118,20 +118,13 @@ class _Overlap:
     """Pixels and flux that the labels of two maps share, sky left out."""
 
     def __init__(self, first, second, flux):
-        shape = first.max(initial=0) + 1, second.max(initial=0) + 1
-        where = first.ravel(), second.ravel()
-        pixels = coo_array((np.ones(first.size), where), shape=shape).tocsr()
-        light = coo_array((np.maximum(flux, 0).ravel(), where),
-                          shape=shape).tocsr()
-        self.area = [np.asarray(pixels.sum(axis=k)).ravel() for k in (1, 0)]
+        over = Overlap(first, second)
+        *self.pair, self.shared, self.iou = over.pairs()
+        self.area = [over.area_t, over.area_p]
+        light = coo_array((np.maximum(flux, 0).ravel(), (over.t, over.p)),
+                          shape=over.counts.shape).tocsr()
         self.flux = [np.asarray(light.sum(axis=k)).ravel() for k in (1, 0)]
-        both = pixels.tocoo()
-        keep = (both.coords[0] > 0) & (both.coords[1] > 0)
-        self.pair = [c[keep] for c in both.coords]
-        self.shared = both.data[keep]
         self.light = np.asarray(light[self.pair[0], self.pair[1]]).ravel()
-        self.iou = self.shared / (self.area[0][self.pair[0]]
-                                  + self.area[1][self.pair[1]] - self.shared)
 
     def n_pieces(self, of):
         """

@@ -21,7 +21,7 @@ from astrodino_seg.pairs import pair_features, seed_looks, valleys
 from astrodino_seg.tiling import taper, tiles
 
 __all__ = ['WEAK_HEAT', 'Prediction', 'describe_pairs', 'find_seeds',
-           'predict', 'predict_maps', 'read_prediction']
+           'predict', 'predict_maps', 'read_prediction', 'seeds_of']
 
 STEP = max(STRIDES)
 #: Weak seeds, kept for light that no other claims.
@@ -118,8 +118,7 @@ def predict(model, channels, *, min_heat=WEAK_HEAT, bin_factor=None,
     with torch.inference_mode():
         maps = predict_maps(model, channels, tile_size=tile_size,
                             device=device, progress=progress)
-        half = [-(-n // 2) for n in channels.shape[1:]]
-        x, y, heat = find_seeds(maps.heat[0, :half[0], :half[1]], min_heat)
+        x, y, heat = seeds_of(maps, min_heat)
         prediction = read_prediction(model, maps, channels, x, y, heat)
         return unbin_prediction(prediction, factor, shape)
 
@@ -207,6 +206,28 @@ def find_seeds(heat, min_heat):
     value, order = heat[rows, columns].sort(descending=True, stable=True)
     return (2 * columns[order] + 0.5, 2 * rows[order] + 0.5,
             value.sigmoid())
+
+
+def seeds_of(maps, min_heat):
+    """
+    The seeds within an image.
+
+    Parameters
+    ----------
+    maps : `~astrodino_seg.heads.DenseMaps`
+        Of `predict_maps`; its heatmap may reach beyond the image.
+    min_heat : float
+        Least probability.
+
+    Returns
+    -------
+    x, y, heat : `~torch.Tensor`
+        As of `find_seeds`.
+    """
+    ny, nx = maps.sky.shape[1:]
+    x, y, heat = find_seeds(maps.heat[0, :-(-ny // 2), :-(-nx // 2)],
+                            min_heat)
+    return x.clamp(max=nx - 1.0), y.clamp(max=ny - 1.0), heat
 
 
 def read_prediction(model, maps, channels, x, y, heat):

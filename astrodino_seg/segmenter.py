@@ -15,6 +15,7 @@ from astropy.table import QTable
 from photutils.segmentation import SegmentationImage
 from photutils.utils.exceptions import NoDetectionsWarning
 
+from astrodino_seg.binning import oversampling
 from astrodino_seg.catalog import make_table
 from astrodino_seg.coarse import find_giants
 from astrodino_seg.grouping import segment_maps
@@ -227,14 +228,15 @@ class DinoSegmenter:
         limit = threshold_cube(threshold, image, order)
         model = self._fetch_model()
         normalised = normalise(image, model.preprocess)
+        bin_factor = self.bin_factor or oversampling(normalised.channels)
         prediction = predict(model, normalised.channels,
                              min_heat=min(WEAK_HEAT, self.min_seed),
-                             bin_factor=self.bin_factor, device=self.device,
+                             bin_factor=bin_factor, device=self.device,
                              tile_size=self.tile_size,
                              progress=self.progress_bar)
         giants = find_giants(model, normalised.channels,
                              merge=self.merge, min_seed=self.min_seed,
-                             bin_factor=self.bin_factor, device=self.device,
+                             bin_factor=bin_factor, device=self.device,
                              tile_size=self.tile_size)
         dead = ~np.isfinite(normalised.noise).any(axis=0)
         detected = True

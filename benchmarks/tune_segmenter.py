@@ -18,9 +18,9 @@ from astrodino_seg.benchmark import split_scene
 from astrodino_seg.grouping import segment_maps
 from astrodino_seg.inference import (
     WEAK_HEAT,
-    find_seeds,
     predict_maps,
     read_prediction,
+    seeds_of,
 )
 from astrodino_seg.model import load_model
 from astrodino_seg.preprocess import normalise
@@ -61,7 +61,7 @@ def main():
                                       (o['y'], image.shape[0]))]
                 seeds.append(torch.ones(len(o['x'])))
             else:
-                seeds = find_seeds(maps.heat[0], WEAK_HEAT)
+                seeds = seeds_of(maps, WEAK_HEAT)
             prediction = read_prediction(model, maps, channels, *seeds)
         for limit, merge in settings:
             labels = segment_maps(prediction, merge=merge,

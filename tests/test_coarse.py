@@ -40,10 +40,9 @@ def channels(shape=SHAPE):
     return cube
 
 
-@pytest.mark.parametrize('bin_factor', [None, 1])
-def test_giant(look, bin_factor):
+def test_giant(look):
     seen = look(30)
-    giants = find_giants(None, channels(), bin_factor=bin_factor, **KNOWN)
+    giants = find_giants(None, channels(), **KNOWN)
     (binned, kwargs), = seen
     assert binned.shape == (5, 101, 153)        # whole blocks of four
     assert kwargs['bin_factor'] == 1

@@ -62,7 +62,7 @@ FLOORS = {
     'benchmark': 'catalog errors model score_tables scores simulate '
                  'version',
     'segmenter': 'errors bands image preprocess tiling grouping catalog '
-                 'model inference coarse threshold',
+                 'model binning inference coarse threshold',
     'train': 'errors bands image preprocess simulate vit heads model '
              'inference matching grouping tiling',
     'cli': ANY,

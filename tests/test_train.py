@@ -983,3 +983,11 @@ def test_own_seeds():
     assert found.seed_xy.tolist() == [[4, 4], [12, 12], [12.5, 10.5]]
     assert found.seed_object.tolist() == [0, 1, 1]
     assert len(sample.seed_xy) == 2        # the sample is left as it is
+
+
+def test_too_few_scenes_for_the_pairs_is_told_before_training(tmp_path):
+    config = {'scenes': {'n_scenes': 20, 'size': 64},
+              'fit': {'n_steps': 1}, 'pairs': {'n_scenes': 9}}
+    with pytest.raises(ValueError, match='n_scenes must be 10 .* got 9'):
+        train_from_config(config, tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()

@@ -4,6 +4,7 @@
 """
 
 from astrodino_seg.cli.products import (
+    add_image_options,
     all_finders,
     all_or_none,
     as_prefix,
@@ -31,12 +32,7 @@ def add_parser(commands):
              'are compared with first; default: dino and all at hand')
     add('--list', action='store_true', help='name the finders and stop')
     add('--truth', metavar='LABELS', help='FITS file of the true labels')
-    add('-o', '--output', metavar='PREFIX',
-        help="prefix of the products, or a folder; default: the first "
-             "file's name, here")
-    add('--bands', help='names of the bands, for example g,r,i or gri')
-    add('--reference',
-        help='band whose pixel grid the others are put on')
+    add_image_options(add)
     add('--closeups', type=int, default=6,
         help='how many places of the largest differences to draw')
     add('--model', help='a weights file; default: bundled')

@@ -8,9 +8,19 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ['all_finders', 'all_or_none', 'as_prefix', 'choose_finders',
-           'product_paths', 'read_images', 'refuse_existing', 'summarise',
-           'write_products']
+__all__ = ['add_image_options', 'all_finders', 'all_or_none', 'as_prefix',
+           'choose_finders', 'product_paths', 'read_images',
+           'refuse_existing', 'summarise', 'write_products']
+
+
+def add_image_options(add):
+    """The options of commands that read an image and write products."""
+    add('-o', '--output', metavar='PREFIX',
+        help="prefix of the products, or a folder; default: the first "
+             "file's name, here")
+    add('--bands', help='names of the bands, for example g,r,i or gri')
+    add('--reference',
+        help='band whose pixel grid the others are put on')
 
 
 def read_images(names, bands=None, reference=None):

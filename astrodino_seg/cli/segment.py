@@ -6,6 +6,7 @@
 import sys
 
 from astrodino_seg.cli.products import (
+    add_image_options,
     as_prefix,
     product_paths,
     read_images,
@@ -27,12 +28,7 @@ def add_parser(commands):
     add = segment.add_argument
     add('images', nargs='+', metavar='IMAGE',
         help='FITS file with all bands, or one file a band')
-    add('-o', '--output', metavar='PREFIX',
-        help="prefix of the products, or a folder; default: the first "
-             "file's name, here")
-    add('--bands', help='names of the bands, for example g,r,i or gri')
-    add('--reference',
-        help='band whose pixel grid the others are put on')
+    add_image_options(add)
     add('--threshold', type=float,
         help="pixel value that an object must exceed, in the image's unit")
     add('--n-sigma', type=float,

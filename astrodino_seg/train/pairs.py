@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from astrodino_seg.inference import (
     describe_pairs,
-    find_seeds,
     predict_maps,
+    seeds_of,
 )
 from astrodino_seg.preprocess import normalise
 from astrodino_seg.simulate.observe import observe
@@ -20,6 +20,8 @@ __all__ = ['fit_pairs', 'pairs_of_scene']
 
 #: How much more a pair counts if one of its objects is a large galaxy.
 PRIMARY_WEIGHT = 3.0
+#: Every tenth scene is held out, so that there must be ten.
+MIN_SCENES = 10
 
 
 def pairs_of_scene(model, image, truth, min_heat):
@@ -48,10 +50,7 @@ def pairs_of_scene(model, image, truth, min_heat):
     channels = normalise(image, model.preprocess).channels
     with torch.no_grad():
         maps = predict_maps(model, channels)
-        half = [-(-n // 2) for n in image.shape]
-        x, y, heat = find_seeds(maps.heat[0, :half[0], :half[1]], min_heat)
-        x, y = (v.clamp(max=n - 1.0) for v, n in zip((x, y),
-                                                     image.shape[::-1]))
+        x, y, heat = seeds_of(maps, min_heat)
         seeds = model.head.read_seeds(maps.pyramid, x, y)
         i, j, features = describe_pairs(model.head, seeds, maps, channels, x,
                                         y, heat)
@@ -109,7 +108,7 @@ def fit_pairs(model, scenes, *, n_scenes=400, min_heat=0.1, n_epochs=12,
         part = pairs_of_scene(model, image, truth, min_heat)
         if len(part[0]):
             parts.append(part)
-    if len(parts) < 10:
+    if len(parts) < MIN_SCENES:
         msg = f'n_scenes must give ten scenes with pairs, got {len(parts)}'
         raise ValueError(msg)
     held = parts[::10]

@@ -20,7 +20,7 @@ from astrodino_seg.heads import DenseMaps
 from astrodino_seg.model import Model
 from astrodino_seg.simulate.scene_library import SceneLibrary
 from astrodino_seg.train.losses import WEIGHTS, grouping_losses
-from astrodino_seg.train.pairs import fit_pairs
+from astrodino_seg.train.pairs import MIN_SCENES, fit_pairs
 from astrodino_seg.train.targets import CropDataset
 
 __all__ = ['fit_model', 'learning_rate', 'train_from_config']
@@ -88,7 +88,10 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2,
               average_decay=0.998, own_seeds_from=0, bfloat16=False,
               save_every=200, n_workers=1, seed=0, progress=True):
     """
-    Train all of a model on simulated scenes.
+    Train all of a model on simulated scenes, but its pair score.
+
+    That is fitted afterwards, by `~astrodino_seg.train.pairs.fit_pairs`;
+    until then seeds are joined at random.
 
     The learning rate, the data and the choices of each step depend on the
     step and the seed alone, so a run that was killed goes on from its last
@@ -259,6 +262,11 @@ def train_from_config(config, out):
     except (KeyError, TypeError) as err:
         msg = f'config: {err}'
         raise ValueError(msg) from err
+    n_pairs = min(len(scenes), pairs.get('n_scenes', len(scenes)))
+    if n_pairs < MIN_SCENES:
+        msg = (f'config: n_scenes must be {MIN_SCENES} or more, for the pairs '
+               f'too, got {n_pairs}')
+        raise ValueError(msg)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
