@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Images to try things on.
+The bundled sample.
 """
 
 from pathlib import Path
@@ -21,4 +21,4 @@ def demo_image():
         overlap, stars, and faint galaxies. ``benchmarks/make_demo.py`` made
         it.
     """
-    return as_image(Path(__file__).parent / 'data' / 'demo_griz.fits.fz')
+    return as_image(Path(__file__).parents[1] / 'data' / 'demo_griz.fits.fz')

@@ -1,0 +1,225 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+HDF5 and Parquet files whose rows are images, read row by row.
+
+h5py and pyarrow raise many kinds of errors for a damaged file; here each is
+one clear `ValueError`.
+"""
+
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+from astrodino_seg.errors import require
+
+__all__ = ['Hdf5File', 'ParquetFile', 'as_text', 'data_files', 'one_error']
+
+
+def data_files(path, suffixes):
+    """
+    The data files of a folder.
+
+    Parameters
+    ----------
+    path : path-like
+        A file, or a folder, which is searched with all that it contains.
+    suffixes : tuple of str
+        The endings of such files.
+
+    Returns
+    -------
+    paths : list of `~pathlib.Path`
+        The files, sorted.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there are none.
+    ValueError
+        If a file has another ending.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = sorted(one for one in path.rglob('*')
+                       if one.suffix in suffixes and one.is_file())
+        if not found:
+            msg = f'path: no file {", ".join(suffixes)} in {str(path)!r}'
+            raise FileNotFoundError(msg)
+        return found
+    if not path.is_file():
+        msg = f'path: no such file or folder: {str(path)!r}'
+        raise FileNotFoundError(msg)
+    if path.suffix not in suffixes:
+        msg = f'path: {str(path)!r} is none of {", ".join(suffixes)}'
+        raise ValueError(msg)
+    return [path]
+
+
+def as_text(values):
+    """
+    Make text of identifiers.
+
+    Parameters
+    ----------
+    values : `~numpy.ndarray`
+        Integers, text or bytes.
+
+    Returns
+    -------
+    text : str `~numpy.ndarray`
+        The same as text. ``b'...'`` is what the Multimodal Universe makes of
+        bytes, and becomes what is between the quotes.
+    """
+    text = [one.decode() if isinstance(one, bytes) else str(one)
+            for one in np.asarray(values).tolist()]
+    return np.array([one[2:-1] if one.startswith("b'") else one
+                     for one in text])
+
+
+@contextmanager
+def one_error(path):
+    """
+    Make whatever is wrong with a file one `ValueError`.
+
+    Parameters
+    ----------
+    path : `~pathlib.Path`
+        The file.
+    """
+    try:
+        yield
+    except Exception as err:  # noqa: BLE001  anything, if it is damaged
+        reason = str(err).strip().split('\n')[0] or type(err).__name__
+        msg = f'path: {str(path)!r} cannot be read: {reason}'
+        raise ValueError(msg) from err
+
+
+class Hdf5File:
+    """
+    An HDF5 file whose datasets are columns.
+
+    It is opened for each reading, so that processes can share the object.
+
+    Parameters
+    ----------
+    path : `~pathlib.Path`
+        The file.
+    pixels : tuple of str
+        What the dataset of the images may be called: uint8 of shape (row, y,
+        x, 3).
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, lacks the images, or its datasets differ in
+        length.
+    """
+
+    def __init__(self, path, pixels):
+        self.path = path
+        with self._open() as file:
+            shapes = {name: one.shape for name, one in file.items()
+                      if hasattr(one, 'shape')}
+            self.names = set(shapes)
+            name = [one for one in pixels if one in shapes]
+            dtype = file[name[0]].dtype if name else None
+        if not name:
+            msg = (f'path: {str(path)!r} has no {" or ".join(pixels)}; it '
+                   f'has {sorted(shapes)}')
+            raise ValueError(msg)
+        self._pixels = name[0]
+        shape = shapes[name[0]]
+        if len(shape) != 4 or shape[-1] != 3 or dtype != np.uint8:
+            msg = (f'path: {name[0]!r} of {str(path)!r} must be uint8 of '
+                   f'shape (row, y, x, 3), got {dtype} of shape {shape}')
+            raise ValueError(msg)
+        lengths = {name: one[:1] for name, one in shapes.items()}
+        if set(lengths.values()) != {shape[:1]}:
+            msg = f'path: columns of {str(path)!r} differ in length: {lengths}'
+            raise ValueError(msg)
+
+    def column(self, name):
+        """All values of a column, as `~numpy.ndarray`."""
+        with self._open() as file:
+            values = file[name][:]
+        return as_text(values) if name == 'object_id' else values
+
+    def pixels(self, row):
+        """The image of a row: uint8 of shape (y, x, 3)."""
+        with self._open() as file:
+            return file[self._pixels][row]
+
+    @contextmanager
+    def _open(self):
+        h5py = require('h5py', 'survey')
+        with one_error(self.path), h5py.File(self.path, 'r') as file:
+            yield file
+
+
+class ParquetFile:
+    """
+    A Parquet file with a column of encoded images (PNG or JPEG).
+
+    The encoded images of one row group are kept, so that reading in order is
+    fast.
+
+    Parameters
+    ----------
+    path : `~pathlib.Path`
+        The file.
+    pixels : tuple of str
+        What the column of the images may be called: struct of ``bytes`` and
+        ``path``, as the `datasets` library writes, or bytes.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged or lacks the images.
+    """
+
+    def __init__(self, path, pixels):
+        self.path, self._kept = path, (None, None)
+        with self._open() as file:
+            self.names = set(file.schema_arrow.names)
+            groups = [file.metadata.row_group(k).num_rows
+                      for k in range(file.metadata.num_row_groups)]
+        self._ends = np.cumsum(groups)
+        name = [one for one in pixels if one in self.names]
+        if not name:
+            msg = (f'path: {str(path)!r} has no {" or ".join(pixels)}; it '
+                   f'has {sorted(self.names)}')
+            raise ValueError(msg)
+        self._pixels = name[0]
+
+    def column(self, name):
+        """All values of a column, as `~numpy.ndarray`."""
+        with self._open() as file:
+            column = file.read([name]).column(name)
+            if column.null_count and name != 'redshift':
+                msg = f'{column.null_count} values of {name!r} are missing'
+                raise ValueError(msg)
+            values = column.to_numpy()
+        return as_text(values) if name == 'object_id' else values
+
+    def pixels(self, row):
+        """The image of a row: uint8 of shape (y, x, 3)."""
+        from PIL import Image
+
+        group = int(np.searchsorted(self._ends, row, side='right'))
+        if self._kept[0] != group:
+            with self._open() as file:
+                self._kept = group, file.read_row_group(
+                    group, [self._pixels]).column(0)
+        start = self._ends[group - 1] if group else 0
+        with one_error(self.path):
+            item = self._kept[1][int(row - start)].as_py()
+            content = item['bytes'] if isinstance(item, dict) else item
+            return np.array(Image.open(BytesIO(content)).convert('RGB'))
+
+    @contextmanager
+    def _open(self):
+        parquet = require('pyarrow.parquet', 'survey')
+        with one_error(self.path), parquet.ParquetFile(self.path) as file:
+            yield file

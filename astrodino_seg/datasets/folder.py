@@ -1,0 +1,177 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+A folder, or a table, of FITS files as a sequence of images.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from copy import copy
+from operator import index
+from pathlib import Path
+
+import numpy as np
+from astropy.table import Table
+from tqdm import tqdm
+
+from astrodino_seg.datasets.tables import read_table
+from astrodino_seg.errors import SkippedWarning
+from astrodino_seg.image import as_image
+
+__all__ = ['FolderImages']
+
+
+class FolderImages(Sequence):
+    """
+    The FITS files of a folder, or of a table, as a sequence of images.
+
+    A file is read when its image is asked for, and forgotten then: memory
+    does not grow with the number of files.
+
+    Parameters
+    ----------
+    path : path-like or `~astropy.table.Table`
+        A folder, which is searched with all that it contains; a file that
+        `~astropy.table.Table.read` reads; or a table.
+    pattern : str, optional
+        The names of the files in a folder, as in `~pathlib.Path.rglob`.
+        Hidden files and folders are left out.
+    column : str or dict, optional
+        The column of a table that holds the paths; a dict
+        ``{band: column}`` if each band has a file of its own. Relative
+        paths are relative to the table's file.
+    bands : sequence of str, optional
+        The bands of every image, if the files do not name them; see
+        `~astrodino_seg.as_image`.
+    check : bool, optional
+        Whether to read each file once now and leave out what cannot be
+        read. If not, an unreadable file raises when it is asked for.
+    progress_bar : bool, optional
+        Whether to show one while the files are checked.
+
+    Attributes
+    ----------
+    paths : list
+        The path of each image, or its ``{band: path}``.
+    table : `~astropy.table.Table` or `None`
+        The rows of the images, if they come from a table.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder or table.
+    ValueError
+        If there is no file, or none that can be read; if the table cannot
+        be read or lacks the column.
+
+    Warns
+    -----
+    SkippedWarning
+        Once, with the number of files left out, and a list of them and of
+        what is wrong in its ``skipped``.
+    """
+
+    def __init__(self, path, *, pattern='*.fits*', column='path', bands=None,
+                 check=True, progress_bar=False):
+        self.bands = bands
+        self.table = None
+        if isinstance(path, Table) or Path(path).is_file():
+            self._read_table(path, column)
+        else:
+            self._list_folder(Path(path), pattern)
+        if check:
+            self._leave_out_unreadable(progress_bar)
+
+    def __repr__(self):
+        return f'<FolderImages: {len(self)} images>'
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, i):
+        """
+        One image; for a slice, a mask or an array, the sequence of those.
+
+        Raises
+        ------
+        ValueError, FileNotFoundError
+            If the file cannot be read; the message names it.
+        """
+        if isinstance(i, (slice, list, np.ndarray)):
+            return self._take(i)
+        paths = self.paths[index(i)]
+        if paths is None:
+            msg = f'row {i} of the table has no path'
+            raise ValueError(msg)
+        try:
+            return as_image(paths, bands=self.bands)
+        except (ValueError, TypeError) as err:
+            if str(paths) in str(err):
+                raise
+            msg = f'{str(paths)!r}: {err}'
+            raise ValueError(msg) from err
+
+    def _take(self, rows):
+        part = copy(self)
+        part.paths = [self.paths[k] for k in np.arange(len(self))[rows]]
+        part.table = None if self.table is None else self.table[rows]
+        return part
+
+    def _list_folder(self, folder, pattern):
+        if not folder.is_dir():
+            msg = f'path: no folder or table {str(folder)!r}'
+            raise FileNotFoundError(msg)
+        self.paths = sorted(
+            path for path in folder.rglob(pattern) if path.is_file()
+            and not any(part.startswith('.')
+                        for part in path.relative_to(folder).parts))
+        if not self.paths:
+            msg = f'path: no file {pattern!r} in {str(folder)!r}'
+            raise ValueError(msg)
+
+    def _read_table(self, path, column):
+        if isinstance(path, Table):
+            self.table, folder = path, Path()
+        else:
+            self.table, folder = read_table(path), Path(path).parent
+        bands = column if isinstance(column, Mapping) else {None: column}
+        missing = set(bands.values()) - set(self.table.colnames)
+        if missing:
+            msg = (f'column: the table has no column {sorted(missing)}; it '
+                   f'has {self.table.colnames}')
+            raise ValueError(msg)
+        if not len(self.table):
+            msg = 'path: the table has no rows'
+            raise ValueError(msg)
+        self.paths = []
+        for row in self.table:
+            paths = {band: _full_path(folder, row[name])
+                     for band, name in bands.items()}
+            if None in paths.values():
+                self.paths.append(None)
+            else:
+                self.paths.append(paths.get(None, paths))
+
+    def _leave_out_unreadable(self, progress_bar):
+        good, skipped = [], []
+        for i in tqdm(range(len(self)), disable=not progress_bar,
+                      desc='check', unit='file'):
+            try:
+                self[i]
+            except (ValueError, TypeError, OSError) as err:
+                skipped.append((self.paths[i], str(err)))
+            else:
+                good.append(i)
+        if not good:
+            msg = (f'path: none of the {len(self)} files can be read; of the '
+                   f'first: {skipped[0][1]}')
+            raise ValueError(msg)
+        if skipped:
+            vars(self).update(vars(self._take(good)))
+            warnings.warn(SkippedWarning('files', skipped))
+
+
+def _full_path(folder, value):
+    """A path from a cell of a table; `None` if it is empty or masked."""
+    if value is np.ma.masked or not str(value):
+        return None
+    return folder / str(value)
