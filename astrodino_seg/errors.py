@@ -9,7 +9,8 @@ where a caller may want to catch one by name.
 from importlib import import_module
 
 __all__ = ['AstroDinoWarning', 'AstroDinoUserWarning', 'BandWarning',
-           'MissingToolError', 'ModelFileError', 'require']
+           'CollapseWarning', 'DownloadError', 'MissingToolError',
+           'ModelFileError', 'SkippedWarning', 'require']
 
 
 class AstroDinoWarning(Warning):
@@ -22,6 +23,37 @@ class AstroDinoUserWarning(UserWarning, AstroDinoWarning):
 
 class BandWarning(AstroDinoUserWarning):
     """The bands could not be ordered by wavelength."""
+
+
+class CollapseWarning(AstroDinoUserWarning):
+    """A self-supervised training has found an answer that says nothing."""
+
+
+class SkippedWarning(AstroDinoUserWarning):
+    """
+    Some of many items could not be used and were left out.
+
+    Parameters
+    ----------
+    kind : str
+        What the items are, in the plural.
+    skipped : list of tuple
+        Each item, and what is wrong with it.
+    """
+
+    def __init__(self, kind, skipped):
+        super().__init__(kind, skipped)
+        self.kind, self.skipped = kind, skipped
+
+    def __str__(self):
+        item, reason = self.skipped[0]
+        return (f'{self.kind} left out: {len(self.skipped)}, listed in '
+                f'"skipped" of this warning; the first is {str(item)!r}: '
+                f'{reason}')
+
+
+class DownloadError(OSError):
+    """A service answered with an error, or not with what was asked for."""
 
 
 class MissingToolError(ImportError):

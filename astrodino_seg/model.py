@@ -1,6 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-A model: preprocessing spec, ViT and head, in one safetensors file.
+A model: preprocessing spec, backbone and head, in one safetensors file; or
+without the head, an encoder.
 
 The spec and the provenance are JSON in the file's metadata; the bundled
 file's sha256 is checked before it is read. This is the only module that
@@ -20,15 +21,19 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 from astrodino_seg.errors import ModelFileError
-from astrodino_seg.heads import ConvBlock, GroupingHead
+from astrodino_seg.heads import STRIDES, ConvBlock, GroupingHead
 from astrodino_seg.pairs import PairScore, n_features
 from astrodino_seg.preprocess import PreprocessSpec
+from astrodino_seg.unet import UNet
 from astrodino_seg.vit import VisionTransformer
 
-__all__ = ['BUNDLED', 'FORMAT', 'Model', 'load_model']
+__all__ = ['BUNDLED', 'ENCODER_FORMAT', 'FORMAT', 'Encoder', 'Model',
+           'load_encoder', 'load_model']
 
 #: Name and version of the file format, in the metadata of each file.
 FORMAT = 'astrodino_seg/1'
+#: That of an encoder.
+ENCODER_FORMAT = 'astrodino_seg/backbone-1'
 #: The bundled weights.
 BUNDLED = Path(__file__).parent / 'data' / 'grouping_tiny.safetensors'
 
@@ -38,13 +43,16 @@ DEFAULT_VIT = {'patch_size': 16, 'dim': 192, 'depth': 6, 'n_heads': 3,
 
 class Model(nn.Module):
     """
-    Preprocessing spec, ViT and grouping head.
+    Preprocessing spec, backbone and grouping head.
 
     Parameters
     ----------
     vit : dict, optional
         Arguments of `~astrodino_seg.vit.VisionTransformer` but
         ``in_channels``.
+    unet : dict, optional
+        Arguments of `~astrodino_seg.unet.UNet` but ``in_channels``, to have
+        that, the control, in place of the ViT.
     head : dict, optional
         Arguments of `~astrodino_seg.heads.GroupingHead` but ``in_channels``
         and ``token_dim``.
@@ -52,21 +60,34 @@ class Model(nn.Module):
         Arguments of `~astrodino_seg.preprocess.PreprocessSpec`.
     provenance : dict, optional
         Where the weights come from, and thresholds measured with them.
+
+    Raises
+    ------
+    ValueError
+        If both ``vit`` and ``unet`` are given.
     """
 
-    def __init__(self, *, vit=None, head=None, preprocess=None,
+    def __init__(self, *, vit=None, unet=None, head=None, preprocess=None,
                  provenance=None):
         super().__init__()
+        if vit is not None and unet is not None:
+            msg = f'only one of vit={vit!r} and unet={unet!r} can be given'
+            raise ValueError(msg)
         self.preprocess = PreprocessSpec(**(preprocess or {}))
-        self.spec = {'vit': {**DEFAULT_VIT, **(vit or {})},
-                     'head': dict(head or {}),
-                     'preprocess': self.preprocess.to_dict()}
-        self.provenance = dict(provenance or {})
         n_channels = self.preprocess.n_channels
-        self.vit = VisionTransformer(in_channels=n_channels,
-                                     **self.spec['vit'])
+        if unet is None:
+            self.spec = {'vit': {**DEFAULT_VIT, **(vit or {})}}
+            self.vit = VisionTransformer(in_channels=n_channels,
+                                         **self.spec['vit'])
+        else:
+            self.spec = {'unet': dict(unet)}
+            self.unet = UNet(in_channels=n_channels, **unet)
+        self.spec.update(head=dict(head or {}),
+                         preprocess=self.preprocess.to_dict())
+        self.provenance = dict(provenance or {})
+        backbone = self.vit if unet is None else self.unet
         self.head = GroupingHead(in_channels=n_channels,
-                                 token_dim=self.vit.dim, **self.spec['head'])
+                                 token_dim=backbone.dim, **self.spec['head'])
         self.pairs = PairScore(n_features(self.head.n_descriptor, n_channels))
 
     def forward(self, x):
@@ -81,8 +102,14 @@ class Model(nn.Module):
         return self.head(x, self.tokens(x))
 
     def tokens(self, x):
-        """The ViT's patch tokens, (B, dim, H/16, W/16)."""
-        return self.vit.forward_features(x).patches[-1]
+        """The backbone's last features, (B, dim, H/16, W/16)."""
+        if 'unet' in self.spec:
+            return self.unet(x)
+        tokens = self.vit.forward_features(x).patches[-1]
+        if self.vit.patch_size == STRIDES[-1]:
+            return tokens
+        return nn.functional.avg_pool2d(tokens,
+                                        STRIDES[-1] // self.vit.patch_size)
 
     def fused(self):
         """
@@ -119,21 +146,76 @@ class Model(nn.Module):
                 block[1], nn.Identity) for block in self.modules()):
             msg = 'a fused model cannot be saved: its batch norms are gone'
             raise ValueError(msg)
-        path = Path(path)
-        metadata = {'format': FORMAT, 'spec': json.dumps(self.spec),
-                    'provenance': json.dumps(self.provenance)}
-        tensors = {k: v.half() if half and v.is_floating_point() else v
-                   for k, v in self.state_dict().items()}
-        tensors = {k: v.contiguous() for k, v in tensors.items()}
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix='.part')
-        try:
-            with os.fdopen(handle, 'wb') as stream:
-                stream.write(to_bytes(tensors, metadata))
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        _write(path, self, FORMAT, half=half)
+
+
+class Encoder(nn.Module):
+    """
+    Preprocessing spec and Vision Transformer, without a head.
+
+    What `~astrodino_seg.pretrain.pretrain` trains, and a `Model` can start
+    from.
+
+    Parameters
+    ----------
+    vit : dict, optional
+        Arguments of `~astrodino_seg.vit.VisionTransformer` but
+        ``in_channels``.
+    preprocess : dict, optional
+        Arguments of `~astrodino_seg.preprocess.PreprocessSpec`.
+    provenance : dict, optional
+        Where the weights come from.
+    """
+
+    def __init__(self, *, vit=None, preprocess=None, provenance=None):
+        super().__init__()
+        self.preprocess = PreprocessSpec(**(preprocess or {}))
+        self.spec = {'vit': {**DEFAULT_VIT, **(vit or {})},
+                     'preprocess': self.preprocess.to_dict()}
+        self.provenance = dict(provenance or {})
+        self.vit = VisionTransformer(in_channels=self.preprocess.n_channels,
+                                     **self.spec['vit'])
+
+    def forward(self, x):
+        """
+        The features of a batch of channels (B, C, H, W).
+
+        Returns
+        -------
+        features : `~astrodino_seg.vit.Features`
+            CLS token and patch tokens.
+        """
+        return self.vit.forward_features(x)
+
+    def save(self, path):
+        """
+        Write the weights, the spec and the provenance to one file.
+
+        Parameters
+        ----------
+        path : path-like
+            The safetensors file. It appears whole or not at all.
+        """
+        _write(path, self, ENCODER_FORMAT)
+
+
+def _write(path, model, form, *, half=False):
+    """Write a model's file under another name, then rename it."""
+    path = Path(path)
+    metadata = {'format': form, 'spec': json.dumps(model.spec),
+                'provenance': json.dumps(model.provenance)}
+    tensors = {k: v.half() if half and v.is_floating_point() else v
+               for k, v in model.state_dict().items()}
+    tensors = {k: v.contiguous() for k, v in tensors.items()}
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix='.part')
+    try:
+        with os.fdopen(handle, 'wb') as stream:
+            stream.write(to_bytes(tensors, metadata))
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def load_model(path=None):
@@ -159,7 +241,35 @@ def load_model(path=None):
     """
     if path is None:
         _check_bundled(BUNDLED)
-    path = BUNDLED if path is None else Path(path)
+    return _read(BUNDLED if path is None else Path(path), Model, FORMAT)
+
+
+def load_encoder(path):
+    """
+    Read an encoder.
+
+    Parameters
+    ----------
+    path : path-like
+        A file that `Encoder.save` wrote.
+
+    Returns
+    -------
+    encoder : `Encoder`
+        In evaluation mode, on the CPU.
+
+    Raises
+    ------
+    FileNotFoundError
+        If ``path`` does not exist.
+    ModelFileError
+        If the file is corrupt, foreign, or of another format version.
+    """
+    return _read(Path(path), Encoder, ENCODER_FORMAT)
+
+
+def _read(path, kind, form):
+    """Make a model of a class from a file of a format."""
     if not path.is_file():
         msg = f'path: no weights file {str(path)!r}'
         raise FileNotFoundError(msg)
@@ -172,13 +282,13 @@ def load_model(path=None):
         msg = f'path: {str(path)!r} is not a readable safetensors file: {err}'
         raise ModelFileError(msg) from err
     found = metadata.get('format')
-    if found != FORMAT:
+    if found != form:
         msg = (f'path: {str(path)!r} has format {found!r}, this version '
-               f'reads {FORMAT!r}')
+               f'reads {form!r} here')
         raise ModelFileError(msg)
     try:
-        model = Model(**json.loads(metadata['spec']),
-                      provenance=json.loads(metadata['provenance']))
+        model = kind(**json.loads(metadata['spec']),
+                     provenance=json.loads(metadata['provenance']))
         model.load_state_dict(tensors)
     except (ArithmeticError, LookupError, TypeError, ValueError,
             RuntimeError) as err:

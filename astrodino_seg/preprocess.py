@@ -15,7 +15,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 __all__ = ['Normalised', 'PreprocessSpec', 'background_mesh', 'band_weights',
-           'normalise']
+           'fold', 'normalise', 'signal_to_noise']
 
 
 @dataclass(frozen=True)
@@ -231,6 +231,83 @@ def band_weights(n_bands, n_slots=3):
     return weights.astype(np.float32)
 
 
+def _bands_in_noise(image, spec, background, noise):
+    """Yield S/N and validity band by band; fills background and noise."""
+    for b in range(image.n_bands):
+        background[b], rms = _background(image.cube[b], image.mask[b],
+                                         spec.box_size)
+        sigma = rms if image.noise is None else image.noise[b]
+        valid = ~image.mask[b] & (sigma > 0)
+        noise[b] = np.where(valid, sigma, np.inf)
+        yield (image.cube[b] - background[b]) / noise[b], valid
+
+
+def signal_to_noise(image, spec):
+    """
+    Subtract the background and divide by the noise, band by band.
+
+    Parameters
+    ----------
+    image : `~astrodino_seg.Image`
+        The image.
+    spec : `PreprocessSpec`
+        How.
+
+    Returns
+    -------
+    sn : `~numpy.ndarray`
+        (band, y, x) float32, 0 where not valid.
+    valid : `~numpy.ndarray`
+        (band, y, x) bool: neither masked nor without noise.
+    """
+    background, noise = np.empty((2, *image.cube.shape), np.float32)
+    sn = np.empty_like(image.cube)
+    valid = np.empty(sn.shape, bool)
+    bands = _bands_in_noise(image, spec, background, noise)
+    for b, (values, good) in enumerate(bands):
+        sn[b], valid[b] = values, good
+    return sn, valid
+
+
+def fold(bands, n_bands, spec):
+    """
+    Fold bands in units of their noise into the network's input channels.
+
+    Parameters
+    ----------
+    bands : iterable of tuple
+        For each band, in order of wavelength, its S/N, (y, x) float32 with 0
+        where not valid, and where it is valid, (y, x) bool.
+    n_bands : int
+        How many there are.
+    spec : `PreprocessSpec`
+        How.
+
+    Returns
+    -------
+    channels : `~numpy.ndarray`
+        (channel, y, x) float32, as `normalise` says.
+    """
+    weights = np.vstack([np.ones((1, n_bands), np.float32),
+                         band_weights(n_bands, spec.n_slots)])
+    for b, (sn, valid) in enumerate(bands):
+        if b == 0:
+            total = np.zeros((len(weights), *sn.shape), np.float32)
+            power = np.zeros_like(total)
+            n_valid = np.zeros(sn.shape, np.float32)
+        n_valid += valid
+        for k in np.flatnonzero(weights[:, b]):
+            total[k] += weights[k, b] * sn
+            power[k] += weights[k, b]**2 * valid
+    with np.errstate(invalid='ignore', divide='ignore'):
+        slots = np.where(power > 0, total / np.sqrt(power), 0)
+    empty = (power[1:] == 0) & (power[0] > 0)
+    slots[1:][empty] = np.broadcast_to(slots[0], slots[1:].shape)[empty]
+    channels = np.concatenate([np.arcsinh(slots / spec.softening),
+                               n_valid[None] / n_bands])
+    return channels.astype(np.float32, copy=False)
+
+
 def normalise(image, spec):
     """
     Make the network's input channels.
@@ -250,30 +327,7 @@ def normalise(image, spec):
         arcsinh-stretched, then the fraction of bands that are valid. A slot
         without a valid band takes the combination's value.
     """
-    n_bands, ny, nx = image.cube.shape
     background = np.empty_like(image.cube)
     noise = np.empty_like(image.cube)
-    weights = np.vstack([np.ones((1, n_bands), np.float32),
-                         band_weights(n_bands, spec.n_slots)])
-    total = np.zeros((len(weights), ny, nx), np.float32)
-    power = np.zeros((len(weights), ny, nx), np.float32)
-    n_valid = np.zeros((ny, nx), np.float32)
-    for b in range(n_bands):
-        background[b], rms = _background(image.cube[b], image.mask[b],
-                                         spec.box_size)
-        sigma = rms if image.noise is None else image.noise[b]
-        valid = ~image.mask[b] & (sigma > 0)
-        noise[b] = np.where(valid, sigma, np.inf)
-        sn = (image.cube[b] - background[b]) / noise[b]
-        n_valid += valid
-        for k in np.flatnonzero(weights[:, b]):
-            total[k] += weights[k, b] * sn
-            power[k] += weights[k, b]**2 * valid
-    with np.errstate(invalid='ignore', divide='ignore'):
-        slots = np.where(power > 0, total / np.sqrt(power), 0)
-    empty = (power[1:] == 0) & (power[0] > 0)
-    slots[1:][empty] = np.broadcast_to(slots[0], slots[1:].shape)[empty]
-    channels = np.concatenate([np.arcsinh(slots / spec.softening),
-                               n_valid[None] / n_bands])
-    return Normalised(channels.astype(np.float32, copy=False), background,
-                      noise)
+    bands = _bands_in_noise(image, spec, background, noise)
+    return Normalised(fold(bands, image.n_bands, spec), background, noise)

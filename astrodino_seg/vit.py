@@ -56,6 +56,10 @@ class VisionTransformer(nn.Module):
         attention heads of each layer. ``dim`` is a multiple of ``n_heads``.
     mlp_ratio : float, optional
         The hidden size of the MLP in units of ``dim``.
+    mlp : {'gelu', 'swiglu'}, optional
+        The kind of MLP. ViT-g of DINOv2 and some of DINOv3 have ``'swiglu'``.
+    norm_eps : float, optional
+        What the layer norms add to the variance; 1e-5 in DINOv3.
     n_registers : int, optional
         The number of register tokens, which follow the CLS token.
     layer_scale : float, optional
@@ -70,10 +74,11 @@ class VisionTransformer(nn.Module):
         Whether the positional embedding has entries for the CLS and register
         tokens. `False` is timm's ``no_embed_class=True``, used by the DINOv2
         models with registers. Ignored if ``pos_embed='none'``.
-    rope : bool, optional
+    rope : bool or 'dinov3', optional
         Whether queries and keys of the patch tokens are rotated by their row
         and column, in units of patches. The attention between two patches
-        then depends on their offset alone, on a grid of any size. Has no
+        then depends on their offset alone, on a grid of any size. With
+        ``'dinov3'`` positions are in units of the image instead. Has no
         parameters; ``dim / n_heads`` is a multiple of 4.
     drop_path : float, optional
         The rate of stochastic depth in the last layer; it rises linearly
@@ -85,9 +90,10 @@ class VisionTransformer(nn.Module):
     def __init__(self, *, patch_size=16, in_channels=3, dim=384, depth=12,
                  n_heads=6, mlp_ratio=4.0, n_registers=0, layer_scale=None,
                  pos_embed='learned', grid_size=(14, 14), embed_prefix=True,
-                 rope=False, drop_path=0.0, qkv_bias=True):
+                 rope=False, drop_path=0.0, qkv_bias=True, mlp='gelu',
+                 norm_eps=1e-6):
         super().__init__()
-        check_spec(dim, n_heads, pos_embed, rope)
+        check_spec(dim, n_heads, pos_embed, rope, mlp)
         self.patch_size = patch_size
         self.in_channels = in_channels
         self.dim = dim
@@ -106,11 +112,12 @@ class VisionTransformer(nn.Module):
             n_embed = self.grid_size[0] * self.grid_size[1]
             n_embed += self.n_prefix if embed_prefix else 0
             self.pos_embed = nn.Parameter(torch.zeros(1, n_embed, dim))
-        rates = torch.linspace(0, drop_path, depth).tolist()
+        rates = torch.linspace(0, drop_path, depth, device='cpu').tolist()
         self.blocks = nn.ModuleList(
             Block(dim, n_heads, mlp_ratio=mlp_ratio, qkv_bias=qkv_bias,
-                  layer_scale=layer_scale, drop_path=rate) for rate in rates)
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
+                  layer_scale=layer_scale, drop_path=rate, mlp=mlp,
+                  norm_eps=norm_eps) for rate in rates)
+        self.norm = nn.LayerNorm(dim, eps=norm_eps)
         self.init_weights()
 
     def init_weights(self):
@@ -125,12 +132,16 @@ class VisionTransformer(nn.Module):
             if param is not None:
                 nn.init.trunc_normal_(param, std=std)
 
-    def embed(self, x):
+    def embed(self, x, mask=None, mask_token=None):
         """Return the tokens ``(B, T, D)`` of an image, and the grid."""
         check_image(x, self.in_channels, self.patch_size)
         x = self.patch_embed(x)  # (B, C, H, W) -> (B, D, gh, gw)
         grid = tuple(x.shape[-2:])
         x = x.flatten(2).transpose(1, 2)  # (B, N, D)
+        if mask is not None:
+            check_mask(mask, x.shape[0], grid)
+            x = torch.where(mask.flatten(1)[..., None],
+                            mask_token.to(x.dtype), x)
         prefix = [self.cls_token]
         if self.reg_token is not None:
             prefix.append(self.reg_token)
@@ -166,7 +177,8 @@ class VisionTransformer(nn.Module):
             x = block(x, rope)  # (B, T, D)
         return self.norm(x)
 
-    def forward_features(self, x, n_last=1, return_attention=False):
+    def forward_features(self, x, n_last=1, return_attention=False, *,
+                         mask=None, mask_token=None):
         """
         Return the features that heads and galleries work with.
 
@@ -180,6 +192,11 @@ class VisionTransformer(nn.Module):
         return_attention : bool, optional
             Whether to return also the attention of the CLS token in the last
             layer. The other outputs do not depend on it.
+        mask : `~torch.Tensor`, optional
+            ``(B, gh, gw)`` bool: the patches that are hidden.
+        mask_token : `~torch.Tensor`, optional
+            ``(D,)``, what stands in their place, before the positional
+            embedding. Ignored without a mask.
 
         Returns
         -------
@@ -190,7 +207,7 @@ class VisionTransformer(nn.Module):
             msg = (f'n_last must be between 1 and the depth '
                    f'{len(self.blocks)}; got {n_last!r}')
             raise ValueError(msg)
-        x, grid = self.embed(x)
+        x, grid = self.embed(x, mask, mask_token)
         rope = self.rotary(grid, x)
         patches, attention = [], None
         n_skip = len(self.blocks) - n_last
@@ -208,10 +225,11 @@ class VisionTransformer(nn.Module):
         """Return cosines and sines, each ``(N, D / 2h)``, or `None`."""
         if not self.rope:
             return None
-        return rotary_angles(grid, self.head_dim, x.device)
+        return rotary_angles(grid, self.head_dim, x.device,
+                             relative=self.rope == 'dinov3')
 
 
-def check_spec(dim, n_heads, pos_embed, rope):
+def check_spec(dim, n_heads, pos_embed, rope, mlp='gelu'):
     """Raise `ValueError` for sizes that do not fit one another."""
     if dim % n_heads:
         msg = f'dim must be a multiple of n_heads={n_heads}; got {dim}'
@@ -222,6 +240,12 @@ def check_spec(dim, n_heads, pos_embed, rope):
         raise ValueError(msg)
     if pos_embed not in ('learned', 'none'):
         msg = f"pos_embed must be 'learned' or 'none'; got {pos_embed!r}"
+        raise ValueError(msg)
+    if rope not in (False, True, 'dinov3'):
+        msg = f"rope must be a bool or 'dinov3'; got {rope!r}"
+        raise ValueError(msg)
+    if mlp not in ('gelu', 'swiglu'):
+        msg = f"mlp must be 'gelu' or 'swiglu'; got {mlp!r}"
         raise ValueError(msg)
 
 
@@ -237,6 +261,14 @@ def check_image(x, in_channels, patch_size):
     if not height or not width or height % patch_size or width % patch_size:
         msg = (f'the height and width of x must be multiples of patch_size='
                f'{patch_size}; got {height} x {width}')
+        raise ValueError(msg)
+
+
+def check_mask(mask, n_images, grid):
+    """Raise `ValueError` for a mask that is not one value a patch."""
+    if tuple(mask.shape) != (n_images, *grid):
+        msg = (f'mask must have the shape {(n_images, *grid)}; got '
+               f'{tuple(mask.shape)}')
         raise ValueError(msg)
 
 

@@ -7,12 +7,14 @@ Shapes in comments: ``B`` batch, ``D`` dim, ``h`` heads, ``P`` prefix tokens
 (CLS and registers), ``N = gh * gw`` patch tokens, ``T = P + N``.
 """
 
+import math
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 __all__ = ['Attention', 'Block', 'DropPath', 'LayerScale', 'Mlp',
-           'PatchEmbed', 'rotary_angles', 'rotate']
+           'PatchEmbed', 'SwiGLU', 'rotary_angles', 'rotate']
 
 ROPE_BASE = 100.0  # from the fastest wave (1 rad per patch) to the slowest
 
@@ -72,6 +74,19 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
+class SwiGLU(nn.Module):
+    """Two linear layers, the first gated by half of itself (DINOv2, ViT-g)."""
+
+    def __init__(self, dim, hidden):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, 2 * hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x):
+        gate, value = self.fc1(x).chunk(2, dim=-1)
+        return self.fc2(F.silu(gate) * value)
+
+
 class LayerScale(nn.Module):
     """A learned factor for each channel of a residual branch."""
 
@@ -102,18 +117,19 @@ class Block(nn.Module):
     """One layer of the transformer: attention, then an MLP."""
 
     def __init__(self, dim, n_heads, *, mlp_ratio, qkv_bias, layer_scale,
-                 drop_path):
+                 drop_path, mlp='gelu', norm_eps=1e-6):
         super().__init__()
 
         def scale():
             return (nn.Identity() if layer_scale is None
                     else LayerScale(dim, layer_scale))
 
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attn = Attention(dim, n_heads, qkv_bias)
         self.ls1 = scale()
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = (Mlp if mlp == 'gelu' else SwiGLU)(
+            dim, round(dim * mlp_ratio))
         self.ls2 = scale()
         self.drop_path = DropPath(drop_path)
 
@@ -122,13 +138,13 @@ class Block(nn.Module):
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
 
 
-def rotary_angles(grid, head_dim, device=None):
+def rotary_angles(grid, head_dim, device=None, relative=False):
     """
     Return the cosines and sines of two-dimensional rotary positions.
 
     Half of the waves count rows and half count columns, in units of patches
     and not of the image, so that a larger image is no different from a
-    smaller one.
+    smaller one. DINOv3 has the same waves in units of the image.
 
     Parameters
     ----------
@@ -138,6 +154,9 @@ def rotary_angles(grid, head_dim, device=None):
         The length of a query; a multiple of 4.
     device : `~torch.device`, optional
         Where to make them.
+    relative : bool, optional
+        Whether positions run from -1 to 1 over the image and the fastest
+        wave has the period 1 (DINOv3; Simeoni et al. 2025, arXiv:2508.10104).
 
     Returns
     -------
@@ -147,8 +166,11 @@ def rotary_angles(grid, head_dim, device=None):
     n_freq = head_dim // 4
     step = torch.arange(n_freq, device=device, dtype=torch.float32) / n_freq
     freq = ROPE_BASE ** -step  # radians per patch
-    row = torch.arange(grid[0], device=device)[:, None, None] * freq
-    col = torch.arange(grid[1], device=device)[None, :, None] * freq
+    rows, cols = (torch.arange(n, device=device) for n in grid)
+    if relative:
+        rows, cols = (2 * math.pi * ((2 * i + 1) / len(i) - 1)
+                      for i in (rows, cols))
+    row, col = rows[:, None, None] * freq, cols[None, :, None] * freq
     angle = torch.cat([row.expand(*grid, -1), col.expand(*grid, -1)], dim=-1)
     angle = angle.flatten(0, 1)  # (gh, gw, head_dim / 2) -> (N, head_dim / 2)
     return angle.cos(), angle.sin()

@@ -52,12 +52,12 @@ GRIDS = {
     'regions': {'n_sigma': _N_SIGMA, 'n_pixels': (5, 10, 30),
                 'saddle': (0.3, 0.5, 0.7), 'prominence': (0.25, 0.5, 1.0)},
     'sextractor': _EXTRACTOR,
-    'noisechisel': {'qthresh': (0.3, 0.5, 0.7, 0.85, 0.95),
+    'noisechisel': {'qthresh': (0.3, 0.5, 0.7, 0.9),
                     'snquant': (0.9, 0.99), 'detgrowquant': (0.9, 1.0),
-                    'objbordersn': (0.1, 0.5, 1.0)},
+                    'objbordersn': (0.1, 1.0)},
     'mtobjects': {'move_factor': (0.0, 0.3, 0.5, 1.0),
-                  'min_distance': (0.0, 0.25, 0.5), 'gain': (None, 1.0),
-                  'n_pixels': (1, 20)},
+                  'min_distance': (0.0, 0.25, 0.5, 0.75),
+                  'gain': (None, 1.0)},
 }
 
 

@@ -484,6 +484,20 @@ def test_label_map_by_name(tmp_path):
         read_label_map(path, 'SKY')
 
 
+def test_blank_labels(tmp_path):
+    """Programs write blank integers where pixels are masked."""
+    path = tmp_path / 'blank.fits'
+    hdu = fits.ImageHDU(LABELS.astype('i4'), name='OBJECTS')
+    hdu.header['BLANK'] = -2147483648
+    hdu.data[2, 3] = -2147483648
+    hdu.writeto(path)
+    wanted = LABELS.copy()
+    wanted[2, 3] = 0
+    found = read_label_map(path)
+    assert found.dtype.kind == 'i'
+    assert_array_equal(found, wanted)
+
+
 def test_write_plane(tmp_path):
     pixels = np.arange(12, dtype=np.float32).reshape(3, 4)
     pixels[1, 2] = np.nan

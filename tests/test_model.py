@@ -16,7 +16,14 @@ from safetensors.torch import save_file
 
 from astrodino_seg import model as module
 from astrodino_seg.errors import ModelFileError
-from astrodino_seg.model import FORMAT, Model, load_model
+from astrodino_seg.model import (
+    ENCODER_FORMAT,
+    FORMAT,
+    Encoder,
+    Model,
+    load_encoder,
+    load_model,
+)
 from astrodino_seg.preprocess import PreprocessSpec
 
 TINY = {'vit': {'dim': 48, 'depth': 1, 'n_heads': 3},
@@ -273,3 +280,53 @@ def test_damaged_bundled(bundled):
         load_model()
     # only the bundled file has a sha256 to be held to
     assert not load_model(bundled).training
+
+
+# --------------------------------------------------------------- encoder
+
+def tiny_encoder():
+    torch.manual_seed(2)
+    return Encoder(vit=TINY['vit'], preprocess={'n_slots': 4},
+                   provenance={'n_steps': 3})
+
+
+def test_encoder_round_trip(tmp_path):
+    encoder = tiny_encoder().eval()
+    encoder.save(tmp_path / 'b.safetensors')
+    again = load_encoder(tmp_path / 'b.safetensors')
+    assert not again.training
+    assert again.spec == encoder.spec
+    assert again.preprocess == PreprocessSpec(n_slots=4)
+    assert again.provenance == {'n_steps': 3}
+    x = torch.randn(2, again.preprocess.n_channels, 32, 48)
+    with torch.no_grad():
+        one, two = encoder(x), again(x)
+    assert_array_equal(one.cls, two.cls)
+    assert one.patches[-1].shape == (2, 48, 2, 3)
+    with safe_open(tmp_path / 'b.safetensors', 'pt') as f:
+        assert f.metadata()['format'] == ENCODER_FORMAT
+        assert all(key.startswith('vit.') for key in f.keys())  # noqa: SIM118
+
+
+def test_encoder_and_model_are_told_apart(path, tmp_path):
+    other = tmp_path / 'b.safetensors'
+    tiny_encoder().save(other)
+    with pytest.raises(ModelFileError, match=f"format '{ENCODER_FORMAT}', "
+                                             f"this version reads '{FORMAT}'"):
+        load_model(other)
+    with pytest.raises(ModelFileError, match=f"format '{FORMAT}'"):
+        load_encoder(path)
+
+
+@pytest.mark.parametrize('patch_size', [8, 4])
+def test_small_patches_are_averaged(patch_size):
+    model = Model(vit={**TINY['vit'], 'patch_size': patch_size},
+                  head=TINY['head']).eval()
+    x = torch.randn(1, 5, 32, 48)
+    with torch.no_grad():
+        fine = model.vit.forward_features(x).patches[-1]
+        found = model.tokens(x)
+        assert model(x).sky.shape == (1, 1, 32, 48)
+    n = 16 // patch_size
+    expected = fine.unflatten(3, (3, n)).unflatten(2, (2, n)).mean(dim=(3, 5))
+    assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

@@ -39,6 +39,7 @@ FLOORS = {
     'image': 'errors bands',
     'preprocess': 'errors bands image',
     'plotting': 'errors image preprocess',
+    'figures': 'errors plotting',
     'simulate': 'errors bands image preprocess',
     'haigh': 'matching',
     'primaries': 'matching',
@@ -46,18 +47,21 @@ FLOORS = {
     'score_tables': 'haigh matching simulate',
     'catalog': 'errors bands image grouping',
     'baselines': 'errors image',
-    'datasets': 'errors image',
+    'datasets': 'errors image version',
     # 1 and 2: torch
     'vit_layers': '',
     'vit': 'vit_layers',
     'heads': 'vit vit_layers',
     'pairs': 'heads',
-    'model': 'errors bands preprocess vit heads pairs',
+    'unet': 'heads',
+    'model': 'errors bands preprocess vit unet heads pairs',
+    'backbones': 'errors bands image preprocess plotting vit model',
     'binning': '',
     'inference': 'errors tiling heads model binning pairs',
     'coarse': 'binning grouping inference',
     # 4 and 5: what users call
     'threshold': 'image',
+    'attention': 'image backbones',
     'compare': 'errors image matching preprocess',
     'benchmark': 'catalog errors model score_tables scores simulate '
                  'version',
@@ -65,23 +69,25 @@ FLOORS = {
                  'model binning inference coarse threshold',
     'train': 'errors bands image preprocess simulate vit heads model '
              'inference matching grouping tiling',
+    'pretrain': 'errors bands preprocess simulate datasets model',
     'cli': ANY,
     '__init__': 'version',
     '__main__': 'cli',
 }
 
 # modules that may import torch; the rest stay quick to import
-TORCH = ('vit_layers vit heads pairs model binning inference train segmenter '
-         'cli')
+TORCH = ('vit_layers vit unet heads pairs model backbones attention binning '
+         'inference train pretrain segmenter cli')
 
 # never imported at the head of a module: optional, slow, or liable to fail
-LAZY = {'dask', 'galsim', 'matplotlib', 'sep', 'timm', 'torchvision'}
+LAZY = {'dask', 'datasets', 'galsim', 'h5py', 'matplotlib', 'pyarrow', 'sep',
+        'timm', 'torchvision', 'urllib3'}
 
 # packages that one module alone knows, anywhere in it (* as above)
 ONLY = {
     'astropy.io.fits': 'image',
     'dask': 'tiling',
-    'safetensors': 'model',
+    'safetensors': 'model backbones simulate',
     'matplotlib': 'plotting cli',
 }
 

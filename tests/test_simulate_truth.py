@@ -8,19 +8,13 @@ from importlib import import_module
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from simulate_helpers import PLAIN, check_truth, make_canvas
 
-from astrodino_seg.simulate import (
-    ISOPHOTE,
-    Scene,
-    SceneLibrary,
-    make_scene,
-    observe,
-)
-from astrodino_seg.simulate import scene as scenes
+from astrodino_seg.simulate import ISOPHOTE, Scene, make_scene, observe
+from astrodino_seg.simulate.artifacts import Artifact
 
 # the function of this name hides the module
 observing = import_module('astrodino_seg.simulate.observe')
-library = import_module('astrodino_seg.simulate.scene_library')
 
 SHAPE = 48, 48
 
@@ -39,55 +33,24 @@ def hand_scene():
     colours = np.array([[3, 4], [4, 3], [0, 5], [5, 0]]) / 5
     parts = np.stack([colour[:, None, None] * shape
                       for shape, colour in zip(shapes, colours)])
-    canvas = scenes._Canvas(48, {'g': .48, 'r': .62}, np.full(2, 3.0), 3.0,
-                            {})
+    canvas = make_canvas(SHAPE)
     for k, part in enumerate(parts.astype(np.float32)):
         canvas.add(part, 0, 0, x=20, y=20, cls=2, kind='field', re=4.0,
                    primary=k == 0)
-    objects = {key: np.array([row[key] for row in canvas.rows])
-               for key in canvas.rows[0]}
-    return Scene(canvas.cube, canvas.owner, canvas.own_sn, canvas.bands,
-                 canvas.psf_fwhm, objects), parts
+    return canvas.scene(), parts
 
 
-@pytest.fixture
-def plain(monkeypatch):
-    """Observations without artifacts, gaps or steps in depth."""
-    monkeypatch.setattr(observing, '_artifacts', lambda *args: [])
-    monkeypatch.setattr(observing, '_gaps', lambda rng, mask: None)
-    monkeypatch.setattr(observing, '_depth',
-                        lambda rng, shape: np.ones(shape, np.float32))
+def see(scene, seed=0, depth=1.0, bands=(0, 1), **rates):
+    """An observation with nothing but noise, sky and what is named."""
+    return observe(scene, seed, depth=depth, bands=bands,
+                   rates={**PLAIN, **rates})
 
 
 # -------------------------------------------------------------------- flux
 
-def test_flux_in_the_frame():
-    """A stamp that is cut by the edges counts as far as it is seen."""
-    canvas = scenes._Canvas(10, {'g': .48, 'r': .62}, np.full(2, 3.0), 3.0,
-                            {})
-    stamp = np.ones((2, 6, 6), np.float32)
-    stamp[1] = 3
-    for x, y in ((2, 2), (-4, 2), (8, -5), (-6, 0)):
-        canvas.add(stamp, x, y)
-    # the last lies outside and is no object
-    assert_allclose([row['flux'] for row in canvas.rows],
-                    [[36, 108], [12, 36], [2, 6]])
-
-
-def test_flux_of_a_scene():
-    pytest.importorskip('galsim')
-    scene = make_scene(3, size=96, band_set='griz', density=1.0)
-    flux = scene.objects['flux']
-    assert flux.shape == (len(scene.objects['x']), 4)
-    assert flux.dtype == np.float32
-    assert (flux > 0).all()
-    assert_allclose(flux.sum(axis=0), scene.cube.sum(axis=(1, 2)), rtol=1e-5)
-
-
 def test_flux_of_nothing():
-    pytest.importorskip('galsim')
     scene = Scene(np.zeros((2, *SHAPE), np.float32),
-                  np.zeros((3, *SHAPE), np.int16),
+                  np.zeros((3, *SHAPE), np.int32),
                   np.zeros((3, *SHAPE), np.float32), {'g': .48, 'r': .62},
                   np.full(2, 3.0), {key: np.array([]) for key in (
                       'x', 'y', 'cls', 'kind', 're', 'primary', 'flux')})
@@ -98,10 +61,10 @@ def test_flux_of_nothing():
 
 
 @pytest.mark.parametrize('bands', [[0, 1], [1]])
-def test_light(plain, bands):
+def test_light(bands):
     """Flux and light are in the unit of the image, before its defects."""
     scene, parts = hand_scene()
-    image, truth = observe(scene, 1, depth=2.0, bands=bands)
+    image, truth = see(scene, 1, depth=2.0, bands=bands)
     light = 2 * parts.sum(axis=0)[bands]
     assert truth.light.dtype == np.float32
     assert_allclose(truth.light, light, rtol=1e-5, atol=1e-5)
@@ -114,26 +77,25 @@ def test_light(plain, bands):
         assert np.corrcoef(band.ravel(), clean.ravel())[0, 1] > 0.8
 
 
-def test_unknown_flux(plain):
+def test_unknown_flux():
     """Scenes made by hand need not have it."""
     scene = hand_scene()[0]
     del scene.objects['flux']
-    truth = observe(scene, 0, depth=1.0, bands=[0])[1]
+    truth = see(scene, bands=[0])[1]
     assert np.isnan(truth.objects['flux']).all()
     assert truth.objects['flux'].shape == (len(truth.objects['id']), 1)
 
 
-def test_saturated_light(monkeypatch, plain):
+def test_saturated_light():
     """Saturation and masks are the image's, not the light's."""
     scene = hand_scene()[0]
-    monkeypatch.setattr(observing, '_gaps',
-                        lambda rng, mask: mask.fill(True))
-    image, truth = observe(scene, 0, depth=1.0, bands=[0, 1])
+    image, truth = see(scene, gap=1000)
+    assert image.mask.all()
     assert not image.cube.any()
     assert_allclose(truth.light, scene.cube, rtol=1e-5)
     bright = Scene(1e5 * scene.cube, scene.owner, 1e5 * scene.own_sn,
                    scene.bands, scene.psf_fwhm, scene.objects)
-    assert_allclose(observe(bright, 0, depth=1.0, bands=[0, 1])[1].light,
+    assert_allclose(see(bright)[1].light,
                     1e5 * scene.cube, rtol=1e-5)
 
 
@@ -147,11 +109,11 @@ def shares_by_hand(parts, bands, depth=1.0):
     return sn, order + 1, top
 
 
-def test_shares(plain):
+def test_shares():
     scene, parts = hand_scene()
-    truth = observe(scene, 0, depth=1.0, bands=[0, 1])[1]
+    truth = see(scene)[1]
     _, order, top = shares_by_hand(parts, [0, 1])
-    assert truth.owners.dtype == np.int16
+    assert truth.owners.dtype == np.int32
     assert truth.shares.dtype == np.float32
     clear = top > 1e-6
     assert_array_equal(truth.owners[clear], order[clear])
@@ -163,14 +125,15 @@ def test_shares(plain):
     assert_array_equal(truth.owners[0][inside], truth.labels[inside])
 
 
-def test_artifact_among_the_owners(plain, monkeypatch):
+def test_artifact_among_the_owners(monkeypatch):
     """A cosmic ray is first or second, and its flux is in one band."""
     spot = np.zeros(SHAPE, np.float32)
     spot[18:22, 15:21] = 5.0     # above the galaxy, but not at its centre
-    monkeypatch.setattr(observing, '_artifacts',
-                        lambda *args: [(1, spot, 'cosmic_ray')])
+    monkeypatch.setattr(observing, 'draw_artifacts', lambda *args: [
+        Artifact('cosmic_ray', 18, 15, np.stack([0 * spot, spot])[
+            :, 18:22, 15:21])])
     scene, parts = hand_scene()
-    truth = observe(scene, 0, depth=1.0, bands=[0, 1])[1]
+    truth = see(scene)[1]
     _, order, top = shares_by_hand(
         np.concatenate([parts, np.stack([0 * spot, spot])[None]]), [0, 1])
     clear = top > 1e-6
@@ -185,9 +148,9 @@ def test_artifact_among_the_owners(plain, monkeypatch):
     assert truth.objects['on_primary'][k]
 
 
-def test_blendedness(plain):
+def test_blendedness():
     scene, parts = hand_scene()
-    truth = observe(scene, 0, depth=1.0, bands=[0, 1])[1]
+    truth = see(scene)[1]
     sn, order, top = shares_by_hand(parts, [0, 1])
     labels = np.where(top[0] >= ISOPHOTE, order[0], 0)
     ids = truth.objects['id'].tolist()
@@ -200,10 +163,10 @@ def test_blendedness(plain):
     assert 0 <= alone < 0.02 < one < star < 2 / 3
 
 
-def test_overlaps(plain):
+def test_overlaps():
     """The knot and the star lie on each other and on the galaxy."""
     scene, parts = hand_scene()
-    truth = observe(scene, 0, depth=1.0, bands=[0, 1])[1]
+    truth = see(scene)[1]
     sn = shares_by_hand(parts, [0, 1])[0]
     assert sn[1, 20, 26] > sn[2, 20, 26] > sn[0, 20, 26] > ISOPHOTE
     assert sn[2, 21, 29] > sn[1, 21, 29] > sn[0, 21, 29] > ISOPHOTE
@@ -213,12 +176,12 @@ def test_overlaps(plain):
     assert truth.objects['overlaps'][0] == 0     # its centre is its peak
 
 
-def test_overlaps_what_is_asked_for(plain):
+def test_overlaps_what_is_asked_for():
     """What is too faint to be asked for is not named."""
     scene = hand_scene()[0]
     spot = np.zeros((2, *SHAPE), np.float32)
     spot[:, 42, 42] = 3.0           # under the field galaxy, one pixel
-    canvas = scenes._Canvas(48, scene.bands, scene.psf_fwhm, 3.0, {})
+    canvas = make_canvas(SHAPE)
     canvas.cube, canvas.owner, canvas.own_sn = (
         scene.cube, scene.owner, scene.own_sn)
     canvas.rows = [{}] * 4
@@ -226,7 +189,7 @@ def test_overlaps_what_is_asked_for(plain):
     scene.objects = {key: np.append(values, values[:1], axis=0)
                      for key, values in scene.objects.items()}
     scene.objects['primary'][4] = False
-    truth = observe(scene, 0, depth=1.0, bands=[0, 1])[1]
+    truth = see(scene)[1]
     assert truth.owners[1, 42, 42] == 5
     k = truth.objects['id'].tolist().index(4)
     assert truth.objects['overlaps'][k] == 0
@@ -235,36 +198,23 @@ def test_overlaps_what_is_asked_for(plain):
 @pytest.mark.parametrize('seed', range(6))
 def test_any_observation(seed):
     pytest.importorskip('galsim')
-    scene = make_scene(seed, size=96, density=1.0)
-    image, truth = observe(scene, seed)
-    o, n = truth.objects, len(truth.objects['id'])
-    assert {len(values) for values in o.values()} == {n}
-    assert o['flux'].shape == (n, image.n_bands)
-    assert (o['flux'].sum(axis=1) > 0).all()
-    assert truth.light.shape == image.cube.shape
-    assert ((o['blendedness'] >= 0) & (o['blendedness'] < 1)).all()
-    assert set(o['overlaps']) <= {0, *o['id']}
-    assert not (o['overlaps'] == o['id']).any()
-    primary = dict(zip(o['id'], o['primary']))
-    on_one = np.array([primary.get(k, False) for k in o['overlaps']], bool)
-    assert (o['on_primary'] | ~on_one).all()
-    assert (np.diff(truth.shares, axis=0) <= 1e-6).all()
-    lit = truth.owners[0] > 0
-    assert_allclose(truth.shares.sum(axis=0)[lit], 1, rtol=1e-5)
+    check_truth(*observe(make_scene(seed, size=96, density=1.0), seed))
 
 
-# ------------------------------------------------------- library, training
+def test_masked_object():
+    """What is masked all over has no peak, and overlaps nothing."""
+    scene, _ = hand_scene()
+    n_gone = 0
+    for seed in range(40):
+        truth = see(scene, seed, gap=6)[1]
+        gone = ~np.isin(truth.objects['id'], truth.labels)
+        n_gone += gone.sum()
+        assert not truth.objects['overlaps'][gone].any()
+        assert not truth.objects['on_primary'][gone].any()
+    assert n_gone > 10
 
-def test_library_keeps_flux(tmp_path, monkeypatch):
-    """Beyond what float16 can hold."""
-    scene = hand_scene()[0]
-    scene.objects['flux'] = np.float32([[1e5, 1e-7]] * 4)
-    monkeypatch.setattr(library, 'make_scene', lambda seed, *, size: scene)
-    for _ in range(2):              # made, then read
-        flux = SceneLibrary('train', 1, path=tmp_path)[0].objects['flux']
-        assert flux.dtype == np.float32
-        assert_array_equal(flux, scene.objects['flux'])
 
+# ---------------------------------------------------------------- training
 
 def test_cutout():
     """All maps of the truth are cut alike."""

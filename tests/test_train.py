@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from astrodino_seg.heads import DenseMaps, Seeds
 from astrodino_seg.inference import find_seeds
-from astrodino_seg.model import Model, load_model
+from astrodino_seg.model import Encoder, Model, load_model
 from astrodino_seg.preprocess import PreprocessSpec
 from astrodino_seg.simulate import Scene
 from astrodino_seg.train import (
@@ -991,3 +991,71 @@ def test_too_few_scenes_for_the_pairs_is_told_before_training(tmp_path):
     with pytest.raises(ValueError, match='n_scenes must be 10 .* got 9'):
         train_from_config(config, tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
+
+
+# ------------------------------------------------- a pretrained backbone
+
+@pytest.fixture
+def backbone(tmp_path):
+    """The file of an encoder, none of whose weights are those of a start."""
+    torch.manual_seed(11)
+    encoder = Encoder(vit={'dim': 48, 'depth': 1, 'n_heads': 3},
+                      preprocess={'softening': 2.0},
+                      provenance={'n_steps': 7})
+    with torch.no_grad():
+        for param in encoder.parameters():
+            param.add_(torch.randn_like(param))
+    encoder.save(tmp_path / 'backbone.safetensors')
+    return tmp_path / 'backbone.safetensors', encoder
+
+
+def test_start_from_a_backbone(backbone):
+    path, encoder = backbone
+    table = {'backbone': str(path), 'head': {'widths': [4, 8, 8, 8, 8]}}
+    model = supervised._make_model(table)
+    assert table['backbone'] == str(path)       # the recipe is left as it is
+    assert model.spec['vit'] == encoder.spec['vit']
+    assert model.preprocess == PreprocessSpec(softening=2.0)
+    assert model.provenance['backbone'] == {
+        'file': 'backbone.safetensors', 'n_steps': 7}
+    for key, value in encoder.vit.state_dict().items():
+        assert_array_equal(model.vit.state_dict()[key], value)
+
+
+@pytest.mark.parametrize('key', ['vit', 'unet', 'preprocess'])
+def test_a_backbone_has_its_own_spec(backbone, tmp_path, key):
+    config = {'model': {'backbone': str(backbone[0]), key: {}},
+              'scenes': {'n_scenes': 20}, 'fit': {'n_steps': 1}}
+    with pytest.raises(ValueError, match=f'.{key}.*are those of backbone='):
+        train_from_config(config, tmp_path / 'run')
+
+
+def test_no_backbone(tmp_path):
+    config = {'model': {'backbone': str(tmp_path / 'absent')},
+              'scenes': {'n_scenes': 20}, 'fit': {'n_steps': 1}}
+    with pytest.raises(FileNotFoundError, match='absent'):
+        train_from_config(config, tmp_path / 'run')
+
+
+def test_frozen_backbone(tmp_path, one_thread):
+    """The transformer stays as it is, and the head learns."""
+    start = tiny_model().state_dict()
+    whole = fit(tmp_path / 'a', n_steps=4, freeze_backbone=True)
+    for key, value in whole.state_dict().items():
+        if key.startswith('vit.'):
+            assert_array_equal(value, start[key])
+    assert not torch.equal(whole.head.seed_out.weight,
+                           start['head.seed_out.weight'])
+    assert all(p.requires_grad for p in whole.parameters())
+    state = torch.load(tmp_path / 'a' / 'checkpoint.pt', weights_only=True)
+    n_head = sum(not name.startswith('vit.') for name, _ in
+                 whole.named_parameters())
+    assert len(state['optimizer']['param_groups'][0]['params']) == n_head
+
+
+def test_no_vit_to_freeze(tmp_path):
+    model = Model(unet={'widths': [2] * 6, 'dim': 8},
+                  head={'widths': [4, 8, 8, 8, 8]})
+    with pytest.raises(ValueError, match='the model has no Vision Transf'):
+        fit_model(model, [make_scene(0)], out=tmp_path, n_steps=1,
+                  freeze_backbone=True)

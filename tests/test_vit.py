@@ -225,6 +225,32 @@ def test_bfloat16():
     assert_close(out.float(), model(x), rtol=0, atol=0.3)
 
 
+@pytest.mark.parametrize('kwargs', [
+    {'pos_embed': 'none', 'rope': True}, {'grid_size': (3, 4)}])
+def test_mask(kwargs):
+    model = make(patch_size=8, n_registers=1, **kwargs)
+    x, mask = image(24, 32), torch.zeros(2, 3, 4, dtype=torch.bool)
+    mask[0, 1, 2] = mask[1, 0, 0] = True
+    token = torch.randn(48)
+    # the token stands in the place of the embedded patch, before positions
+    plain, grid = model.embed(x)
+    tokens, _ = model.embed(x, mask, token)
+    bare = model.patch_embed(x).permute(0, 2, 3, 1)
+    change = (tokens - plain)[:, 2:].unflatten(1, grid)
+    assert_close(change[mask], token - bare[mask])
+    assert not change[~mask].any()
+    assert not (tokens - plain)[:, :2].any()
+    features = model.forward_features(x, mask=mask, mask_token=token)
+    assert not torch.allclose(features.cls, model.forward_features(x).cls)
+    nothing = model.forward_features(x, mask=torch.zeros_like(mask),
+                                     mask_token=token)
+    assert torch.equal(nothing.cls, model.forward_features(x).cls)
+    with pytest.raises(ValueError, match=r'mask must have the shape '
+                                         r'\(2, 3, 4\); got \(2, 4, 3\)'):
+        model.forward_features(x, mask=mask.transpose(1, 2),
+                               mask_token=token)
+
+
 # ------------------------------------------------------------- rotary
 
 def test_rotary_angles():

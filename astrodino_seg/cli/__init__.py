@@ -9,11 +9,16 @@ import sys
 import warnings
 
 from astrodino_seg.cli import (
+    attention,
     benchmark,
     compare,
     demo,
+    fetch,
     info,
+    pretrain,
     segment,
+    simulate,
+    stamps,
     train,
 )
 from astrodino_seg.errors import AstroDinoWarning
@@ -21,8 +26,10 @@ from astrodino_seg.version import __version__
 
 __all__ = ['main']
 
-USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
-COMMANDS = (segment, compare, benchmark, demo, info, train)
+USER_ERRORS = (ValueError, TypeError, OSError, ImportError,
+               FloatingPointError)
+COMMANDS = (segment, compare, attention, benchmark, demo, fetch, info,
+            simulate, stamps, train, pretrain)
 
 
 def main(argv=None):

@@ -6,12 +6,14 @@ Everything behind this package may rely on what `Image` promises, and nothing
 else reads or writes FITS or WCS. Within it, data flow one way::
 
     objects (inputs), files (files, header, hdus) -> Layer (layer)
-        -> one grid (stack) -> Image (core);  labels -> FITS (labels)
+        -> one grid (stack) -> Image (core)
+    labels, maps, Image -> FITS (labels, maps)
 """
 
 from astrodino_seg.image.core import Image, as_image
 from astrodino_seg.image.files import write_plane
 from astrodino_seg.image.labels import read_label_map, write_label_map
+from astrodino_seg.image.maps import write_image, write_maps
 
-__all__ = ['Image', 'as_image', 'read_label_map', 'write_label_map',
-           'write_plane']
+__all__ = ['Image', 'as_image', 'read_label_map', 'write_image',
+           'write_label_map', 'write_maps', 'write_plane']

@@ -16,7 +16,7 @@ from astrodino_seg.image.files import is_plane, open_fits, read_pixels
 from astrodino_seg.image.header import celestial_wcs, quiet_headers
 from astrodino_seg.image.stack import same_grid
 
-__all__ = ['read_label_map', 'write_label_map']
+__all__ = ['add_meta', 'read_label_map', 'wcs_header', 'write_label_map']
 
 
 def write_label_map(path, labels, image, *, meta=None, overwrite=False):
@@ -59,8 +59,8 @@ def write_label_map(path, labels, image, *, meta=None, overwrite=False):
     if not path.parent.is_dir():
         msg = f'no such directory: {str(path.parent)!r}'
         raise FileNotFoundError(msg)
-    header = _wcs_header(image)
-    _add_meta(header, meta)
+    header = wcs_header(image)
+    add_meta(header, meta)
     # the ending tells astropy the compression
     temporary = path.with_name(f'.{uuid4().hex}-{path.name}')
     try:
@@ -88,8 +88,20 @@ def _check_labels(labels, image):
     return labels.astype(np.int32)
 
 
-def _wcs_header(image):
-    """The header of the WCS of an image; warns if it is not the same WCS."""
+def wcs_header(image):
+    """
+    The header of the WCS of an image; warns if it is not the same WCS.
+
+    Parameters
+    ----------
+    image : `Image`
+        The image.
+
+    Returns
+    -------
+    header : `~astropy.io.fits.Header`
+        Empty if the image has none.
+    """
     if image.wcs is None:
         return fits.Header()
     with quiet_headers():
@@ -102,8 +114,17 @@ def _wcs_header(image):
     return header
 
 
-def _add_meta(header, meta):
-    """Add the keywords of the user to a header."""
+def add_meta(header, meta):
+    """
+    Add the keywords of the user to a header, in place.
+
+    Parameters
+    ----------
+    header : `~astropy.io.fits.Header`
+        The header.
+    meta : dict or `None`
+        As `write_label_map` takes it.
+    """
     if meta is None:
         return
     if not isinstance(meta, Mapping):
@@ -141,13 +162,21 @@ def read_label_map(path, name=None):
     Returns
     -------
     labels : 2-D `~numpy.ndarray` of int
-        The labels, in the native byte order.
+        The labels, in the native byte order. Blank pixels (``BLANK``) are 0.
+
+    Raises
+    ------
+    ValueError
+        If there is no such image, or its pixels are no integers.
     """
     with open_fits(path) as hdus:
         for hdu in hdus:
             if (is_plane(hdu) and len(hdu.shape) == 2
                     and name in (None, hdu.name)):
+                blank = 'BLANK' in hdu.header       # of integers alone
                 labels = read_pixels(hdu, path)
+                if blank:
+                    labels = np.nan_to_num(labels).astype(int)
                 break
         else:
             named = '' if name is None else f' named {name!r}'

@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-A cache of noiseless scenes on disk, so that training draws only the noise.
+The scenes of a split, kept on disk or composed of stamps.
 
 The seed ranges of the three splits stand here and nowhere else.
 """
@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from astrodino_seg.simulate.scene import Scene, make_scene
+from astrodino_seg.simulate.compose import make_scene
+from astrodino_seg.simulate.scene import VERSION, Scene
+from astrodino_seg.simulate.stamps import StampLibrary
 
 __all__ = ['SPLITS', 'SceneLibrary']
 
@@ -20,13 +22,12 @@ SPLITS = {'train': (0, 1_000_000),
           'benchmark': (2_000_000, 2_100_000)}
 
 
-#: Part of the names of cached files; raised whenever `make_scene` changes.
-VERSION = 3
-
-
 class SceneLibrary:
     """
-    Scenes of one split, rendered once and kept as float16 files.
+    Scenes of one split.
+
+    They are drawn anew each time, or rendered once and kept as float16
+    files, or composed of stamps.
 
     Parameters
     ----------
@@ -35,17 +36,23 @@ class SceneLibrary:
     n_scenes : int
         How many scenes.
     path : path-like, optional
-        The folder of the files; without it scenes are rendered each time.
+        The folder of the files, in which rendered scenes are kept.
     size : int, optional
         Side of a scene in pixels.
+    stamps : path-like, optional
+        The folder of a `~astrodino_seg.simulate.StampLibrary`, of which
+        scenes are composed.
 
     Raises
     ------
     ValueError
-        If ``split`` is unknown or has fewer seeds than ``n_scenes``.
+        If ``split`` is unknown or has fewer seeds than ``n_scenes``, or both
+        ``path`` and ``stamps`` are given.
+    FileNotFoundError
+        If there are no ``stamps``.
     """
 
-    def __init__(self, split, n_scenes, *, path=None, size=512):
+    def __init__(self, split, n_scenes, *, path=None, size=512, stamps=None):
         if split not in SPLITS:
             msg = f'split must be one of {sorted(SPLITS)}, got {split!r}'
             raise ValueError(msg)
@@ -54,10 +61,15 @@ class SceneLibrary:
             msg = (f'n_scenes must be in [1, {last - first}] for split '
                    f'{split!r}, got {n_scenes!r}')
             raise ValueError(msg)
+        if path is not None and stamps is not None:
+            msg = (f'only one of path={str(path)!r} and '
+                   f'stamps={str(stamps)!r} can be given')
+            raise ValueError(msg)
         self.split = split
         self.n_scenes = n_scenes
         self.path = None if path is None else Path(path)
         self.size = size
+        self.stamps = None if stamps is None else StampLibrary(stamps)
 
     def __len__(self):
         return self.n_scenes
@@ -75,7 +87,8 @@ class SceneLibrary:
             msg = f'index must be in [0, {self.n_scenes}), got {index!r}'
             raise IndexError(msg)
         if self.path is None:
-            return make_scene(self.seed(index), size=self.size)
+            return make_scene(self.seed(index), size=self.size,
+                              stamps=self.stamps)
         if not self._file(index).exists():
             _save(self._file(index),
                   make_scene(self.seed(index), size=self.size))
@@ -92,6 +105,7 @@ def _save(path, scene):
                      cube=scene.cube.clip(-6e4, 6e4).astype(np.float16),
                      own_sn=scene.own_sn.clip(0, 6e4).astype(np.float16),
                      psf_fwhm=scene.psf_fwhm,
+                     pixel_scale=scene.pixel_scale or np.nan,
                      names=np.array(list(scene.bands)),
                      waves=np.array(list(scene.bands.values())), **arrays)
         os.replace(temporary, path)
@@ -106,4 +120,6 @@ def _load(path):
         bands = dict(zip(z['names'].tolist(), z['waves'].tolist()))
         return Scene(z['cube'].astype(np.float32), z['owner'],
                      z['own_sn'].astype(np.float32), bands, z['psf_fwhm'],
-                     objects)
+                     objects,
+                     None if np.isnan(z['pixel_scale'])
+                     else float(z['pixel_scale']))

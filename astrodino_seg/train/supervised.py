@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from astrodino_seg.heads import DenseMaps
-from astrodino_seg.model import Model
+from astrodino_seg.model import Model, load_encoder
 from astrodino_seg.simulate.scene_library import SceneLibrary
 from astrodino_seg.train.losses import WEIGHTS, grouping_losses
 from astrodino_seg.train.pairs import MIN_SCENES, fit_pairs
@@ -85,8 +85,8 @@ def _flatten(items):
 
 def fit_model(model, scenes, *, out, n_steps, n_items=2,
               crop_sizes=(256, 256, 448), peak_rate=1e-3, weight_decay=0.02,
-              average_decay=0.998, own_seeds_from=0, bfloat16=False,
-              save_every=200, n_workers=1, seed=0, progress=True):
+              average_decay=0.998, own_seeds_from=0, freeze_backbone=False,
+              bfloat16=False, save_every=200, n_workers=1, seed=0, progress=True):
     """
     Train all of a model on simulated scenes, but its pair score.
 
@@ -118,6 +118,9 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2,
     own_seeds_from : int, optional
         The step from which the network's own seeds are decoys too; before
         it has learned, they are noise.
+    freeze_backbone : bool, optional
+        Whether the Vision Transformer stays as it is and the head alone is
+        trained.
     bfloat16 : bool, optional
         Whether the network runs in bfloat16 (the losses and the weights stay
         float32): twice as fast where the processor has instructions for it.
@@ -138,8 +141,14 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2,
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / 'checkpoint.pt'
-    optimizer = torch.optim.AdamW(model.parameters(), lr=peak_rate,
-                                  weight_decay=weight_decay)
+    if freeze_backbone and 'vit' not in model.spec:
+        msg = 'freeze_backbone: the model has no Vision Transformer'
+        raise ValueError(msg)
+    frozen = model.vit if freeze_backbone else torch.nn.Module()
+    frozen.requires_grad_(False)
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=peak_rate,
+        weight_decay=weight_decay)
     average = {k: v.clone() for k, v in model.state_dict().items()}
     start, seconds = 0, 0.0
     if checkpoint.exists():
@@ -158,6 +167,7 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2,
     bar = tqdm(total=n_steps, initial=start, disable=not progress,
                mininterval=5)
     model.train().to(memory_format=torch.channels_last)
+    frozen.eval()
     begin = time.monotonic() - seconds
     for step, crops in enumerate(loader, start=start):
         rate = learning_rate(step, n_steps, peak=peak_rate)
@@ -185,6 +195,7 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2,
                                'average': average, 'step': step + 1,
                                'seconds': seconds})
     bar.close()
+    frozen.requires_grad_(True)
     model.load_state_dict(average)
     model.provenance.update(steps=n_steps, n_items=n_items,
                             crop_sizes=list(crop_sizes), seed=seed,
@@ -212,6 +223,24 @@ def _step(model, crops, generator, *, own_seeds=False, bfloat16=False):
     return sums
 
 
+def _make_model(table):
+    """A model as a recipe says, from random weights or with a backbone."""
+    if 'backbone' not in table:
+        return Model(**table)
+    table = dict(table)
+    path = Path(table.pop('backbone'))
+    given = sorted({'vit', 'unet', 'preprocess'} & set(table))
+    if given:
+        msg = (f'config: model has {given}, which are those of backbone='
+               f'{str(path)!r}')
+        raise ValueError(msg)
+    encoder = load_encoder(path)
+    model = Model(**encoder.spec, **table)
+    model.vit.load_state_dict(encoder.vit.state_dict())
+    model.provenance['backbone'] = {'file': path.name, **encoder.provenance}
+    return model
+
+
 def train_from_config(config, out):
     """
     Train a model as a recipe says.
@@ -219,7 +248,9 @@ def train_from_config(config, out):
     Parameters
     ----------
     config : dict
-        Tables ``model`` (arguments of `~astrodino_seg.Model`), ``scenes``
+        Tables ``model`` (arguments of `~astrodino_seg.Model`, or
+        ``backbone``, the path of a file that
+        `~astrodino_seg.pretrain.pretrain` wrote, to start from), ``scenes``
         (``n_scenes``, ``size`` and ``path`` of
         `~astrodino_seg.simulate.SceneLibrary`), ``fit`` (arguments of
         `fit_model`, and ``threads``) and ``pairs`` (arguments of
@@ -256,7 +287,7 @@ def train_from_config(config, out):
             raise ValueError(msg)
     try:
         torch.manual_seed(fit.get('seed', 0))
-        model = Model(**config.get('model', {}))
+        model = _make_model(config.get('model', {}))
         scenes = SceneLibrary('train', **config['scenes'])
         n_steps = fit.pop('n_steps')
     except (KeyError, TypeError) as err:

@@ -1,0 +1,268 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+`Backbone` and `load_backbone`.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch.nn import functional as F
+
+from astrodino_seg.backbones.files import read_state
+from astrodino_seg.backbones.layouts import convert
+from astrodino_seg.backbones.planes import (
+    NanomaggyRGB,
+    NoiseUnits,
+    Photographic,
+)
+from astrodino_seg.errors import ModelFileError, require
+from astrodino_seg.image import as_image
+from astrodino_seg.model import (
+    ENCODER_FORMAT,
+    FORMAT,
+    load_encoder,
+    load_model,
+)
+from astrodino_seg.vit import VisionTransformer
+
+__all__ = ['Backbone', 'load_backbone']
+
+#: Names of timm whose weights fit; others of the same shapes may compute
+#: something else.
+TIMM_NAMES = (r'vit_(small|base)_patch(8|16)_224\.dino',
+              r'vit_\w+_patch14(_reg4)?_dinov2(\.lvd142m)?',
+              r'vit_\w+_patch16_dinov3(_qkvb)?(\.\w+)?')
+STRIDE = 16     # of the tokens that dense heads take
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """
+    A Vision Transformer and the rule that makes its input.
+
+    Attributes
+    ----------
+    vit : `~astrodino_seg.vit.VisionTransformer`
+        The network, in evaluation mode.
+    planes : callable
+        From an `~astrodino_seg.Image` to (plane, y, x) float32: one of
+        `NoiseUnits`, `Photographic`, `NanomaggyRGB`, or any other with an
+        ``n_planes``.
+    name : str
+        Where the weights come from.
+    """
+
+    vit: VisionTransformer
+    planes: Callable
+    name: str
+
+    def __post_init__(self):
+        n_planes = getattr(self.planes, 'n_planes', None)
+        if n_planes != self.vit.in_channels:
+            msg = (f'planes: these weights need {self.vit.in_channels} '
+                   f'planes, {self.planes!r} makes {n_planes}')
+            raise ValueError(msg)
+
+    def input(self, data, *, size=None):
+        """
+        Make the network's input from an image.
+
+        Parameters
+        ----------
+        data : image-like
+            What `~astrodino_seg.as_image` takes; any number of bands.
+        size : int or tuple of int, optional
+            Rows and columns to resample the planes to, one number for both;
+            those of the image if `None`. They are rounded to multiples of the
+            patch size.
+
+        Returns
+        -------
+        x : `~torch.Tensor`
+            (1, plane, rows, columns) float32.
+
+        Raises
+        ------
+        ValueError
+            If ``size`` is not positive.
+        """
+        x = torch.from_numpy(self.planes(as_image(data)))[None]
+        size = x.shape[-2:] if size is None else size
+        size = (size, size) if np.ndim(size) == 0 else tuple(size)
+        if len(size) != 2 or min(size) < 1:
+            msg = f'size must be one or two positive int, got {size!r}'
+            raise ValueError(msg)
+        patch = self.vit.patch_size
+        return _resample(x, [max(round(n / patch), 1) * patch for n in size])
+
+    def tokens(self, x):
+        """
+        Patch tokens on the grid that dense heads take.
+
+        Patches that divide 16 pixels are averaged. For others (14, 12) the
+        image is first resampled, so that a patch covers 16 of its pixels.
+
+        Parameters
+        ----------
+        x : `~torch.Tensor`
+            (B, plane, H, W), sides multiples of 16.
+
+        Returns
+        -------
+        tokens : `~torch.Tensor`
+            (B, dim, H/16, W/16).
+        """
+        patch = self.vit.patch_size
+        if STRIDE % patch:
+            x = _resample(x, [n // STRIDE * patch for n in x.shape[-2:]])
+            return self.vit.forward_features(x).patches[-1]
+        return F.avg_pool2d(self.vit.forward_features(x).patches[-1],
+                            STRIDE // patch)
+
+
+def _resample(x, size):
+    """Resample (B, C, H, W), without aliasing, unless it has the size."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    return F.interpolate(x, size=tuple(size), mode='bilinear',
+                         align_corners=False, antialias=True)
+
+
+def load_backbone(name_or_path=None, *, key=None, planes=None):
+    """
+    Load a backbone.
+
+    Parameters
+    ----------
+    name_or_path : str or path-like, optional
+        * `None`: the bundled model's;
+        * a file of `~astrodino_seg.Model` or
+          `~astrodino_seg.model.Encoder`;
+        * a file of DINO, DINOv2 or DINOv3 as Meta or ``timm`` have it
+          (``.pth``, ``.bin``, ``.safetensors``), or a checkpoint of a training
+          run with a teacher and a student;
+        * ``astrodino.ckpt`` or ``astroclip.ckpt`` of AstroCLIP (Parker et al.
+          2024, MNRAS 531, 4990);
+        * the name of such a model in ``timm``, which downloads it.
+    key : str, optional
+        Which part of a checkpoint to read, ``'student'`` for example. By
+        default the teacher where there is one. Ignored unless a file of
+        others is read.
+    planes : callable, optional
+        Rule for the input instead of that of the family; see `Backbone`.
+
+    Returns
+    -------
+    backbone : `Backbone`
+        In evaluation mode, on the CPU, in float32.
+
+    Raises
+    ------
+    FileNotFoundError
+        If ``name_or_path`` looks like a path and there is no such file.
+    ModelFileError
+        If the file cannot be read safely, or a parameter of it is unknown,
+        missing or of a wrong shape; all of these are listed.
+    ValueError
+        If the name is of no family known here, or ``planes`` does not fit.
+    ImportError
+        If a name is given and ``timm`` cannot be imported.
+    OSError
+        If ``timm`` cannot download the weights.
+
+    Examples
+    --------
+    >>> from astrodino_seg.backbones import load_backbone
+    >>> backbone = load_backbone()
+    >>> backbone.vit.patch_size, backbone.planes.n_planes
+    (16, 5)
+    """
+    if name_or_path is None:
+        return _own(load_model(), 'bundled', planes)
+    path = Path(name_or_path)
+    name = os.fspath(name_or_path)
+    if path.is_file():
+        form = _own_format(path)
+        if form is not None:
+            read = load_encoder if form == ENCODER_FORMAT else load_model
+            return _own(read(path), path.name, planes)
+        try:
+            return _build(read_state(path, key), planes, path.name)
+        except ModelFileError as err:
+            msg = f'name_or_path: {name!r}: {err}'
+            raise ModelFileError(msg) from err
+    if any(re.fullmatch(pattern, name) for pattern in TIMM_NAMES):
+        return _from_timm(name, planes)
+    if isinstance(name_or_path, Path) or path.suffix in (
+            '.pth', '.pt', '.ckpt', '.bin', '.safetensors') or os.sep in name:
+        msg = f'name_or_path: no weights file {name!r}'
+        raise FileNotFoundError(msg)
+    msg = (f'name_or_path: {name!r} is neither a file nor a name of timm for '
+           f'a Vision Transformer of DINO, DINOv2 or DINOv3')
+    raise ValueError(msg)
+
+
+def _own_format(path):
+    """The format of a file that this package wrote, else None."""
+    if path.suffix != '.safetensors':
+        return None
+    try:
+        with safe_open(path, 'pt') as f:
+            form = (f.metadata() or {}).get('format', '')
+    except (SafetensorError, OSError):
+        return None
+    return form if form.startswith(FORMAT.split('/')[0]) else None
+
+
+def _own(model, name, planes):
+    """The backbone of a model of this package."""
+    if 'vit' not in model.spec:
+        msg = f'name_or_path: the model {name!r} has no Vision Transformer'
+        raise ModelFileError(msg)
+    return Backbone(model.vit, planes or NoiseUnits(model.preprocess), name)
+
+
+def _build(state, planes, name):
+    """Our transformer with the parameters of others."""
+    spec, state, family = convert(state)
+    with torch.device('meta'):      # nothing is drawn that is replaced
+        vit = VisionTransformer(**spec)
+    needed = {k: tuple(v.shape) for k, v in vit.state_dict().items()}
+    found = {k: tuple(v.shape) for k, v in state.items()}
+    wrong = {
+        'unknown parameters': sorted(found.keys() - needed),
+        'missing parameters': sorted(needed.keys() - found),
+        'parameters of a wrong shape': [
+            f'{k} {found[k]} and not {needed[k]}' for k in sorted(needed)
+            if k in found and found[k] != needed[k]]}
+    if any(wrong.values()):
+        msg = '; '.join(f'{what}: {", ".join(keys)}'
+                        for what, keys in wrong.items() if keys)
+        raise ModelFileError(msg)
+    vit.load_state_dict(state, assign=True)
+    vit.requires_grad_(True)
+    if planes is None:
+        planes = NanomaggyRGB() if family == 'astroclip' else Photographic()
+    return Backbone(vit.eval(), planes, name)
+
+
+def _from_timm(name, planes):
+    """Weights by their name in timm, with the statistics that it states."""
+    timm = require('timm')
+    try:
+        model = timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as err:    # of any of the libraries that download
+        msg = (f'name_or_path: timm cannot provide {name!r} ('
+               f'{type(err).__name__}: {" ".join(str(err).split())[:200]}); '
+               f'without a network, give the path of a file')
+        raise OSError(msg) from err
+    config = model.pretrained_cfg
+    if planes is None:
+        planes = Photographic(tuple(config['mean']), tuple(config['std']))
+    return _build(model.state_dict(), planes, name)

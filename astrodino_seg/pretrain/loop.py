@@ -1,0 +1,311 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Self-supervised pretraining: one straight loop.
+"""
+
+import copy
+import os
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from astrodino_seg.errors import require
+from astrodino_seg.pretrain.batches import Batches
+from astrodino_seg.pretrain.checkpoint import Checkpoint
+from astrodino_seg.pretrain.checks import (
+    check_finite,
+    check_settings,
+    check_views,
+    describe,
+)
+from astrodino_seg.pretrain.log import Log
+from astrodino_seg.pretrain.monitors import CollapseMonitor
+from astrodino_seg.pretrain.objectives import DINO
+from astrodino_seg.pretrain.schedules import cosine, learning_rate, ramp
+from astrodino_seg.pretrain.student import (
+    Student,
+    make_teacher,
+    update_teacher,
+)
+
+__all__ = ['pretrain']
+
+
+def pretrain(encoder, views, *, out, n_steps, batch_size=64, n_parts=1,
+             objective=None, peak_rate=5e-4, warmup=0.1,
+             weight_decay=(0.04, 0.4), momentum=(0.996, 1.0),
+             temperature=(0.04, 0.07), temperature_warmup=0.3,
+             frozen_prototypes=0.01, drop_path=0.1, max_gradient=3.0,
+             mask_share=0.5, mask_ratio=(0.1, 0.5), bfloat16=None,
+             device='auto', save_every=200, log_every=10, n_workers=1,
+             seed=0, provenance=None, progress=True):
+    """
+    Train an encoder on images without labels.
+
+    A student learns to say of any view of an image what its teacher, a running
+    average of the student, says of another (Caron et al. 2021,
+    `arXiv:2104.14294 <https://arxiv.org/abs/2104.14294>`_; Oquab et al. 2023,
+    `arXiv:2304.07193 <https://arxiv.org/abs/2304.07193>`_).
+
+    What is drawn at random in a step depends on the step and the seed alone: a
+    run that was killed goes on from its last checkpoint in ``out`` as if
+    nothing had happened. Started by ``torchrun``, the processes share each
+    batch between them. The global random state of torch is changed.
+
+    Parameters
+    ----------
+    encoder : `~astrodino_seg.model.Encoder`
+        What is trained; changed in place, in the end to the teacher's.
+    views : `~torch.utils.data.Dataset`
+        ``n_steps * batch_size`` items or more, each a
+        `~astrodino_seg.pretrain.data.Views`.
+    out : path-like
+        Folder for checkpoint, log and ``backbone.safetensors``.
+    n_steps : int
+        Steps of the optimiser.
+    batch_size : int, optional
+        Items a step, of all processes and parts.
+    n_parts : int, optional
+        Parts that each process takes its share of a batch in, one after the
+        other, to save memory (gradient accumulation).
+    objective : `~torch.nn.Module`, optional
+        `~astrodino_seg.pretrain.objectives.DINO`, the default, or
+        `~astrodino_seg.pretrain.objectives.SimDINO`.
+    peak_rate, warmup : float, optional
+        Largest learning rate of AdamW (Loshchilov & Hutter 2019), and the
+        share of the steps in which it rises.
+    weight_decay, momentum : tuple of float, optional
+        First and last value of AdamW's weight decay and of the teacher's
+        momentum; between, they follow a cosine.
+    temperature : tuple of float, optional
+        First and last value of the teacher's temperature.
+    temperature_warmup : float, optional
+        The share of the steps in which it changes, linearly.
+    frozen_prototypes : float, optional
+        The share of the steps in which the prototypes stay as they were drawn.
+    drop_path : float, optional
+        The student's stochastic depth in its last layer.
+    max_gradient : float, optional
+        The norm that gradients are clipped to.
+    mask_share, mask_ratio : float and tuple of float, optional
+        Share of the global views with hidden patches, and the range of their
+        share; ignored if the objective does not ask for patches.
+    bfloat16 : bool, optional
+        Whether the networks run in bfloat16 (losses and weights stay float32).
+        If `None`, on CUDA devices only.
+    device : str, optional
+        ``'cpu'``, ``'cuda'`` or what else Lightning Fabric calls an
+        accelerator; the best at hand by default.
+    save_every, log_every : int, optional
+        Steps between checkpoints, and between lines of the log.
+    n_workers : int, optional
+        Processes that make the data.
+    seed : int, optional
+        Seed of all that is drawn but the views and the encoder's weights.
+    provenance : dict, optional
+        What is to be written into the checkpoint and the encoder's file beside
+        the settings, of the data above all; JSON.
+    progress : bool, optional
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    encoder : `~astrodino_seg.model.Encoder`
+        The teacher, in evaluation mode, on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If an argument is impossible, the views do not fit the encoder, or the
+        checkpoint in ``out`` is that of another run.
+    OSError
+        If ``out`` cannot be written to, or the disk is full.
+    FloatingPointError
+        If the loss is no longer finite.
+
+    Warns
+    -----
+    CollapseWarning
+        If the features or the teacher's answers no longer depend on the image.
+    """
+    objective = DINO() if objective is None else objective
+    settings = {
+        'n_steps': n_steps, 'batch_size': batch_size, 'n_parts': n_parts,
+        'peak_rate': peak_rate, 'warmup': warmup,
+        'weight_decay': weight_decay, 'momentum': momentum,
+        'temperature': temperature, 'temperature_warmup': temperature_warmup,
+        'frozen_prototypes': frozen_prototypes, 'drop_path': drop_path,
+        'max_gradient': max_gradient, 'mask_share': mask_share,
+        'mask_ratio': mask_ratio, 'seed': seed}
+    check_settings(settings, save_every=save_every, log_every=log_every)
+    check_views(views, encoder, n_steps * batch_size)
+    settings.update(objective=describe(objective), encoder=encoder.spec,
+                    provenance=provenance or {})
+
+    fabric = make_fabric(device, bfloat16)
+    if batch_size % (n_parts * fabric.world_size):
+        msg = (f'batch_size must be a multiple of n_parts={n_parts} times '
+               f'{fabric.world_size} processes, got {batch_size}')
+        raise ValueError(msg)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    student = Student(copy.deepcopy(encoder.vit), objective.projector,
+                      patches=objective.patches, drop_path=drop_path).train()
+    adamw = torch.optim.AdamW(parameter_groups(student))
+    model, optimizer = fabric.setup(student, adamw)
+    teacher = make_teacher(student)
+    objective = fabric.to_device(objective)
+    checkpoint = Checkpoint(
+        out / 'checkpoint.safetensors', {
+            'student': student, 'teacher': teacher, 'objective': objective},
+        adamw, settings)
+    if fabric.is_global_zero:
+        checkpoint.check_folder()
+    start, seconds = checkpoint.read()
+    data = Batches(views, batch_size, encoder.vit.patch_size,
+                   n_parts=n_parts, mask_ratio=mask_ratio, seed=seed,
+                   mask_share=mask_share if objective.patches else 0,
+                   rank=fabric.global_rank, n_processes=fabric.world_size)
+    batches = iter(DataLoader(
+        data, batch_size=None, num_workers=n_workers,
+        sampler=range(start * n_parts, n_steps * n_parts),
+        pin_memory=fabric.device.type == 'cuda'))
+    log = Log(out, start, batch_size, fabric)
+    monitor = CollapseMonitor(warmup * n_steps)
+    bar = tqdm(total=n_steps, initial=start, mininterval=5,
+               disable=not (progress and fabric.is_global_zero))
+    begin = time.monotonic() - seconds
+
+    for step in range(start, n_steps):
+        rates = {
+            'learning_rate': learning_rate(step, n_steps, peak=peak_rate,
+                                           warmup=round(warmup * n_steps)),
+            'weight_decay': cosine(step, n_steps, *weight_decay),
+            'momentum': cosine(step, n_steps, *momentum),
+            'temperature': ramp(step, round(temperature_warmup * n_steps),
+                                *temperature)}
+        for group in adamw.param_groups:
+            group['lr'] = rates['learning_rate']
+            group['weight_decay'] = rates['weight_decay'] * group['decays']
+        seed_step(seed, step, fabric.global_rank)
+        for part in range(n_parts):
+            with log.waiting():
+                batch = fabric.to_device(next(batches))
+            with torch.no_grad(), fabric.autocast():
+                theirs = teacher(batch.global_views, mask=batch.mask,
+                                 hide=False)
+            with fabric.no_backward_sync(model, enabled=part < n_parts - 1):
+                ours = model(*batch)
+                loss, parts = objective(ours, theirs, batch.mask,
+                                        rates['temperature'])
+                fabric.backward(loss / n_parts)
+            log.add(loss=loss, **parts)
+        if step < round(frozen_prototypes * n_steps):
+            student.freeze_prototypes()
+        norm = fabric.clip_gradients(model, optimizer, max_norm=max_gradient,
+                                     error_if_nonfinite=False)
+        optimizer.step()
+        optimizer.zero_grad()
+        objective.end_step()
+        update_teacher(teacher, student, rates['momentum'])
+
+        done = step + 1
+        seconds = time.monotonic() - begin
+        saves = done % save_every == 0 or done == n_steps
+        if saves or done % log_every == 0:
+            check_finite(step, loss, norm)
+        if done % log_every == 0:
+            values = log.write(done, seconds, {'gradient': norm, **rates})
+            monitor(step, values)
+            bar.set_postfix(loss=f'{values["loss"]:.3f}', refresh=False,
+                            images_s=f'{values["images_per_second"]:.0f}')
+        if saves and fabric.is_global_zero:
+            checkpoint.write(done, seconds)
+        bar.update()
+
+    bar.close()
+    log.close()
+    encoder.vit.load_state_dict(
+        {k: v.cpu() for k, v in teacher.vit.state_dict().items()})
+    encoder.provenance.update(
+        settings, hours=round(seconds / 3600, 3),
+        machine=f'{fabric.world_size} x {device_name(fabric.device)}')
+    if fabric.is_global_zero:
+        encoder.save(out / 'backbone.safetensors')
+    fabric.barrier()
+    return encoder.cpu().eval()
+
+
+def make_fabric(device='auto', bfloat16=None):
+    """
+    Start Lightning Fabric: one process, or those of ``torchrun``.
+
+    Parameters
+    ----------
+    device : str, optional
+        Fabric's accelerator.
+    bfloat16 : bool, optional
+        Whether networks run in bfloat16; if `None`, on CUDA devices only.
+
+    Returns
+    -------
+    fabric : `lightning_fabric.Fabric`
+        Launched.
+
+    Raises
+    ------
+    ImportError
+        If Fabric is not installed.
+    """
+    fabric = require('lightning_fabric', 'pretrain')
+    n_local = int(os.environ.get('LOCAL_WORLD_SIZE', 0))
+    n_all = int(os.environ.get('WORLD_SIZE', 1))
+    if device == 'auto':
+        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    if bfloat16 is None:
+        bfloat16 = device == 'cuda'
+    fabric = fabric.Fabric(
+        accelerator=device, devices=n_local or 1,
+        num_nodes=n_all // n_local if n_local else 1,
+        strategy='ddp' if n_local else 'auto',
+        precision='bf16-mixed' if bfloat16 else '32-true')
+    fabric.launch()
+    return fabric
+
+
+def parameter_groups(student):
+    """
+    AdamW's groups: with weight decay, and without (biases and norms).
+
+    Parameters
+    ----------
+    student : `~torch.nn.Module`
+        What is trained.
+
+    Returns
+    -------
+    groups : list of dict
+        ``decays`` of each is 1 or 0.
+    """
+    parameters = [p for p in student.parameters() if p.requires_grad]
+    return [{'params': [p for p in parameters if (p.ndim > 1) == decays],
+             'decays': int(decays)} for decays in (True, False)]
+
+
+def seed_step(seed, step, rank):
+    """Seed torch for a step of a process, whatever came before."""
+    state = np.random.SeedSequence((seed, step, rank)).generate_state(1)
+    torch.manual_seed(int(state[0]))
+
+
+def device_name(device):
+    """What a device is, in words."""
+    if device.type == 'cuda':
+        return torch.cuda.get_device_name(device)
+    return f'{platform.machine()}, {torch.get_num_threads()} threads'

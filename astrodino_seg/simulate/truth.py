@@ -1,0 +1,148 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The truth of an observation, which depends on what can be seen in it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ['ISOPHOTE', 'MIN_PIXELS', 'MIN_SN', 'PRIMARY_PIXELS', 'PRIMARY_SN',
+           'Truth', 'make_truth']
+
+#: Own S/N per pixel (all bands together) down to which a pixel belongs to
+#: an object. It lies well below the usual detection threshold, because a
+#: total flux needs the outskirts.
+ISOPHOTE = 0.5
+#: Objects with less total S/N or fewer pixels are void.
+MIN_SN = 7.0
+MIN_PIXELS = 12
+#: A resolved galaxy with at least this total S/N and this many pixels of its
+#: own in view is a primary: large enough to be cut in pieces.
+PRIMARY_SN = 30.0
+PRIMARY_PIXELS = 300
+
+
+@dataclass
+class Truth:
+    """
+    What is known of an observed scene.
+
+    Attributes
+    ----------
+    labels : `~numpy.ndarray`
+        (y, x) int32: 0 sky, object ids as in ``objects``, -1 void (masked,
+        or of an object too faint to be asked for).
+    own_sn : `~numpy.ndarray`
+        (y, x) float32: S/N of the owner alone, the root of the sum of
+        squares over the bands.
+    objects : dict of `~numpy.ndarray`
+        One entry an object that is asked for:
+
+        - ``id``, int: its label.
+        - ``x``, ``y``, float: pixels.
+        - ``cls``, int: index into `~astrodino_seg.simulate.scene.CLASSES`.
+        - ``kind``, str; ``re``, float, pixels: as in the scene.
+        - ``primary``, bool: a large galaxy, resolved, and above `PRIMARY_SN`
+          and `PRIMARY_PIXELS`.
+        - ``sn``, float: its total S/N, over its region.
+        - ``n_pixels``, int: of its region, masked ones included.
+        - ``flux``, (object, band) float: the sum of its own noiseless light
+          within the frame, in the unit of the image; NaN if the scene does
+          not tell.
+        - ``blendedness``, float in [0, 1): 1 - own / all, where own is the
+          sum over its region of its own S/N, and all that of the three
+          strongest objects there (as `Bosch et al. 2018
+          <https://doi.org/10.1093/pasj/psx080>`_ do with the flux of the
+          child and of its blend).
+        - ``on_primary``, bool: its peak, the pixel of its region with its
+          highest own S/N, lies where a primary that is not itself is above
+          `ISOPHOTE`.
+        - ``overlaps``, int: the id of the strongest other object that is
+          asked for and is above `ISOPHOTE` at its peak; 0 if there is none.
+    light : `~numpy.ndarray`
+        (band, y, x) float32: the noiseless light of all objects, artifacts
+        included, in the unit of the image; before saturation, masks, sky
+        and noise.
+    owners : `~numpy.ndarray`
+        (3, y, x) int32: the objects with the largest own S/N in each pixel,
+        largest first; 0 is none. Some may be too faint to be in ``objects``.
+    shares : `~numpy.ndarray`
+        (3, y, x) float32: their shares of the sum of the three's own S/N;
+        1 in all, or 0 where there is no light.
+    """
+
+    labels: np.ndarray
+    own_sn: np.ndarray
+    objects: dict
+    light: np.ndarray
+    owners: np.ndarray
+    shares: np.ndarray
+
+
+def make_truth(light, owner, own_sn, dead, objects):
+    """
+    Apply the rules of the truth.
+
+    Parameters
+    ----------
+    light : `~numpy.ndarray`
+        (band, y, x) as in `Truth`.
+    owner, own_sn : `~numpy.ndarray`
+        (3, y, x) the strongest objects and their own S/N.
+    dead : `~numpy.ndarray`
+        (y, x) bool: what no band sees.
+    objects : dict of list
+        Of all objects, as in `~astrodino_seg.simulate.Scene`.
+
+    Returns
+    -------
+    truth : `Truth`
+        The truth.
+    """
+    labels = np.where(own_sn[0] >= ISOPHOTE, owner[0], 0)
+    everything = own_sn.sum(axis=0)
+    n = len(objects['x'])
+
+    def per_object(weight=None):
+        weight = None if weight is None else weight.ravel()
+        return np.bincount(labels.ravel(), weight, minlength=n + 1)
+
+    counts, total = per_object(), np.sqrt(per_object(own_sn[0]**2))
+    blended = 1 - per_object(own_sn[0]) / np.maximum(
+        per_object(everything), 1e-30)
+    wanted = (total >= MIN_SN) & (counts >= MIN_PIXELS)
+    wanted[0] = True
+    labels = np.where(wanted[labels] & ~dead, labels, -1)
+    ids = np.flatnonzero(wanted[1:]) + 1
+    objects = {k: np.array(v) for k, v in objects.items()}
+    objects['flux'] = objects['flux'].reshape(n, len(light))
+    objects['primary'] = (objects['primary'].astype(bool)
+                          & (total[1:] >= PRIMARY_SN)
+                          & (counts[1:] >= PRIMARY_PIXELS))
+    under = _under_peak(ids, labels, owner, own_sn)
+    asked = np.where(wanted[under], under, 0)
+    table = {k: v[ids - 1] for k, v in objects.items()}
+    table.update(id=ids, sn=total[ids], n_pixels=counts[ids],
+                 blendedness=np.clip(blended[ids], 0, 1),
+                 on_primary=np.append(False, objects['primary'])[under].any(
+                     axis=0),
+                 overlaps=np.where(asked[0] > 0, asked[0], asked[1]))
+    shares = np.divide(own_sn, everything, where=everything > 0,
+                       out=np.zeros_like(own_sn))
+    return Truth(labels.astype(np.int32), own_sn[0].astype(np.float32),
+                 table, light, owner, shares.astype(np.float32))
+
+
+def _under_peak(ids, labels, owner, own_sn):
+    """(2, object) ids of what shines below each object's peak; 0 is none."""
+    inside = np.flatnonzero(labels > 0)
+    label, sn = labels.ravel()[inside], own_sn[0].ravel()[inside]
+    highest = np.zeros(ids.max(initial=0) + 1, sn.dtype)
+    np.maximum.at(highest, label, sn)
+    at_peak = sn == highest[label]
+    peak = np.full(highest.shape, -1)
+    peak[label[at_peak]] = inside[at_peak]
+    below = np.where(own_sn[1:] >= ISOPHOTE, owner[1:], 0).reshape(2, -1)
+    # what is masked all over has no peak
+    return np.where(peak[ids] >= 0, below[:, peak[ids]], 0)

@@ -1,0 +1,162 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Tests for the pretrain.recipe module, the recipes and ``astrodino pretrain``.
+"""
+
+import copy
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+import astrodino_seg
+from astrodino_seg.cli import main
+from astrodino_seg.model import Encoder, load_encoder
+from astrodino_seg.pretrain import pretrain_from_config
+from astrodino_seg.pretrain.recipe import arguments, make_objective, pretrain
+
+pytest.importorskip('lightning_fabric')
+
+RECIPES = sorted((Path(astrodino_seg.__file__).parent / 'pretrain'
+                  / 'recipes').glob('*.toml'))
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """Three images of noise with a few blobs."""
+    folder = tmp_path_factory.mktemp('images')
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:60, :72]
+    for k in range(3):
+        data = rng.normal(0, 1, (60, 72))
+        for cy, cx in rng.uniform(5, 55, (8, 2)):
+            data += 30 * np.exp(-((y - cy)**2 + (x - cx)**2) / 8)
+        fits.writeto(folder / f'{k}.fits', data.astype(np.float32))
+    return folder
+
+
+@pytest.fixture
+def config(folder):
+    return {
+        'model': {'vit': {'patch_size': 8, 'dim': 24, 'depth': 1,
+                          'n_heads': 3}},
+        'images': [{'kind': 'folder', 'path': str(folder)}],
+        'views': {'global_size': 32, 'local_size': 16, 'n_local': 2},
+        'objective': {'n_prototypes': 16, 'hidden': 8, 'bottleneck': 4},
+        'fit': {'n_steps': 2, 'batch_size': 4, 'n_workers': 0,
+                'device': 'cpu', 'threads': 1}}
+
+
+def changed(config, path, value):
+    """A copy of a recipe with one value replaced, or removed by `None`."""
+    config = copy.deepcopy(config)
+    *tables, key = path.split('.')
+    table = config
+    for name in tables:
+        table = table[int(name) if name.isdigit() else name]
+    if value is None:
+        del table[key]
+    else:
+        table[key] = value
+    return config
+
+
+def test_recipe(config, folder, tmp_path):
+    encoder = pretrain_from_config(config, tmp_path, progress=False)
+    again = load_encoder(tmp_path / 'backbone.safetensors')
+    assert again.spec['vit']['dim'] == 24
+    assert again.provenance['provenance'] == {
+        'images': [{'kind': 'folder', 'path': str(folder)}], 'n_images': 3,
+        'views': config['views']}
+    assert again.provenance['batch_size'] == 4
+    start = Encoder(vit=config['model']['vit'])
+    assert encoder.state_dict().keys() == start.state_dict().keys()
+    # what has no effect on the weights may change; the views may not
+    pretrain_from_config(changed(config, 'fit.save_every', 7), tmp_path,
+                         progress=False)
+    with pytest.raises(ValueError, match='n_local was 2, is 3'):
+        pretrain_from_config(changed(config, 'views.n_local', 3), tmp_path,
+                             progress=False)
+
+
+def test_command(config, folder, tmp_path, capsys):
+    lines = ['[model.vit]', 'patch_size = 8', 'dim = 24', 'depth = 1',
+             '[[images]]', 'kind = "folder"', f"path = '{folder}'",
+             '[views]', 'global_size = 32', 'local_size = 16', 'n_local = 1',
+             '[objective]', 'kind = "simdino"', 'hidden = 8',
+             'bottleneck = 4', '[fit]', 'n_steps = 1', 'batch_size = 2',
+             'n_workers = 0', 'device = "cpu"', 'threads = 1']
+    recipe = tmp_path / 'recipe.toml'
+    recipe.write_text('\n'.join(lines))
+    out = tmp_path / 'run'
+    assert main(['pretrain', str(recipe), '-o', str(out), '-q']) == 0
+    found = load_encoder(out / 'backbone.safetensors').provenance
+    assert found['objective']['kind'] == 'SimDINO'
+    recipe.write_text('\n'.join(lines).replace('dim = 24', 'dim = 12'))
+    assert main(['pretrain', str(recipe), '-o', str(out), '-q']) == 1
+    assert 'encoder.vit.dim was 24, is 12' in capsys.readouterr().err
+    recipe.write_text('[fit')
+    assert main(['pretrain', str(recipe), '-o', str(out)]) == 1
+
+
+@pytest.mark.parametrize(('path', 'value', 'match'), [
+    ('fits', {}, "config has unknown keys .'fits'.; known are"),
+    ('fit.n_step', 3, "fit has unknown keys .'n_step'"),
+    ('fit.out', 'x', "fit has unknown keys .'out'"),
+    ('views.seed', 3, "views has unknown keys .'seed'"),
+    ('model.vits', {}, "config: .*unexpected keyword argument 'vits'"),
+    ('model.vit.dim', 25, 'dim must be a multiple of n_heads=3; got 25'),
+    ('fit.n_steps', None, "config: fit needs 'n_steps'"),
+    ('fit.momentum', [0.9, 2], 'momentum must be two numbers'),
+    ('objective.kind', 'byol', "objective: kind must be .* got 'byol'"),
+    ('objective.rate', 1, "objective has unknown keys .'rate'"),
+    ('objective.ibot', 'much', "objective: '>=' not supported"),
+    ('objective.centring', 'x', "centring must be 'mean' or 'sinkhorn'"),
+    ('images', [], 'images: no source'),
+    ('images.0.kind', 'web', "images: kind must be one of .* got 'web'"),
+    ('images.0.n_scenes', 5, "images has unknown keys .'n_scenes'"),
+    ('images.0.share', 0.0, 'shares must be 1 positive numbers'),
+    ('views.global_size', 64, '60 x 72 pixels, less than global_size=64'),
+    ('views.local_size', 20, 'multiples of patch_size=8, got 20'),
+    ('views.global_scale', [0.2, 1.0], 'global_scale must be a range')])
+def test_impossible_recipes(config, tmp_path, path, value, match):
+    with pytest.raises(ValueError, match=match):
+        pretrain_from_config(changed(config, path, value), tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_shares_of_all_or_none(config, tmp_path):
+    config['images'].append({**config['images'][0], 'share': 0.5})
+    with pytest.raises(ValueError, match='all sources have a share'):
+        pretrain_from_config(config, tmp_path / 'run')
+
+
+def test_no_folder(config, tmp_path):
+    config['images'][0]['path'] = str(tmp_path / 'absent')
+    with pytest.raises(FileNotFoundError, match='absent'):
+        pretrain_from_config(config, tmp_path / 'run')
+
+
+def test_out_is_a_file(config, tmp_path):
+    (tmp_path / 'run').write_text('')
+    with pytest.raises(OSError, match='run'):
+        pretrain_from_config(config, tmp_path / 'run', progress=False)
+
+
+@pytest.mark.parametrize('path', RECIPES, ids=lambda path: path.stem)
+def test_committed_recipes(path):
+    config = tomllib.loads(path.read_text())
+    encoder = Encoder(**config['model'])
+    patch = encoder.vit.patch_size
+    assert config['views']['global_size'] % patch == 0
+    assert config['views']['local_size'] % patch == 0
+    assert make_objective(config['objective']).patches
+    assert set(config['fit']) - {'threads'} <= arguments(pretrain)
+    if path.stem == 'cpu':      # it is to be put into the bundled model
+        assert encoder.spec['vit'] == Encoder().spec['vit']
+
+
+def test_there_are_recipes():
+    assert [path.stem for path in RECIPES] == ['cpu', 'gpu']

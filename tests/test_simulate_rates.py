@@ -1,0 +1,52 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Tests of the tables of ingredients.
+"""
+
+import pytest
+
+from astrodino_seg.simulate import CONDITIONS, CONTENT
+from astrodino_seg.simulate.compose import DRAWN
+from astrodino_seg.simulate.rates import Rate, merge_rates
+
+
+def test_merge():
+    known = {'one': Rate(2.5, 'a'), 'two': Rate(1, 'b')}
+    assert merge_rates(None, known) == {'one': 2.5, 'two': 1}
+    assert merge_rates({}, known) == {'one': 2.5, 'two': 1}
+    merged = merge_rates({'two': 0}, known)
+    assert merged == {'one': 2.5, 'two': 0.0}
+    assert isinstance(merged['two'], float)
+    assert known['two'].value == 1          # the table stays
+
+
+@pytest.mark.parametrize('known', [CONTENT, CONDITIONS])
+def test_tables(known):
+    """Every ingredient has a default and says what it is."""
+    for rate in known.values():
+        assert rate.value > 0
+        assert len(rate.what) > 5
+    assert merge_rates(None, known) == {
+        name: rate.value for name, rate in known.items()}
+
+
+def test_names():
+    # so that one option of the command is enough
+    assert not set(CONTENT) & set(CONDITIONS)
+    assert set(DRAWN) <= set(CONTENT)
+    # shares of the kinds of large galaxies
+    assert 0.8 < sum(CONTENT[kind].value for kind in DRAWN) < 1.3
+
+
+@pytest.mark.parametrize('value', [-0.1, float('nan'), float('inf'), 'many',
+                                   None, [1]])
+def test_bad_value(value):
+    with pytest.raises(ValueError, match=(
+            r"rates\['star'\] must be a number of 0 or more, got ")):
+        merge_rates({'star': value}, CONTENT)
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match=(
+            r"rates must be some of \['background', .*, got 'quasar'")):
+        merge_rates({'quasar': 1}, CONTENT)
