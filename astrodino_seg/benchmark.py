@@ -123,11 +123,12 @@ def _fingerprint(finder):
     """What a record depends on: settings, weights and versions."""
     text = f'{finder!r}, version {__version__}, scenes {VERSION}'
     if hasattr(finder, 'segment'):
-        from astrodino_seg.model import BUNDLED
+        from astrodino_seg.model import weights_file
 
-        weights = getattr(finder, 'model', None) or BUNDLED
-        if isinstance(weights, (str, os.PathLike)):
-            weights = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+        weights = getattr(finder, 'model', None)
+        if weights is None or isinstance(weights, (str, os.PathLike)):
+            content = weights_file(weights).read_bytes()
+            weights = hashlib.sha256(content).hexdigest()
         text += f', {weights}'
     return text
 

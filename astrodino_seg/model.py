@@ -27,15 +27,18 @@ from astrodino_seg.preprocess import PreprocessSpec
 from astrodino_seg.unet import UNet
 from astrodino_seg.vit import VisionTransformer
 
-__all__ = ['BUNDLED', 'ENCODER_FORMAT', 'FORMAT', 'Encoder', 'Model',
-           'load_encoder', 'load_model']
+__all__ = ['BUNDLED', 'BUNDLED_NAMES', 'ENCODER_FORMAT', 'FORMAT', 'Encoder',
+           'Model', 'load_encoder', 'load_model', 'weights_file']
 
 #: Name and version of the file format, in the metadata of each file.
 FORMAT = 'astrodino_seg/1'
 #: That of an encoder.
 ENCODER_FORMAT = 'astrodino_seg/backbone-1'
-#: The bundled weights.
-BUNDLED = Path(__file__).parent / 'data' / 'grouping_tiny.safetensors'
+DATA = Path(__file__).parent / 'data'
+#: The weights of the default model.
+BUNDLED = DATA / 'grouping_tiny.safetensors'
+#: Names of the bundled models: the default, and the control with a U-Net.
+BUNDLED_NAMES = ('grouping_tiny', 'grouping_unet')
 
 DEFAULT_VIT = {'patch_size': 16, 'dim': 192, 'depth': 6, 'n_heads': 3,
                'pos_embed': 'none', 'rope': True, 'n_registers': 2}
@@ -218,6 +221,27 @@ def _write(path, model, form, *, half=False):
         raise
 
 
+def weights_file(path=None):
+    """
+    Where the weights of a model are.
+
+    Parameters
+    ----------
+    path : path-like, optional
+        As in `load_model`.
+
+    Returns
+    -------
+    path : `~pathlib.Path`
+        The file, which need not exist.
+    """
+    if path is None:
+        return BUNDLED
+    if path in BUNDLED_NAMES:
+        return DATA / f'{path}.safetensors'
+    return Path(path)
+
+
 def load_model(path=None):
     """
     Read a model.
@@ -225,7 +249,8 @@ def load_model(path=None):
     Parameters
     ----------
     path : path-like, optional
-        A file that `Model.save` wrote; the bundled one if `None`.
+        A file that `Model.save` wrote, or the name of a bundled model, one of
+        `BUNDLED_NAMES`; the default model if `None`.
 
     Returns
     -------
@@ -239,9 +264,10 @@ def load_model(path=None):
     ModelFileError
         If the file is corrupt, foreign, or of another format version.
     """
-    if path is None:
-        _check_bundled(BUNDLED)
-    return _read(BUNDLED if path is None else Path(path), Model, FORMAT)
+    file = weights_file(path)
+    if path is None or path in BUNDLED_NAMES:
+        _check_bundled(file)
+    return _read(file, Model, FORMAT)
 
 
 def load_encoder(path):
@@ -297,7 +323,7 @@ def _read(path, kind, form):
     return model.eval()
 
 
-@lru_cache(maxsize=1)
+@lru_cache
 def _check_bundled(path):
     """Compare the bundled file with the sha256 beside it."""
     wanted = path.with_suffix('.sha256').read_text().split()[0]

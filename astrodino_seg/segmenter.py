@@ -114,7 +114,8 @@ class DinoSegmenter:
         galaxies and miss small sources.
     model : `~astrodino_seg.Model` or path-like, optional
         The model, which is copied at each call, or its weights file, which
-        is read at the first. The bundled one if `None`.
+        is read at the first, or the name of a bundled one. The default model
+        if `None`.
     device : str, optional
         Where the network runs, for example ``'cpu'`` or ``'cuda'``.
     tile_size : int, optional

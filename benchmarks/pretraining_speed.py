@@ -36,11 +36,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from astrodino_seg.model import Encoder
 from astrodino_seg.pretrain import ViewDataset, pretrain_from_config
 from astrodino_seg.pretrain.batches import Batches
-from astrodino_seg.pretrain.loop import make_fabric, parameter_groups
+from astrodino_seg.pretrain.processes import make_fabric
 from astrodino_seg.pretrain.recipe import make_images, make_objective
 from astrodino_seg.pretrain.student import (
     Student,
     make_teacher,
+    parameter_groups,
     update_teacher,
 )
 

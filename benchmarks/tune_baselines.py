@@ -2,7 +2,7 @@
 """
 Tune the baselines on simulated scenes of the validation split.
 
-    python benchmarks/tune_baselines.py RUNS.jsonl [--scenes 24]
+    python benchmarks/tune_baselines.py RUNS.jsonl [--scenes 12]
         [--only sep peaks] [--processes 2] [--cache FOLDER] [--best BEST.json]
 
 Every setting of `GRIDS`, 30 or more for each finder, is run on the same
@@ -43,13 +43,13 @@ _EXTRACTOR = {'n_sigma': _N_SIGMA, 'n_pixels': (5, 15, 40),
 GRIDS = {
     'detect': {'n_sigma': _N_SIGMA, 'n_pixels': (5, 10, 20, 40),
                'fwhm': (3.0, 5.0)},
-    'photutils': {'n_sigma': _N_SIGMA, 'n_pixels': (5, 10, 20, 40),
+    'photutils': {'n_sigma': _N_SIGMA, 'n_pixels': (10, 20, 40),
                   'contrast': (0.001, 0.01, 0.1, 0.3)},
     'sep': _EXTRACTOR | {'fwhm': (2.0, 4.0)},
     'peaks': {'detector': ('find_peaks', 'DAOStarFinder'),
-              'n_sigma': _N_SIGMA, 'n_pixels': (5, 10, 30),
+              'n_sigma': _N_SIGMA, 'n_pixels': (10, 30),
               'min_separation': (3.0, 5.0, 10.0, 20.0)},
-    'regions': {'n_sigma': _N_SIGMA, 'n_pixels': (5, 10, 30),
+    'regions': {'n_sigma': _N_SIGMA, 'n_pixels': (10, 30),
                 'saddle': (0.3, 0.5, 0.7), 'prominence': (0.25, 0.5, 1.0)},
     'sextractor': _EXTRACTOR,
     'noisechisel': {'qthresh': (0.3, 0.5, 0.7, 0.9),
@@ -191,7 +191,7 @@ def main():
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('runs', type=Path, help='file of runs, added to')
-    parser.add_argument('--scenes', type=int, default=24)
+    parser.add_argument('--scenes', type=int, default=12)
     parser.add_argument('--only', nargs='+', choices=GRIDS, default=GRIDS)
     parser.add_argument('--processes', type=int, default=1)
     parser.add_argument('--cache', help='folder for rendered scenes')

@@ -80,14 +80,14 @@ TORCH = ('vit_layers vit unet heads pairs model backbones attention binning '
          'inference train pretrain segmenter cli')
 
 # never imported at the head of a module: optional, slow, or liable to fail
-LAZY = {'dask', 'datasets', 'galsim', 'h5py', 'matplotlib', 'pyarrow', 'sep',
-        'timm', 'torchvision', 'urllib3'}
+LAZY = {'dask', 'datasets', 'galsim', 'h5py', 'lightning_fabric', 'matplotlib',
+        'pyarrow', 'sep', 'timm', 'torchvision', 'urllib3'}
 
 # packages that one module alone knows, anywhere in it (* as above)
 ONLY = {
     'astropy.io.fits': 'image',
     'dask': 'tiling',
-    'safetensors': 'model backbones simulate',
+    'safetensors': 'model backbones simulate pretrain',
     'matplotlib': 'plotting cli',
 }
 

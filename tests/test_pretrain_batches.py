@@ -5,9 +5,9 @@ Tests for the pretrain.batches module.
 
 import pytest
 import torch
+from pretrain_toys import ToyViews
 
 from astrodino_seg.pretrain.batches import Batches
-from pretrain_toys import ToyViews
 
 VIEWS = ToyViews(24)
 

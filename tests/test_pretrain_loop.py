@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pretrain_toys import BATCH_SIZE, N_STEPS, VIT, ToyViews, toy_run
 from safetensors.torch import load_file
 from torch.testing import assert_close
 from torch.utils.data import Dataset
 
 from astrodino_seg.errors import CollapseWarning
 from astrodino_seg.model import Encoder, load_encoder
+from astrodino_seg.preprocess import PreprocessSpec
 from astrodino_seg.pretrain import DINO, SimDINO, pretrain
 from astrodino_seg.pretrain.checks import check_finite
-from astrodino_seg.preprocess import PreprocessSpec
-from pretrain_toys import BATCH_SIZE, N_STEPS, VIT, ToyViews, toy_run
 
 pytest.importorskip('lightning_fabric')
 
@@ -272,6 +272,7 @@ def test_a_loss_that_is_not_finite(tmp_path):
     ({'n_steps': 7.0}, 'n_steps must be a positive integer, got 7.0'),
     ({'batch_size': 9, 'n_parts': 2}, 'multiple of n_parts=2 .* got 9'),
     ({'save_every': 0}, 'save_every must be a positive integer'),
+    ({'device': 'abacus'}, "invalid accelerator name: .*abacus"),
     ({'peak_rate': 0.0}, 'peak_rate must be positive, got 0.0'),
     ({'warmup': 1.5}, r'warmup must be in \[0, 1\], got 1.5'),
     ({'momentum': (0.99, 1.01)}, r'momentum must be two .* got \(0.99, 1.01'),
@@ -299,8 +300,7 @@ def test_checkpoint_of_another_architecture(tmp_path, whole):
         (whole[0] / 'checkpoint.safetensors').read_bytes())
     encoder = Encoder(vit={**VIT, 'depth': 3})
     before = copy.deepcopy(encoder.state_dict())
-    with pytest.raises(ValueError, match=r'another run; .*\n?.*depth was 2, is '
-                                         '3'):
+    with pytest.raises(ValueError, match='another run; .*depth was 2, is 3'):
         pretrain(encoder, ToyViews(48), out=tmp_path, n_steps=N_STEPS,
                  batch_size=BATCH_SIZE, n_workers=0, device='cpu',
                  progress=False)

@@ -271,14 +271,14 @@ def losses_of(network, x, mask):
     """All losses of a batch of inputs (V, B, 3), with their gradients."""
     out = {}
     teacher = Centre(6), Centre(6)
-    logits = network(x).detach() * 0.5
+    logits, hidden = network(x).detach() * 0.5, mask[:, 0, 0]
     for name, make in {
             'dino': lambda z: dino_loss(z, teacher[0].softmax(
                 logits[:2], 0.1)),
             'sinkhorn': lambda z: dino_loss(z, sinkhorn_knopp(
                 logits[:2], 0.1)),
-            'ibot': lambda z: ibot_loss(z[0][mask[:, 0, 0]], teacher[1].softmax(
-                logits[0][mask[:, 0, 0]], 0.1), mask),
+            'ibot': lambda z: ibot_loss(z[0][hidden], teacher[1].softmax(
+                logits[0][hidden], 0.1), mask),
             'koleo': lambda z: koleo_loss(z[0]),
             'coding_rate': lambda z: coding_rate(unit(z[0]))}.items():
         network.zero_grad()

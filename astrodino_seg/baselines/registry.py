@@ -14,8 +14,8 @@ from astrodino_seg.baselines.watersheds import PeakFinder, RegionFinder
 __all__ = ['FINDERS', 'TUNED', 'available_finders']
 
 #: Settings of best panoptic quality on the validation split, by
-#: ``benchmarks/tune_baselines.py``; a finder that is missing is not yet
-#: tuned. Each is the best of all settings of its grid on 24 scenes.
+#: ``benchmarks/tune_baselines.py``: of all settings of its grid, on 12
+#: scenes.
 TUNED = {
     'detect': {'n_sigma': 1.0, 'n_pixels': 20, 'fwhm': 5.0},
     'photutils': {'n_sigma': 1.0, 'n_pixels': 20, 'contrast': 0.1},

@@ -5,7 +5,7 @@ Checkpoints of a pretraining: one safetensors file that describes itself.
 Tensors are the parameters of student and teacher, the centres and the moments
 of AdamW, by name; JSON in the file's metadata holds the step, the time and the
 settings of the run. All random numbers of a step are drawn from the seed and
-the number of the step, so that these two are the whole state of the generators.
+the step's number: these two are the whole state of the generators.
 
 The file is written under another name, brought to the disk and renamed: a run
 that is killed at any moment leaves the last one whole.

@@ -4,17 +4,13 @@ Self-supervised pretraining: one straight loop.
 """
 
 import copy
-import os
-import platform
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from astrodino_seg.errors import require
 from astrodino_seg.pretrain.batches import Batches
 from astrodino_seg.pretrain.checkpoint import Checkpoint
 from astrodino_seg.pretrain.checks import (
@@ -26,10 +22,16 @@ from astrodino_seg.pretrain.checks import (
 from astrodino_seg.pretrain.log import Log
 from astrodino_seg.pretrain.monitors import CollapseMonitor
 from astrodino_seg.pretrain.objectives import DINO
+from astrodino_seg.pretrain.processes import (
+    device_name,
+    make_fabric,
+    seed_step,
+)
 from astrodino_seg.pretrain.schedules import cosine, learning_rate, ramp
 from astrodino_seg.pretrain.student import (
     Student,
     make_teacher,
+    parameter_groups,
     update_teacher,
 )
 
@@ -222,7 +224,8 @@ def pretrain(encoder, views, *, out, n_steps, batch_size=64, n_parts=1,
             check_finite(step, loss, norm)
         if done % log_every == 0:
             values = log.write(done, seconds, {'gradient': norm, **rates})
-            monitor(step, values)
+            if fabric.is_global_zero:
+                monitor(step, values)
             bar.set_postfix(loss=f'{values["loss"]:.3f}', refresh=False,
                             images_s=f'{values["images_per_second"]:.0f}')
         if saves and fabric.is_global_zero:
@@ -240,72 +243,3 @@ def pretrain(encoder, views, *, out, n_steps, batch_size=64, n_parts=1,
         encoder.save(out / 'backbone.safetensors')
     fabric.barrier()
     return encoder.cpu().eval()
-
-
-def make_fabric(device='auto', bfloat16=None):
-    """
-    Start Lightning Fabric: one process, or those of ``torchrun``.
-
-    Parameters
-    ----------
-    device : str, optional
-        Fabric's accelerator.
-    bfloat16 : bool, optional
-        Whether networks run in bfloat16; if `None`, on CUDA devices only.
-
-    Returns
-    -------
-    fabric : `lightning_fabric.Fabric`
-        Launched.
-
-    Raises
-    ------
-    ImportError
-        If Fabric is not installed.
-    """
-    fabric = require('lightning_fabric', 'pretrain')
-    n_local = int(os.environ.get('LOCAL_WORLD_SIZE', 0))
-    n_all = int(os.environ.get('WORLD_SIZE', 1))
-    if device == 'auto':
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    if bfloat16 is None:
-        bfloat16 = device == 'cuda'
-    fabric = fabric.Fabric(
-        accelerator=device, devices=n_local or 1,
-        num_nodes=n_all // n_local if n_local else 1,
-        strategy='ddp' if n_local else 'auto',
-        precision='bf16-mixed' if bfloat16 else '32-true')
-    fabric.launch()
-    return fabric
-
-
-def parameter_groups(student):
-    """
-    AdamW's groups: with weight decay, and without (biases and norms).
-
-    Parameters
-    ----------
-    student : `~torch.nn.Module`
-        What is trained.
-
-    Returns
-    -------
-    groups : list of dict
-        ``decays`` of each is 1 or 0.
-    """
-    parameters = [p for p in student.parameters() if p.requires_grad]
-    return [{'params': [p for p in parameters if (p.ndim > 1) == decays],
-             'decays': int(decays)} for decays in (True, False)]
-
-
-def seed_step(seed, step, rank):
-    """Seed torch for a step of a process, whatever came before."""
-    state = np.random.SeedSequence((seed, step, rank)).generate_state(1)
-    torch.manual_seed(int(state[0]))
-
-
-def device_name(device):
-    """What a device is, in words."""
-    if device.type == 'cuda':
-        return torch.cuda.get_device_name(device)
-    return f'{platform.machine()}, {torch.get_num_threads()} threads'

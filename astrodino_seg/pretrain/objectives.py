@@ -26,8 +26,8 @@ class DINO(nn.Module):
     """
     DINO, with the masked patches of iBOT and KoLeo beside: DINOv2.
 
-    Each loss that is given no weight is left out. In an accumulated batch each
-    part has a KoLeo and a Sinkhorn-Knopp of its own; the centre is that of all.
+    A loss of weight 0 is left out. If a batch is taken in parts, KoLeo and
+    Sinkhorn-Knopp are those of each part, and the centre is that of all.
 
     Parameters
     ----------

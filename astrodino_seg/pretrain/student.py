@@ -11,7 +11,8 @@ from torch import nn
 
 from astrodino_seg.pretrain.projector import Projector
 
-__all__ = ['Projected', 'Student', 'make_teacher', 'update_teacher']
+__all__ = ['Projected', 'Student', 'make_teacher', 'parameter_groups',
+           'update_teacher']
 
 
 class Projected(NamedTuple):
@@ -109,6 +110,25 @@ class Student(nn.Module):
         for projector in (self.cls_projector, self.patch_projector):
             if projector is not None:
                 projector.freeze_prototypes()
+
+
+def parameter_groups(student):
+    """
+    AdamW's groups: with weight decay, and without (biases and norms).
+
+    Parameters
+    ----------
+    student : `~torch.nn.Module`
+        What is trained.
+
+    Returns
+    -------
+    groups : list of dict
+        ``decays`` of each is 1 or 0.
+    """
+    parameters = [p for p in student.parameters() if p.requires_grad]
+    return [{'params': [p for p in parameters if (p.ndim > 1) == decays],
+             'decays': int(decays)} for decays in (True, False)]
 
 
 def make_teacher(student):

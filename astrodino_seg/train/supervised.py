@@ -86,7 +86,8 @@ def _flatten(items):
 def fit_model(model, scenes, *, out, n_steps, n_items=2,
               crop_sizes=(256, 256, 448), peak_rate=1e-3, weight_decay=0.02,
               average_decay=0.998, own_seeds_from=0, freeze_backbone=False,
-              bfloat16=False, save_every=200, n_workers=1, seed=0, progress=True):
+              bfloat16=False, save_every=200, n_workers=1, seed=0,
+              progress=True):
     """
     Train all of a model on simulated scenes, but its pair score.
 
