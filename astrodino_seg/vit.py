@@ -85,13 +85,17 @@ class VisionTransformer(nn.Module):
         from 0 in the first. Ignored outside training.
     qkv_bias : bool, optional
         Whether queries, keys and values have a bias.
+    qk_norm : bool, optional
+        Whether queries and keys are normed (Dehghani et al. 2023,
+        arXiv:2302.05442), so that attention cannot collapse to single
+        tokens.
     """
 
     def __init__(self, *, patch_size=16, in_channels=3, dim=384, depth=12,
                  n_heads=6, mlp_ratio=4.0, n_registers=0, layer_scale=None,
                  pos_embed='learned', grid_size=(14, 14), embed_prefix=True,
                  rope=False, drop_path=0.0, qkv_bias=True, mlp='gelu',
-                 norm_eps=1e-6):
+                 norm_eps=1e-6, qk_norm=False):
         super().__init__()
         check_spec(dim, n_heads, pos_embed, rope, mlp)
         self.patch_size = patch_size
@@ -116,7 +120,7 @@ class VisionTransformer(nn.Module):
         self.blocks = nn.ModuleList(
             Block(dim, n_heads, mlp_ratio=mlp_ratio, qkv_bias=qkv_bias,
                   layer_scale=layer_scale, drop_path=rate, mlp=mlp,
-                  norm_eps=norm_eps) for rate in rates)
+                  norm_eps=norm_eps, qk_norm=qk_norm) for rate in rates)
         self.norm = nn.LayerNorm(dim, eps=norm_eps)
         self.init_weights()
 

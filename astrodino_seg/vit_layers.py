@@ -34,10 +34,14 @@ class PatchEmbed(nn.Module):
 class Attention(nn.Module):
     """Multi-head self-attention, with optional rotary positions."""
 
-    def __init__(self, dim, n_heads, qkv_bias):
+    def __init__(self, dim, n_heads, qkv_bias, *, qk_norm=False,
+                 norm_eps=1e-6):
         super().__init__()
         self.n_heads = n_heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.q_norm, self.k_norm = (
+            nn.LayerNorm(dim // n_heads, eps=norm_eps) if qk_norm
+            else nn.Identity() for _ in range(2))
         self.proj = nn.Linear(dim, dim)
 
     def split_heads(self, x, rope):
@@ -46,6 +50,7 @@ class Attention(nn.Module):
         qkv = self.qkv(x).reshape(n_batch, n_tokens, 3, self.n_heads,
                                   dim // self.n_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None:
             q, k = rotate(q, *rope), rotate(k, *rope)
         return q, k, v
@@ -117,7 +122,7 @@ class Block(nn.Module):
     """One layer of the transformer: attention, then an MLP."""
 
     def __init__(self, dim, n_heads, *, mlp_ratio, qkv_bias, layer_scale,
-                 drop_path, mlp='gelu', norm_eps=1e-6):
+                 drop_path, mlp='gelu', norm_eps=1e-6, qk_norm=False):
         super().__init__()
 
         def scale():
@@ -125,7 +130,8 @@ class Block(nn.Module):
                     else LayerScale(dim, layer_scale))
 
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
-        self.attn = Attention(dim, n_heads, qkv_bias)
+        self.attn = Attention(dim, n_heads, qkv_bias, qk_norm=qk_norm,
+                              norm_eps=norm_eps)
         self.ls1 = scale()
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = (Mlp if mlp == 'gelu' else SwiGLU)(

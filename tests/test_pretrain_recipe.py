@@ -67,7 +67,7 @@ def test_recipe(config, folder, tmp_path):
     encoder = pretrain_from_config(config, tmp_path, progress=False)
     again = load_encoder(tmp_path / 'backbone.safetensors')
     assert again.spec['vit']['dim'] == 24
-    assert again.provenance['provenance'] == {
+    assert again.provenance['source'] == {
         'images': [{'kind': 'folder', 'path': str(folder)}], 'n_images': 3,
         'views': config['views']}
     assert again.provenance['batch_size'] == 4

@@ -60,6 +60,7 @@ CASES = {
          'layer_scale': 0.5}, {'no_embed_class': True}),
     'five-bands-no-embedding': (
         {'patch_size': 8, 'in_channels': 5, 'pos_embed': 'none'}, {}),
+    'normed-queries': ({'patch_size': 8, 'qk_norm': True}, {'qk_norm': True}),
     'no-qkv-bias': ({'patch_size': 8, 'qkv_bias': False, 'mlp_ratio': 2.0},
                     {}),
 }
@@ -189,6 +190,24 @@ def test_attention_is_the_one_used():
     assert_close(attn(x)[:, 0], attn.proj(mixed))
 
 
+def test_normed_queries():
+    """Attention does not sharpen as queries and keys grow."""
+    attn = make(qk_norm=True, qkv_bias=False).blocks[0].attn
+    plain = make(qkv_bias=False).blocks[0].attn
+    x = torch.randn(2, 7, 48)
+    before, sharp = attn.cls_attention(x), plain.cls_attention(x)
+    with torch.no_grad():
+        attn.qkv.weight.mul_(100)
+        plain.qkv.weight.mul_(100)
+    assert_close(attn.cls_attention(x), before, rtol=1e-3, atol=1e-4)
+    assert plain.cls_attention(x).amax(-1).mean() > sharp.amax(-1).mean() + .2
+    q, _, _ = attn.split_heads(x, None)
+    unit = (q - attn.q_norm.bias) / attn.q_norm.weight
+    assert_close(unit.mean(-1), torch.zeros(2, 3, 7), rtol=0, atol=1e-5)
+    assert_close(unit.pow(2).mean(-1), torch.ones(2, 3, 7), rtol=1e-3,
+                 atol=1e-3)
+
+
 def test_any_size_and_bands():
     model = make(patch_size=4, in_channels=1, grid_size=(6, 6))
     for height, width in ((4, 4), (24, 24), (20, 52)):
@@ -204,7 +223,8 @@ def test_batch_entries_are_independent():
 
 
 @pytest.mark.parametrize('kwargs', [
-    {}, {'n_registers': 2, 'layer_scale': 0.1}, {'rope': True}])
+    {}, {'n_registers': 2, 'layer_scale': 0.1}, {'rope': True},
+    {'qk_norm': True}])
 def test_every_parameter_has_a_gradient(kwargs):
     model = make(patch_size=8, grid_size=(2, 2), **kwargs).train()
     # not the plain sum, which the norm makes independent of most weights

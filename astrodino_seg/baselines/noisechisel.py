@@ -86,7 +86,7 @@ class NoiseChiselFinder(Baseline):
             write_plane(folder / 'sn.fits',
                         np.where(mask, np.nan, sn).astype(np.float32))
             run_program([noisechisel, 'sn.fits', '--hdu=0',
-                         '--output=found.fits', '--quiet',
+                         '--output=found.fits', '--quiet', '--numthreads=1',
                          f'--tilesize={self.tile_size},{self.tile_size}',
                          f'--qthresh={self.qthresh}',
                          f'--dthresh={self.dthresh}',
@@ -94,7 +94,8 @@ class NoiseChiselFinder(Baseline):
                          f'--detgrowquant={self.detgrowquant}'],
                         folder, self.timeout, line=0)
             run_program([segment, 'found.fits', '--output=labels.fits',
-                         '--quiet', f'--snquant={self.clump_snquant}',
+                         '--quiet', '--numthreads=1',
+                         f'--snquant={self.clump_snquant}',
                          f'--gthresh={self.gthresh}',
                          f'--objbordersn={self.objbordersn}'],
                         folder, self.timeout, line=0)

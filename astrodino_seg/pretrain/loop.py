@@ -45,7 +45,7 @@ def pretrain(encoder, views, *, out, n_steps, batch_size=64, n_parts=1,
              frozen_prototypes=0.01, drop_path=0.1, max_gradient=3.0,
              mask_share=0.5, mask_ratio=(0.1, 0.5), bfloat16=None,
              device='auto', save_every=200, log_every=10, n_workers=1,
-             seed=0, provenance=None, progress=True):
+             seed=0, source=None, progress=True):
     """
     Train an encoder on images without labels.
 
@@ -109,7 +109,7 @@ def pretrain(encoder, views, *, out, n_steps, batch_size=64, n_parts=1,
         Processes that make the data.
     seed : int, optional
         Seed of all that is drawn but the views and the encoder's weights.
-    provenance : dict, optional
+    source : dict, optional
         What is to be written into the checkpoint and the encoder's file beside
         the settings, of the data above all; JSON.
     progress : bool, optional
@@ -147,7 +147,7 @@ def pretrain(encoder, views, *, out, n_steps, batch_size=64, n_parts=1,
     check_settings(settings, save_every=save_every, log_every=log_every)
     check_views(views, encoder, n_steps * batch_size)
     settings.update(objective=describe(objective), encoder=encoder.spec,
-                    provenance=provenance or {})
+                    source=source or {})
 
     fabric = make_fabric(device, bfloat16)
     if batch_size % (n_parts * fabric.world_size):

@@ -65,7 +65,7 @@ def pretrain_from_config(config, out, *, progress=True):
     fit, views = dict(config.get('fit', {})), config.get('views', {})
     threads = fit.pop('threads', torch.get_num_threads())
     check_keys('fit', fit, arguments(pretrain) - {
-        'encoder', 'views', 'out', 'objective', 'provenance', 'progress'})
+        'encoder', 'views', 'out', 'objective', 'source', 'progress'})
     check_keys('views', views, arguments(ViewDataset) - {
         'images', 'spec', 'n_items', 'seed'})
     objective = make_objective(config.get('objective', {}))
@@ -89,8 +89,8 @@ def pretrain_from_config(config, out, *, progress=True):
     else:
         return pretrain(
             encoder, data, out=out, objective=objective, progress=progress,
-            provenance={'images': config['images'], 'n_images': len(images),
-                        'views': views}, **fit)
+            source={'images': config['images'], 'n_images': len(images),
+                    'views': views}, **fit)
     finally:
         torch.set_num_threads(before)
 

@@ -1,0 +1,302 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Cutouts of one image, around positions of a catalogue or around labels.
+
+A cutout is made when it is asked for: memory does not grow with their number.
+What lies beyond the edge of the image is masked, and the cutout is flagged.
+"""
+
+import os
+import warnings
+from collections.abc import Sequence
+from copy import copy
+from operator import index
+
+import astropy.units as u
+import numpy as np
+from astropy.coordinates import SkyCoord
+from astropy.nddata import overlap_slices
+from astropy.table import QTable, Table
+from astropy.wcs.utils import proj_plane_pixel_scales
+from photutils.segmentation import SegmentationImage
+
+from astrodino_seg.datasets.tables import read_positions, read_table
+from astrodino_seg.image import Image, as_image
+
+__all__ = ['FLAGS', 'Cutouts', 'cutouts', 'label_cutouts', 'plain_columns']
+
+#: Bits of the column ``flags``: part of it is beyond the edge; it has no valid
+#: pixels, or all are equal; its position is not on the image. The last two
+#: have no embedding.
+FLAGS = {'edge': 1, 'empty': 2, 'off_image': 4}
+
+RESERVED = {'id', 'x', 'y', 'ra', 'dec', 'flags', 'embedding'}
+IDS = ('id', 'label', 'object_id', 'source_id')
+PIXELS = (('x', 'y'), ('x_centroid', 'y_centroid'),
+          ('xcentroid', 'ycentroid'))
+MARGIN, MIN_SIDE = 1.5, 32      # of the square about a label
+
+
+class Cutouts(Sequence):
+    """
+    Cutouts of one image; made by `cutouts` and `label_cutouts`.
+
+    Parameters
+    ----------
+    image : `~astrodino_seg.Image`
+        The image.
+    table : `~astropy.table.QTable`
+        As below, but ``flags``.
+    shapes : array_like of int
+        Rows and columns: (2,) of all cutouts, or (n, 2) of each.
+    labels : `~numpy.ndarray`, optional
+        (y, x) int; pixels of labels other than a cutout's ``id`` are masked.
+
+    Attributes
+    ----------
+    image : `~astrodino_seg.Image`
+        The image.
+    table : `~astropy.table.QTable`
+        ``id``; ``x`` and ``y``, the pixel that is the centre; with a WCS
+        ``ra`` and ``dec`` (ICRS); ``flags``, bits of `FLAGS`; and what else
+        was known of the positions.
+    shapes : `~numpy.ndarray`
+        (n, 2) int, rows and columns of each.
+    """
+
+    def __init__(self, image, table, shapes, labels=None):
+        self.image, self.table, self.labels = image, table, labels
+        self.shapes = np.broadcast_to(shapes, (len(table), 2)).astype(int)
+        centre = np.stack([table['y'], table['x']], axis=-1)
+        with np.errstate(invalid='ignore'):
+            on = ((centre >= -0.5) & (centre < np.array(image.shape) - 0.5)
+                  ).all(axis=1)
+            start = np.ceil(centre - self.shapes / 2)   # as overlap_slices
+            over = ((start < 0) | (start + self.shapes > image.shape)
+                    ).any(axis=1)
+        table['flags'] = np.where(on, FLAGS['edge'] * over,
+                                  FLAGS['off_image']).astype(np.int32)
+
+    def __repr__(self):
+        return f'<Cutouts: {len(self)} of {self.image!r}>'
+
+    def __len__(self):
+        return len(self.table)
+
+    def __getitem__(self, i):
+        """
+        One `~astrodino_seg.Image`, without a WCS; `None` if its position is
+        not on the image; for a slice, a mask or an array, the cutouts of
+        those.
+        """
+        if isinstance(i, (slice, list, np.ndarray)):
+            part = copy(self)
+            part.table, part.shapes = self.table[i], self.shapes[i]
+            return part
+        i = range(len(self))[index(i)]
+        if self.table['flags'][i] & FLAGS['off_image']:
+            return None
+        shape = tuple(self.shapes[i])
+        inner, outer = overlap_slices(
+            self.image.shape, shape,
+            (self.table['y'][i], self.table['x'][i]), mode='partial')
+        cube = np.zeros((self.image.n_bands, *shape), np.float32)
+        mask = np.ones(cube.shape, bool)
+        cube[:, *outer] = self.image.cube[:, *inner]
+        mask[:, *outer] = self.image.mask[:, *inner]
+        noise = None
+        if self.image.noise is not None:
+            inside = self.image.noise[:, *inner]
+            noise = np.empty_like(cube)
+            noise[:] = np.median(inside, axis=(1, 2), keepdims=True)
+            noise[:, *outer] = inside
+        if self.labels is not None:
+            own = self.labels[inner]
+            mask[:, *outer] |= (own != 0) & (own != self.table['id'][i])
+            cube[mask] = 0
+        return Image(cube, mask, noise, bands=self.image.bands,
+                     unit=self.image.unit, order=self.image.order)
+
+
+def cutouts(image, positions, size):
+    """
+    Cutouts around positions.
+
+    Parameters
+    ----------
+    image : image-like
+        What `~astrodino_seg.as_image` takes.
+    positions : `~astropy.coordinates.SkyCoord`, table, path or array_like
+        On the sky: coordinates, or a table (or the path of one) with
+        ``ra`` and ``dec`` or a column of coordinates. In pixels, from 0: a
+        table with ``x`` and ``y`` or ``x_centroid`` and ``y_centroid``, or an
+        array (n, 2) of x and y. A table with both is on the sky if the image
+        has a WCS. Its first column of ``id``, ``label``, ``object_id`` and
+        ``source_id`` tells the ``id``; else rows are counted from 0.
+    size : int or tuple of int
+        Rows and columns in pixels, one number for both.
+
+    Returns
+    -------
+    cutouts : `Cutouts`
+        One a position. The centre of a cutout of an odd side is the pixel
+        that the position is in; of an even side, the corner next to it.
+
+    Raises
+    ------
+    ValueError
+        If there are no positions, or ``size`` is not positive; if positions
+        are on the sky, and one is missing, or the image has no WCS.
+
+    Notes
+    -----
+    What lies beyond the edge of the image is masked, and flagged ``edge``.
+    Positions that are not on the image, or not finite, are flagged
+    ``off_image`` and have no cutout.
+    """
+    image = as_image(image)
+    shape = np.broadcast_to(np.asarray(size), 2)
+    if shape.dtype.kind not in 'iu' or shape.min() < 1:
+        msg = f'size must be one or two positive int, got {size!r}'
+        raise ValueError(msg)
+    known, x, y = _read(image, positions)
+    if not len(x):
+        msg = 'positions are empty'
+        raise ValueError(msg)
+    ids = next((known[name] for name in IDS if name in known.colnames),
+               np.arange(len(x)))
+    return Cutouts(image, _table(image, ids, x, y, known), shape)
+
+
+def label_cutouts(image, segmentation, size=None, *, mask_others=False):
+    """
+    Cutouts around the labels of a segmentation.
+
+    Parameters
+    ----------
+    image : image-like
+        What `~astrodino_seg.as_image` takes.
+    segmentation : `~photutils.segmentation.SegmentationImage` or array_like
+        (y, x) int; 0 is no object.
+    size : int or tuple of int, optional
+        Rows and columns in pixels. If `None`, each is a square of 1.5 times
+        the longer side of the box around its label, and 32 pixels or more.
+    mask_others : bool, optional
+        Whether pixels of other labels are masked.
+
+    Returns
+    -------
+    cutouts : `Cutouts`
+        One a label, which is its ``id``, around the centre of the box that
+        holds it; see `cutouts`.
+
+    Raises
+    ------
+    ValueError
+        If there are no labels, or the segmentation has another shape than
+        the image.
+    """
+    image = as_image(image)
+    if not isinstance(segmentation, SegmentationImage):
+        segmentation = SegmentationImage(np.asarray(segmentation))
+    if segmentation.shape != image.shape:
+        msg = (f'segmentation has shape {segmentation.shape}, the image has '
+               f'{image.shape}')
+        raise ValueError(msg)
+    if not segmentation.n_labels:
+        msg = 'segmentation has no labels'
+        raise ValueError(msg)
+    y, x = np.array([box.center for box in segmentation.bbox]).T
+    if size is None:
+        sides = [max(box.shape) for box in segmentation.bbox]
+        sides = np.maximum(np.ceil(MARGIN * np.array(sides)), MIN_SIDE)
+        size = np.stack([sides, sides], axis=-1).astype(int)
+        out = Cutouts(image, _table(image, segmentation.labels, x, y), size)
+    else:
+        ids = Table({'id': segmentation.labels, 'x': x, 'y': y})
+        out = cutouts(image, ids, size)
+    out.labels = segmentation.data if mask_others else None
+    return out
+
+
+def plain_columns(table, without=()):
+    """
+    The columns of a table that any file can hold.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        A table.
+    without : collection of str, optional
+        Names to leave out.
+
+    Returns
+    -------
+    names : list of str
+        Columns of numbers, bool or text with one value a row.
+    """
+    return [name for name in table.colnames if name not in without
+            and getattr(table[name], 'ndim', 0) == 1
+            and hasattr(table[name], 'dtype')
+            and table[name].dtype.kind in 'biufSU']
+
+
+def _read(image, positions):
+    """What is known of positions, and their pixels."""
+    if isinstance(positions, (str, os.PathLike)):
+        positions = read_table(positions)
+    if not isinstance(positions, (Table, SkyCoord)):
+        xy = np.asarray(positions, dtype=float)
+        if xy.ndim != 2 or xy.shape[1] != 2:
+            msg = (f'positions must be coordinates, a table or an array '
+                   f'(n, 2) of x and y, got the shape {xy.shape}')
+            raise ValueError(msg)
+        return Table(), *xy.T
+    pixels = None
+    if isinstance(positions, Table):
+        pixels = next((pair for pair in PIXELS
+                       if set(pair) <= set(positions.colnames)), None)
+    on_sky = pixels is None or (image.wcs is not None
+                                and _has_coordinates(positions))
+    if not on_sky:
+        return positions, *(np.ma.asarray(positions[name].value).astype(
+            float).filled(np.nan) for name in pixels)
+    if image.wcs is None:
+        msg = 'positions are on the sky, and the image has no WCS'
+        raise ValueError(msg)
+    known = read_positions(positions)
+    coords = SkyCoord(known['ra'], known['dec'], unit='deg')
+    return known, *_to_pixels(image.wcs, coords)
+
+
+def _has_coordinates(table):
+    names = {name.lower() for name in table.colnames}
+    return {'ra', 'dec'} <= names or any(
+        isinstance(table[name], SkyCoord) for name in table.colnames)
+
+
+def _to_pixels(wcs, coords):
+    """Pixels of coordinates; NaN where the WCS has no answer."""
+    with warnings.catch_warnings():
+        # distortions do not converge far off the image
+        warnings.simplefilter('ignore')
+        x, y = wcs.world_to_pixel(coords)
+        back = wcs.pixel_to_world(x, y).icrs
+    pixel = proj_plane_pixel_scales(wcs).min() * u.deg
+    good = back.separation(coords.icrs) < pixel
+    return np.where(good, x, np.nan), np.where(good, y, np.nan)
+
+
+def _table(image, ids, x, y, known=None):
+    """The table of `Cutouts`, but its flags."""
+    table = QTable({'id': np.asarray(ids), 'x': np.asarray(x, float),
+                    'y': np.asarray(y, float)})
+    if known is not None and {'ra', 'dec'} <= set(known.colnames):
+        table['ra'], table['dec'] = (u.Quantity(known[name], u.deg)
+                                     for name in ('ra', 'dec'))
+    elif image.wcs is not None:
+        coords = image.wcs.pixel_to_world(table['x'], table['y']).icrs
+        table['ra'], table['dec'] = coords.ra.to(u.deg), coords.dec.to(u.deg)
+    for name in plain_columns(known or Table(), RESERVED):
+        table[name] = known[name]
+    return table
