@@ -34,12 +34,13 @@ from astrodino_seg.version import __version__
 __all__ = ['benchmark_tables', 'measure_scene', 'run_benchmark',
            'split_scene', 'write_rst']
 
-#: Rows of the table for the docs, in order.
-SHOWN = ('pq', 'sq', 'precision', 'recall', 'f1', 'haigh_f',
-         'under_merging', 'over_merging', 'area_score', 'combined_a',
-         'combined_b', 'ok', 'frag', 'n_fragments', 'flux_share', 'best_iou',
-         'contam', 'lost', 'sep', 'mag_bias', 'mag_scatter', 'colour_bias',
-         'seconds')
+#: Columns of the tables for the docs: of all objects, of large galaxies.
+OBJECTS = ('pq', 'sq', 'precision', 'recall', 'f1', 'haigh_f',
+           'under_merging', 'over_merging', 'area_score', 'combined_a',
+           'combined_b')
+LARGE = ('ok', 'frag', 'n_fragments', 'flux_share', 'best_iou', 'contam',
+         'lost', 'sep', 'mag_bias', 'mag_scatter', 'colour_bias')
+SHOWN = (*OBJECTS, *LARGE, 'seconds')
 
 
 def split_scene(library, k):
@@ -302,27 +303,30 @@ def write_rst(tables, path):
     tables : dict of str to `~astropy.table.Table`
         Of `benchmark_tables`.
     path : path-like
-        The file, which appears whole or not at all. It has the scores, a
-        row a measure and a column a finder, with half the width of the
-        interval behind each value; and what comes out right (``ok``) and in
-        pieces (``frag``) of each kind of large galaxy.
+        The file, which appears whole or not at all. It has three tables with
+        a row a finder: the scores of all objects, those of large galaxies,
+        with half the width of the interval behind each value, and what comes
+        out right (``ok``) and in pieces (``frag``) of each kind of large
+        galaxy.
     """
     scores, bins = tables['scores'], tables['bins']
-    names = scores['finder'].tolist()
-    rows = [[key, *(_with_error(row, key) for row in scores)]
-            for key in SHOWN]
-    lines = _list_table(['measure', *names], rows)
+    lines = []
+    for keys in (OBJECTS, LARGE):
+        lines += _list_table(['finder', *keys], [
+            [row['finder'], *(_with_error(row, key) for key in keys)]
+            for row in scores]) + ['']
     if 'kind' in bins.colnames:
         kinds = bins[bins['by'] == 'kind']
-        rows = []
-        for kind in dict.fromkeys(kinds['kind'].tolist()):
-            of_kind = kinds[kinds['kind'] == kind]
-            ones = {row['finder']: row for row in of_kind}
-            rows.append([f'{kind} ({of_kind["n_primaries"][0]})', *(
-                f'{_with_error(ones[name], "ok")}; {ones[name]["frag"]:.2f}'
-                for name in names)])
-        lines += ['', *_list_table(['kind (number): ok; frag', *names],
-                                   rows)]
+        names = list(dict.fromkeys(kinds['kind'].tolist()))
+        ones = {(row['finder'], row['kind']): row for row in kinds}
+        first = scores['finder'][0]
+        header = [f'{kind} ({ones[first, kind]["n_primaries"]})'
+                  for kind in names]
+        lines += _list_table(['ok; frag', *header], [
+            [finder, *(f'{_with_error(ones[finder, kind], "ok")}; '
+                       f'{ones[finder, kind]["frag"]:.2f}'
+                       for kind in names)]
+            for finder in scores['finder']])
     path = Path(path)
     temporary = path.with_name(f'.{os.getpid()}.{path.name}')
     temporary.write_text('\n'.join(lines) + '\n')

@@ -69,7 +69,7 @@ class Cutouts(Sequence):
         self.shapes = np.broadcast_to(shapes, (len(table), 2)).astype(int)
         centre = np.stack([table['y'], table['x']], axis=-1)
         with np.errstate(invalid='ignore'):
-            on = ((centre >= -0.5) & (centre < np.array(image.shape) - 0.5)
+            on = ((centre > -0.5) & (centre <= np.array(image.shape) - 0.5)
                   ).all(axis=1)
             start = np.ceil(centre - self.shapes / 2)   # as overlap_slices
             over = ((start < 0) | (start + self.shapes > image.shape)

@@ -149,7 +149,10 @@ def embedding_table(images, backbone=None, *, path=None, overwrite=False,
         start = store.resume(batch_size)
         for part in _embed(images, backbone, start=start, **options):
             store.append(part)
-        rows = _all_rows([store.read()])
+        rows = store.read()
+        if not len(rows):
+            store.remove()
+        rows = _all_rows([rows])
     table = _table(images, rows, provenance)
     _tell_skipped(table['flags'])
     if path is not None:
@@ -317,9 +320,11 @@ def _table(images, rows, provenance):
     elif hasattr(images, 'paths'):
         table['path'] = [str(path) for path in images.paths]
     if 'id' not in table.colnames:
-        ids = np.char.decode(rows['name']) if rows['name'].any() else (
-            table['object_id'] if 'object_id' in table.colnames
-            else np.arange(len(rows)))
+        ids = np.arange(len(rows))
+        if 'object_id' in table.colnames:
+            ids = table['object_id']
+        elif (rows['name'] != b'').any():
+            ids = np.char.decode(rows['name'])
         table.add_column(ids, name='id', index=0)
     for name in ('ra', 'dec'):
         values = table[name] if name in table.colnames else rows[name]

@@ -11,10 +11,10 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from astrodino_seg.datasets.pictures import picture_image
 from astrodino_seg.image import as_image
 
-__all__ = ['Inputs', 'NetworkInput', 'check_size', 'is_picture',
-           'picture_image', 'prepare']
+__all__ = ['Inputs', 'NetworkInput', 'check_size', 'is_picture', 'prepare']
 
 
 class NetworkInput(NamedTuple):
@@ -116,24 +116,6 @@ def is_picture(item):
     """Whether this is a picture: uint8 of shape (y, x, 3)."""
     return (isinstance(item, np.ndarray) and item.dtype == np.uint8
             and item.ndim == 3 and item.shape[2] == 3)
-
-
-def picture_image(picture):
-    """
-    A picture as an image of three bands, as of the Legacy Surveys' viewer.
-
-    Parameters
-    ----------
-    picture : `~numpy.ndarray`
-        (y, x, 3) uint8: red, green, blue.
-
-    Returns
-    -------
-    image : `~astrodino_seg.Image`
-        Of the bands g (blue), r (green) and z (red).
-    """
-    red, green, blue = np.moveaxis(picture, -1, 0)
-    return as_image({'g': blue, 'r': green, 'z': red})
 
 
 class Inputs(Dataset):

@@ -16,7 +16,7 @@ from photutils.utils.exceptions import NoDetectionsWarning
 
 from astrodino_seg import benchmark
 from astrodino_seg.benchmark import (
-    SHOWN,
+    OBJECTS,
     _fingerprint,
     benchmark_tables,
     measure_scene,
@@ -213,16 +213,20 @@ def test_tables_and_figure(tmp_path, cache):
     assert record[0] == 'a'
     write_rst(tables, tmp_path / 't.rst')
     text = (tmp_path / 't.rst').read_text().splitlines()
-    assert text[:6] == ['.. list-table::', '   :header-rows: 1', '',
-                        '   * - measure', '     - a', '     - b']
-    pq = text.index('   * - pq')
-    assert text[pq + 1].startswith(
-        f'     - {tables["scores"]["pq"][0]:.3f} ± ')
+    assert text[:5] == ['.. list-table::', '   :header-rows: 1', '',
+                        '   * - finder', '     - pq']
+    header = [line[7:] for line in text[3:text.index('   * - a')]]
+    assert header == ['finder', *OBJECTS]
+    first = tables['scores'][0]
+    assert first['finder'] == 'a'
+    assert text[text.index('   * - a') + 1].startswith(
+        f'     - {first["pq"]:.3f} ± ')
     rows = [line[7:] for line in text if line.startswith('   * - ')]
+    assert rows == ['finder', 'a', 'b'] * 2 + ['ok; frag', 'a', 'b']
     kinds = tables['bins']['kind'].tolist()
     kinds = [kind for kind in dict.fromkeys(kinds) if kind]
-    assert rows[:len(SHOWN) + 1] == ['measure', *SHOWN]
-    assert [row.split(' (')[0] for row in rows[len(SHOWN) + 2:]] == kinds
+    last = text[text.index('   * - ok; frag') + 1:][:len(kinds)]
+    assert [line[7:].split(' (')[0] for line in last] == kinds
     assert_array_equal([p.name for p in tmp_path.glob('.*')], [])
     axes = plot_benchmark(tables).axes
     assert [line.get_label() for line in axes[0].containers] == ['a', 'b']

@@ -93,6 +93,17 @@ def test_foreign_or_corrupt(tmp_path):
         checkpoint.read()
 
 
+def test_the_old_one_is_not_written_over(tmp_path):
+    # who was reading it, or was killed in between, has it whole
+    checkpoint = make(tmp_path)
+    checkpoint.write(5, 12.5)
+    before = checkpoint.path.read_bytes()
+    with open(checkpoint.path, 'rb') as stream:
+        checkpoint.write(6, 13.0)
+        assert stream.read() == before
+    assert checkpoint.path.read_bytes() != before
+
+
 def test_full_disk_leaves_the_old_one(tmp_path, monkeypatch):
     checkpoint = make(tmp_path)
     checkpoint.write(5, 12.5)

@@ -4,18 +4,21 @@ Tests for the pretrain.recipe module, the recipes and ``astrodino pretrain``.
 """
 
 import copy
+import functools
+import inspect
 import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from astropy.io import fits
 
 import astrodino_seg
 from astrodino_seg.cli import main
 from astrodino_seg.model import Encoder, load_encoder
-from astrodino_seg.pretrain import pretrain_from_config
-from astrodino_seg.pretrain.recipe import arguments, make_objective, pretrain
+from astrodino_seg.pretrain import pretrain, pretrain_from_config, recipe
+from astrodino_seg.pretrain.recipe import arguments, make_objective
 
 pytest.importorskip('lightning_fabric')
 
@@ -81,6 +84,37 @@ def test_recipe(config, folder, tmp_path):
                              progress=False)
 
 
+def test_what_the_recipe_makes(config, monkeypatch, tmp_path):
+    """Seeds, numbers and sources reach the data."""
+    seen = {}
+
+    @functools.wraps(pretrain)
+    def catch(encoder, data, **kwargs):
+        seen.update(kwargs, data=data, threads=torch.get_num_threads())
+
+    monkeypatch.setattr(recipe, 'pretrain', catch)
+    before = torch.get_num_threads()
+    config['fit'].update(seed=7, threads=2)
+    config['images'][0]['share'] = 0.25
+    config['images'].append({'kind': 'scenes', 'n_scenes': 5, 'size': 40,
+                             'share': 0.75})
+    pretrain_from_config(config, tmp_path)
+    assert (seen['seed'], seen['threads']) == (7, 2)
+    assert torch.get_num_threads() == before
+    data = seen['data']
+    assert (data.seed, len(data), data.n_local) == (7, 8, 2)
+    folder, scenes = data.images.sources
+    assert (len(folder), len(scenes), scenes.seed) == (3, 5, 7)
+    assert scenes.scenes.split == 'train'
+    assert data.images.weights.tolist() == pytest.approx(
+        [0.25 / 3] * 3 + [0.75 / 5] * 5)
+    # without a batch size, that of the loop
+    del config['fit']['batch_size']
+    pretrain_from_config(config, tmp_path)
+    batch_size = inspect.signature(pretrain).parameters['batch_size'].default
+    assert len(seen['data']) == 2 * batch_size
+
+
 def test_command(config, folder, tmp_path, capsys):
     lines = ['[model.vit]', 'patch_size = 8', 'dim = 24', 'depth = 1',
              '[[images]]', 'kind = "folder"', f"path = '{folder}'",
@@ -88,22 +122,23 @@ def test_command(config, folder, tmp_path, capsys):
              '[objective]', 'kind = "simdino"', 'hidden = 8',
              'bottleneck = 4', '[fit]', 'n_steps = 1', 'batch_size = 2',
              'n_workers = 0', 'device = "cpu"', 'threads = 1']
-    recipe = tmp_path / 'recipe.toml'
-    recipe.write_text('\n'.join(lines))
+    path = tmp_path / 'recipe.toml'
+    path.write_text('\n'.join(lines))
     out = tmp_path / 'run'
-    assert main(['pretrain', str(recipe), '-o', str(out), '-q']) == 0
+    assert main(['pretrain', str(path), '-o', str(out), '-q']) == 0
     found = load_encoder(out / 'backbone.safetensors').provenance
     assert found['objective']['kind'] == 'SimDINO'
-    recipe.write_text('\n'.join(lines).replace('dim = 24', 'dim = 12'))
-    assert main(['pretrain', str(recipe), '-o', str(out), '-q']) == 1
+    path.write_text('\n'.join(lines).replace('dim = 24', 'dim = 12'))
+    assert main(['pretrain', str(path), '-o', str(out), '-q']) == 1
     assert 'encoder.vit.dim was 24, is 12' in capsys.readouterr().err
-    recipe.write_text('[fit')
-    assert main(['pretrain', str(recipe), '-o', str(out)]) == 1
+    path.write_text('[fit')
+    assert main(['pretrain', str(path), '-o', str(out)]) == 1
 
 
 @pytest.mark.parametrize(('path', 'value', 'match'), [
     ('fits', {}, "config has unknown keys .'fits'.; known are"),
     ('fit.n_step', 3, "fit has unknown keys .'n_step'"),
+    ('fit.threads', 0, 'threads must be a positive integer, got 0'),
     ('fit.out', 'x', "fit has unknown keys .'out'"),
     ('views.seed', 3, "views has unknown keys .'seed'"),
     ('model.vits', {}, "config: .*unexpected keyword argument 'vits'"),

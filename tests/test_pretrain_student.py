@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from astrodino_seg.pretrain.student import (
     Student,
     make_teacher,
+    parameter_groups,
     update_teacher,
 )
 from astrodino_seg.vit import VisionTransformer
@@ -102,6 +103,18 @@ def test_drop_path_is_the_students_alone(batch):
     teacher = make_teacher(student)
     assert not torch.equal(student(both).views, student(both).views)
     assert torch.equal(teacher(both).views, teacher(both).views)
+
+
+def test_parameter_groups():
+    student = make()
+    student.mask_token.requires_grad_(False)
+    with_decay, without = parameter_groups(student)
+    assert (with_decay['decays'], without['decays']) == (1, 0)
+    names = {id(p): name for name, p in student.named_parameters()}
+    found = {names[id(p)] for p in without['params']}
+    assert found == {name for name in names.values()
+                     if 'norm' in name or name.endswith('bias')}
+    assert len(with_decay['params']) + len(found) + 1 == len(names)
 
 
 def test_teacher_follows(batch):

@@ -90,8 +90,8 @@ def runs_of(tune, name, n_scenes, iou, fails=()):
     base = {'n': 4, 'n_ok': 1, 'n_primaries': 2, 'n_separated': 3,
             'n_companions': 4, 'seconds': 0.5}
     return [{'finder': name, 'scene': scene, 'settings': one,
-             **({'error': 'no'} if (k, scene) in fails
-                else {**base, 'iou': iou(k)})}
+             **base, **({'error': 'no', 'iou': 0} if (k, scene) in fails
+                        else {'iou': iou(k)})}
             for k, one in enumerate(tune.settings_of(name))
             for scene in range(n_scenes)]
 
@@ -108,11 +108,18 @@ def test_best(tune):
     assert tune.best_of('sep', runs, 3) is None
 
 
-def test_settings_that_fail_are_out(tune):
-    runs = runs_of(tune, 'detect', 2, lambda k: k / 100,
-                   fails=[(len(tune.settings_of('detect')) - 1, 1)])
+def test_a_failure_has_found_nothing(tune):
+    last = len(tune.settings_of('detect')) - 1
+    runs = runs_of(tune, 'detect', 2, lambda k: k / 100, fails=[(last, 1)])
     best = tune.best_of('detect', runs, 2)
     assert best['settings'] == tune.settings_of('detect')[-2]
+    assert best['n_failed'] == 0
+    # but the best may have failed somewhere
+    runs = runs_of(tune, 'detect', 2, lambda k: 1 + (k == last),
+                   fails=[(last, 1)])
+    runs[-2]['iou'] = 4
+    best = tune.best_of('detect', runs, 2)
+    assert best['settings'] == tune.settings_of('detect')[-1]
     assert best['n_failed'] == 1
 
 

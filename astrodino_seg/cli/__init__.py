@@ -13,9 +13,11 @@ from astrodino_seg.cli import (
     benchmark,
     compare,
     demo,
+    embed,
     fetch,
     info,
     pretrain,
+    probe,
     segment,
     simulate,
     stamps,
@@ -28,8 +30,8 @@ __all__ = ['main']
 
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError,
                FloatingPointError)
-COMMANDS = (segment, compare, attention, benchmark, demo, fetch, info,
-            simulate, stamps, train, pretrain)
+COMMANDS = (segment, compare, attention, embed, probe, benchmark, demo, fetch,
+            info, simulate, stamps, train, pretrain)
 
 
 def main(argv=None):

@@ -14,8 +14,9 @@ from astrodino_seg.datasets.multimodal import (
     record_image,
     record_metadata,
 )
+from astrodino_seg.datasets.pictures import PictureFolder
 from astrodino_seg.datasets.splits import random_split, sky_split
 
 __all__ = ['GALAXY10_CLASSES', 'FolderImages', 'Galaxy10', 'LegacyCutouts',
-           'MultimodalImages', 'demo_image', 'legacy_cutout', 'random_split',
-           'record_image', 'record_metadata', 'sky_split']
+           'MultimodalImages', 'PictureFolder', 'demo_image', 'legacy_cutout',
+           'random_split', 'record_image', 'record_metadata', 'sky_split']

@@ -68,6 +68,9 @@ def pretrain_from_config(config, out, *, progress=True):
         'encoder', 'views', 'out', 'objective', 'source', 'progress'})
     check_keys('views', views, arguments(ViewDataset) - {
         'images', 'spec', 'n_items', 'seed'})
+    if not (isinstance(threads, int) and threads > 0):
+        msg = f'threads must be a positive integer, got {threads!r}'
+        raise ValueError(msg)
     objective = make_objective(config.get('objective', {}))
     seed = fit.get('seed', 0)
     before = torch.get_num_threads()

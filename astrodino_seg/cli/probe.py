@@ -1,0 +1,208 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+``astrodino probe``.
+"""
+
+import warnings
+from pathlib import Path
+
+from astrodino_seg.cli.products import (
+    all_or_none,
+    as_prefix,
+    refuse_existing,
+)
+from astrodino_seg.cli.sources import (
+    add_network_options,
+    load_network,
+    open_images,
+)
+from astrodino_seg.errors import SkippedWarning, require
+
+__all__ = ['add_parser', 'run']
+
+PROBES = ('mlp', 'knn', 'linear')
+NETWORKS = ('finetune', 'efficientnet_b0', 'convnext_nano', 'resnet18',
+            'densenet121')
+
+
+def add_parser(commands):
+    """Add the subcommand."""
+    probe = commands.add_parser(
+        'probe', help='how well a backbone tells classes',
+        description='Write PREFIX_splits.ecsv, PREFIX_classes.ecsv, '
+                    'PREFIX_confusion.png and, of probes of vectors, '
+                    'PREFIX_tsne.png. The defaults are the protocol of the '
+                    'AstroDINO study.')
+    add = probe.add_argument
+    add('input', metavar='TABLE_OR_IMAGES',
+        help='a table of "astrodino embed"; Galaxy10; or a folder of '
+             'pictures or FITS files with one folder a class')
+    add('-o', '--output', metavar='PREFIX',
+        help="prefix of the products, or a folder; default: the input's "
+             "name, here")
+    add('--protocol', choices=(*PROBES, *NETWORKS), default='mlp',
+        help='probe of frozen vectors, training of the whole backbone, or '
+             'supervised baseline (%(default)s)')
+    add('--class-column', metavar='COLUMN',
+        help='column of a table that tells the class; default: class, or '
+             'label')
+    add('--size', type=int, default=224, metavar='PIXELS',
+        help='side that the network sees (%(default)s)')
+    add('--seeds', type=int, default=5, metavar='N',
+        help='random splits into 80%% and 20%% (%(default)s)')
+    add('--sky', action='store_true', help='split by position on the sky')
+    add('--folds', type=int, metavar='N',
+        help='stratified folds instead, for few images')
+    add('--repeats', type=int, default=10, metavar='N',
+        help='how often to draw folds (%(default)s)')
+    add('--epochs', type=int, default=30, metavar='N',
+        help='of mlp and of networks (%(default)s)')
+    add('--pretrained', action='store_true',
+        help='begin a baseline with weights of ImageNet')
+    add('--seed', type=int, default=0, help='the first seed (%(default)s)')
+    add_network_options(add)
+    add('--no-png', action='store_true', help='no pictures')
+    add('--overwrite', action='store_true', help='replace old products')
+    probe.set_defaults(run=run)
+
+
+def run(args):
+    """Run the subcommand."""
+    from astrodino_seg.probe import evaluate, evaluate_network
+
+    if not args.no_png:
+        require('matplotlib', 'plot')
+        require('sklearn', 'probe')
+    of_vectors = args.protocol in PROBES
+    prefix = as_prefix(args.output, Path(args.input).stem)
+    ends = {'splits': '_splits.ecsv', 'classes': '_classes.ecsv'}
+    if not args.no_png:
+        ends['confusion'] = '_confusion.png'
+        if of_vectors:
+            ends['tsne'] = '_tsne.png'
+    paths = {kind: prefix.with_name(prefix.name + end)
+             for kind, end in ends.items()}
+    refuse_existing(paths.values(), args.overwrite)
+    table, images, labels, classes = _read(args)
+    splits = _splits(args, table, labels)
+    epochs = {} if args.protocol in ('knn', 'linear') else {
+        'n_epochs': args.epochs}
+    if of_vectors:
+        vectors = table['embedding']
+        result = evaluate(vectors, labels, protocol=args.protocol,
+                          splits=splits, classes=classes, seed=args.seed,
+                          **epochs)
+    else:
+        vectors = None
+        backbone = load_network(args) if args.protocol == 'finetune' else None
+        result = evaluate_network(
+            images, labels, args.protocol, backbone=backbone,
+            pretrained=args.pretrained, splits=splits, classes=classes,
+            size=args.size, n_workers=args.workers, device=args.device,
+            seed=args.seed, progress_bar=not args.quiet, **epochs)
+    _write(result, vectors, paths, args.seed)
+    return 0
+
+
+def _read(args):
+    """Table, images (or None), labels and classes (or None)."""
+    import numpy as np
+
+    from astrodino_seg.datasets import GALAXY10_CLASSES, Galaxy10
+    from astrodino_seg.embed import embedding_table
+    from astrodino_seg.vectors import read_embeddings
+
+    if _has_vectors(args.input):
+        if args.protocol not in PROBES:
+            msg = (f'protocol: {args.protocol} needs images, {args.input!r} '
+                   f'is a table of vectors')
+            raise ValueError(msg)
+        table = read_embeddings(args.input)
+        table = table[_with_vector(table)]
+        return table, None, _column(table, args.class_column), None
+    images = open_images([args.input], quiet=args.quiet)
+    classes = GALAXY10_CLASSES if isinstance(images, Galaxy10) else None
+    if args.class_column is not None:
+        labels, classes = _column(images.table, args.class_column), None
+    elif hasattr(images, 'labels'):
+        labels = images.labels
+    else:
+        labels = np.array([Path(path).parent.name for path in images.paths])
+    table = getattr(images, 'table', None)
+    if args.protocol in PROBES:
+        table = embedding_table(
+            images, load_network(args), what=args.what, size=args.size,
+            batch_size=args.batch_size, n_workers=args.workers,
+            progress_bar=not args.quiet)
+        good = _with_vector(table)
+        table, labels = table[good], labels[good]
+    return table, images, labels, classes
+
+
+def _has_vectors(path):
+    """Whether a file is a table of vectors, and not one of images."""
+    suffix = Path(path).suffix
+    if suffix == '.parquet' and Path(path).is_file():
+        parquet = require('pyarrow.parquet', 'survey')
+        return 'embedding' in parquet.read_schema(path).names
+    return suffix == '.fits'
+
+
+def _with_vector(table):
+    """Which rows of a table have a vector; tell if some have none."""
+    import numpy as np
+
+    from astrodino_seg.vectors import vectors_of
+
+    _, good = vectors_of(table)
+    if not good.all():
+        warnings.warn(SkippedWarning('rows', [
+            (int(row), 'it has no vector') for row in np.flatnonzero(~good)]))
+    return good
+
+
+def _column(table, name):
+    """The classes in a table."""
+    names = ['class', 'label'] if name is None else [name]
+    there = [] if table is None else table.colnames
+    for one in names:
+        if one in there:
+            return table[one]
+    msg = f'class_column: there is no column {names}; there are {there}'
+    raise ValueError(msg)
+
+
+def _splits(args, table, labels):
+    from astrodino_seg.datasets import sky_split
+    from astrodino_seg.probe import fold_splits, seed_splits
+
+    if args.folds is not None:
+        return fold_splits(labels, n_folds=args.folds, n_repeats=args.repeats,
+                           seed=args.seed)
+    if not args.sky:
+        return seed_splits(len(labels), n_seeds=args.seeds, seed=args.seed)
+    if table is None or not {'ra', 'dec'} <= set(table.colnames):
+        msg = 'sky: there are no positions ra and dec to split by'
+        raise ValueError(msg)
+    return [sky_split(table['ra'], table['dec'], seed=args.seed + k)
+            for k in range(args.seeds)]
+
+
+def _write(result, vectors, paths, seed):
+    from astrodino_seg.plotting import save_figure
+    from astrodino_seg.probe import plot_confusion, plot_tsne, tsne
+
+    low, high = result.interval()
+    classes = result.class_table()
+    print('\n'.join(classes.pformat(max_width=-1)))
+    print(f'{result.name}: top-1 {result.accuracy:.4f}, standard deviation '
+          f'{result.std:.4f} between {len(result.splits)} splits, 95% '
+          f'confidence {low:.4f} to {high:.4f}')
+    with all_or_none(paths) as parts:
+        result.split_table().write(parts['splits'])
+        classes.write(parts['classes'])
+        if 'confusion' in parts:
+            save_figure(plot_confusion(result), parts['confusion'])
+        if 'tsne' in parts:
+            save_figure(plot_tsne(tsne(vectors, seed=seed), result.truth,
+                                  result.classes), parts['tsne'])
