@@ -86,6 +86,7 @@ def embed(images, backbone=None, *, what='cls', size=None, batch_size=32,
     >>> embed(rng.normal(size=(3, 1, 64, 64)), what='both').shape
     (3, 384)
     """
+    _check(what, batch_size, n_workers)
     backbone = _as_backbone(backbone)
     rows = _all_rows(_embed(
         images, backbone, what=what, size=size, batch_size=batch_size,
@@ -134,6 +135,7 @@ def embedding_table(images, backbone=None, *, path=None, overwrite=False,
     SkippedWarning
         As of `embed`.
     """
+    _check(what, batch_size, n_workers)
     backbone = _as_backbone(backbone)
     provenance = _provenance(backbone, what, size)
     options = {'what': what, 'size': size, 'batch_size': batch_size,
@@ -203,7 +205,6 @@ def _all_rows(parts):
 def _embed(images, backbone, *, what, size, batch_size, n_workers,
            progress_bar, start=0):
     """Yield the rows of each batch, from an image on."""
-    _check(what, batch_size, n_workers)
     vit = backbone.vit
     inputs = Inputs(images, backbone.planes, size=size,
                     patch_size=vit.patch_size)
@@ -283,7 +284,6 @@ def _check(what, batch_size, n_workers):
 
 def _provenance(backbone, what, size):
     """Names of 8 letters or fewer, as FITS headers have them."""
-    _check(what, 1, 0)
     size = check_size(size)
     return {'BACKBONE': str(backbone.name),
             'WEIGHTS': weights_hash(backbone.vit),
@@ -301,10 +301,10 @@ def _describe(images):
     for name in () if table is None else plain_columns(table):
         code.update(np.ascontiguousarray(table[name]).tobytes())
     if isinstance(images, Cutouts):
-        for array in (images.shapes, images.image.cube, images.labels):
-            code.update(np.ascontiguousarray(array).tobytes())
-    n = len(images) if hasattr(images, '__len__') else None
-    return {'images': type(images).__name__, 'n': n,
+        arrays = images.shapes, images.image.cube, images.labels
+        for array in arrays if images.labels is not None else arrays[:2]:
+            code.update(np.ascontiguousarray(array))
+    return {'n': len(images) if hasattr(images, '__len__') else None,
             'sha256': code.hexdigest()}
 
 

@@ -125,6 +125,7 @@ def read_embeddings(path):
         msg = (f'{str(path)!r} has no vectors in a column embedding; it has '
                f'{len(table)} rows of {table.colnames}')
         raise ValueError(msg)
+    table.convert_bytestring_to_unicode()
     for name in table.colnames:
         column = table[name]
         if not column.dtype.isnative:

@@ -3,7 +3,11 @@
 Tests for the embed module.
 """
 
+import signal
+import subprocess
+import sys
 import weakref
+from pathlib import Path
 
 import astropy.units as u
 import numpy as np
@@ -185,7 +189,7 @@ def test_table_of_files(tmp_path):
     again = embedding_table(FolderImages(tmp_path / 'list.ecsv', bands='gr'),
                             BACKBONE)
     # what a list tells goes before the WCS
-    assert again['ra'].tolist() == [7, 8] * u.deg
+    assert_allclose(again['ra'], [7, 8] * u.deg)
     assert again['id'].tolist() == ['x', 'y']
     assert again['mag'].tolist() == [20, 21]
     assert not again['flags'].any()
@@ -255,6 +259,52 @@ def test_resume(tmp_path, at, kind):
         assert_array_equal(read_embeddings(path)[name],
                            read_embeddings(tmp_path / 'whole.fits')[name])
     assert not part.exists()
+
+
+KILL = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+import numpy as np
+from astrodino_seg import embed
+from astrodino_seg.cutouts import cutouts
+from embed_toys import make_backbone
+
+def killed(*args, n=[0], original=embed._vectors):
+    n[0] += 1
+    if n[0] == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(*args)
+
+embed._vectors = killed
+image = np.load({image!r})
+embed.embedding_table(cutouts(image, {where}, 16), make_backbone(),
+                      path={path!r}, batch_size=2)
+"""
+
+
+def test_kill(tmp_path):
+    image = np.random.default_rng(0).normal(size=(2, 60, 60))
+    np.save(tmp_path / 'image.npy', image)
+    where = [(10 + 4 * k, 20 + k) for k in range(9)]
+    path = tmp_path / 'v.fits'
+    code = KILL.format(tests=str(Path(__file__).parent), where=where,
+                       image=str(tmp_path / 'image.npy'), path=str(path))
+    done = subprocess.run([sys.executable, '-c', code])
+    assert done.returncode == -signal.SIGKILL
+    assert not path.exists()
+    some = cutouts(image, where, 16)
+    read = []
+    with pytest.MonkeyPatch.context() as patch:
+        get = type(some).__getitem__
+        patch.setattr(type(some), '__getitem__',
+                      lambda self, i: read.append(i) or get(self, i))
+        got = embedding_table(some, BACKBONE, path=path, batch_size=2)
+    # two batches were there
+    assert read == [4, 5, 6, 7, 8]
+    wanted = embedding_table(some, BACKBONE, batch_size=2)
+    assert_array_equal(got['embedding'], wanted['embedding'])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['image.npy',
+                                                          'v.fits']
 
 
 def test_of_another_run(tmp_path):

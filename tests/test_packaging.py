@@ -48,6 +48,9 @@ FLOORS = {
     'catalog': 'errors bands image grouping',
     'baselines': 'errors image',
     'datasets': 'errors image version',
+    'cutouts': 'datasets image',
+    'vectors': 'errors',
+    'search': 'errors image plotting vectors',
     # 1 and 2: torch
     'vit_layers': '',
     'vit': 'vit_layers',
@@ -62,6 +65,9 @@ FLOORS = {
     # 4 and 5: what users call
     'threshold': 'image',
     'attention': 'image backbones',
+    'network_input': 'datasets image',
+    'embed': 'errors backbones cutouts network_input vectors version',
+    'probe': 'errors backbones datasets embed network_input vectors',
     'compare': 'errors image matching preprocess',
     'benchmark': 'catalog errors model score_tables scores simulate '
                  'version',
@@ -77,11 +83,11 @@ FLOORS = {
 
 # modules that may import torch; the rest stay quick to import
 TORCH = ('vit_layers vit unet heads pairs model backbones attention binning '
-         'inference train pretrain segmenter cli')
+         'inference train pretrain segmenter network_input embed probe cli')
 
 # never imported at the head of a module: optional, slow, or liable to fail
 LAZY = {'dask', 'datasets', 'galsim', 'h5py', 'lightning_fabric', 'matplotlib',
-        'pyarrow', 'sep', 'timm', 'torchvision', 'urllib3'}
+        'pyarrow', 'sep', 'sklearn', 'timm', 'torchvision', 'urllib3'}
 
 # packages that one module alone knows, anywhere in it (* as above)
 ONLY = {

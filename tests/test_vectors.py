@@ -44,6 +44,7 @@ def test_round_trip(tmp_path, ending):
     for name in table.colnames:
         assert_array_equal(again[name], table[name])
     assert again['ra'].unit == u.deg
+    assert again['id'].dtype.kind == 'U'
     assert {k: again.meta[k] for k in table.meta} == table.meta
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     with pytest.raises(FileExistsError, match='overwrite=True replaces it'):

@@ -17,13 +17,17 @@ __all__ = ['FINDERS', 'TUNED', 'available_finders']
 #: ``benchmarks/tune_baselines.py``: of all settings of its grid, on 12
 #: scenes.
 TUNED = {
-    'detect': {'n_sigma': 1.0, 'n_pixels': 20, 'fwhm': 5.0},
-    'photutils': {'n_sigma': 1.0, 'n_pixels': 20, 'contrast': 0.1},
-    'sep': {'n_sigma': 1.0, 'n_pixels': 15, 'contrast': 0.005, 'fwhm': 4.0},
-    'peaks': {'detector': 'find_peaks', 'n_sigma': 1.0, 'n_pixels': 30,
+    'detect': {'n_sigma': 1.5, 'n_pixels': 20, 'fwhm': 3.0},
+    'photutils': {'n_sigma': 1.5, 'n_pixels': 20, 'contrast': 0.1},
+    'sep': {'n_sigma': 1.5, 'n_pixels': 15, 'contrast': 0.02, 'fwhm': 2.0},
+    'peaks': {'detector': 'find_peaks', 'n_sigma': 1.5, 'n_pixels': 10,
               'min_separation': 10.0},
-    'regions': {'n_sigma': 1.0, 'n_pixels': 30, 'saddle': 0.7,
-                'prominence': 1.0},
+    'regions': {'n_sigma': 1.5, 'n_pixels': 30, 'saddle': 0.5,
+                'prominence': 0.25},
+    'sextractor': {'n_sigma': 1.5, 'n_pixels': 15, 'contrast': 0.005},
+    'noisechisel': {'tile_size': 20, 'qthresh': 0.9, 'detgrowquant': 1.0,
+                    'objbordersn': 0.1},
+    'mtobjects': {'move_factor': 1.0, 'min_distance': 0.0, 'gain': 1.0},
 }
 
 _DEFAULT = {
