@@ -216,7 +216,7 @@ def plot_neighbours(images, found, *, n_queries=6, width=1.6):
     for line, name in zip(axes, names):
         part = found[np.asarray(found['query']) == name]
         shown = [(name, f'row {name}')] + [
-            (row, f'{value:.2f}') for row, value in
+            (row, f'{value:.3f}') for row, value in
             zip(part['row'], part['similarity'])]
         for axis, (row, title) in zip(line, shown):
             axis.imshow(_picture(images, int(row)), origin='lower',

@@ -5,7 +5,9 @@ Make the bundled sample of ``astrodino demo``.
     python benchmarks/make_demo.py astrodino_seg/data/demo_griz.fits.fz
 
 One simulated scene of the benchmark split in g, r, i, z, with a WCS, stored
-with lossy RICE compression (a sixteenth of the noise).
+with lossy RICE compression (a sixteenth of the noise). The bundled file was
+made with version 3 of the simulations; later ones draw another scene of the
+same seed.
 """
 
 import argparse

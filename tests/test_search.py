@@ -158,6 +158,6 @@ def test_figure(table):
              for axis in figure.axes if axis.get_images()]
     assert shown == [0, 2, 1, 3, 2, 0, 1, 3]
     assert [axis.get_title() for axis in figure.axes][:3] == [
-        'row 0', '0.71', '0.00']
+        'row 0', '0.707', '0.000']
     images = np.random.default_rng(0).normal(size=(6, 3, 16, 16))
     assert len(plot_neighbours(images, found).axes) == 12

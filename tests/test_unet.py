@@ -79,5 +79,5 @@ def test_model(tmp_path):
 
 
 def test_only_one_backbone():
-    with pytest.raises(ValueError, match=r"only one of vit=.* and unet={}"):
+    with pytest.raises(ValueError, match=r'only one of vit=.* and unet={}'):
         Model(vit={'depth': 1}, unet={})
