@@ -9,8 +9,7 @@ from astrodino_seg.probe.splits import encode_labels, seed_splits
 
 __all__ = ['STUDY', 'run_study']
 
-#: The numbers of the study. It does not state Adam's rate, which is its
-#: default here.
+#: The numbers of the study; Adam's rate is its default.
 STUDY = {'what': 'cls', 'size': 224, 'test_fraction': 0.2, 'hidden': 256,
          'n_epochs': 30, 'batch_size': 64, 'rate': 1e-3}
 
