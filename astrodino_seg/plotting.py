@@ -215,21 +215,25 @@ def plot_benchmark(tables):
     figure_module = require('matplotlib.figure', 'plot')
     figure = figure_module.Figure(figsize=(15, 5), layout='constrained')
     both, curves, kinds = figure.subplots(1, 3)
-    for row in tables['scores']:
-        ends = [[[row[k] - row[f'{k}_low']], [row[f'{k}_high'] - row[k]]]
-                for k in ('sep', 'ok')]
-        both.errorbar(row['sep'], row['ok'], *ends[::-1], fmt='o',
+    for k, row in enumerate(tables['scores']):
+        # ten colours, then the same with other markers and dashes
+        style = {'color': f'C{k % 10}', 'marker': 'os^'[k // 10 % 3],
+                 'linestyle': 'none'}
+        ends = [[[row[x] - row[f'{x}_low']], [row[f'{x}_high'] - row[x]]]
+                for x in ('sep', 'ok')]
+        both.errorbar(row['sep'], row['ok'], *ends[::-1], **style,
                       label=row['finder'])
         one = tables['curve'][tables['curve']['finder'] == row['finder']]
-        curves.plot(one['iou'], one['f1'])
+        curves.plot(one['iou'], one['f1'], color=style['color'],
+                    linestyle=('-', '--', ':')[k // 10 % 3])
         curves.fill_between(one['iou'], one['f1_low'], one['f1_high'],
-                            alpha=0.3)
+                            color=style['color'], alpha=0.2, lw=0)
         if 'kind' in tables['bins'].colnames:
             part = tables['bins'][(tables['bins']['finder'] == row['finder'])
                                   & (tables['bins']['by'] == 'kind')]
             kinds.errorbar(part['kind'].tolist(), part['ok'],
                            [part['ok'] - part['ok_low'],
-                            part['ok_high'] - part['ok']], fmt='o')
+                            part['ok_high'] - part['ok']], **style)
     both.set(xlabel='companions kept apart (sep)', xlim=(0, 1), ylim=(0, 1),
              ylabel='large galaxies right (ok)')
     both.legend(fontsize='small')
