@@ -26,7 +26,7 @@ def add_parser(commands):
                           'default: dino and all at hand')
     add('--scenes', type=int, default=200,
         help='how many scenes of 512 x 512 pixels (%(default)s)')
-    add('--quick', action='store_true', help='20 scenes only')
+    add('--quick', action='store_true', help='10 scenes only')
     add('--split', default='benchmark', choices=('validation', 'benchmark'),
         help='to tune, use validation (default: %(default)s)')
     add('--cache', help='folder for rendered scenes (about 7 MB each)')
@@ -54,7 +54,7 @@ def run(args):
     folder.mkdir(parents=True, exist_ok=True)
     results = run_benchmark(
         finders, folder / 'records.jsonl', split=args.split,
-        n_scenes=20 if args.quick else args.scenes, cache=args.cache,
+        n_scenes=10 if args.quick else args.scenes, cache=args.cache,
         n_processes=args.processes, progress=not args.quiet)
     tables = benchmark_tables(results)
     paths = {name: folder / f'{name}.csv' for name in tables}
