@@ -97,9 +97,7 @@ class Cutouts(Sequence):
         if self.table['flags'][i] & FLAGS['off_image']:
             return None
         shape = tuple(self.shapes[i])
-        inner, outer = overlap_slices(
-            self.image.shape, shape,
-            (self.table['y'][i], self.table['x'][i]), mode='partial')
+        inner, outer = self._overlap(i)
         cube = np.zeros((self.image.n_bands, *shape), np.float32)
         mask = np.ones(cube.shape, bool)
         cube[:, *outer] = self.image.cube[:, *inner]
@@ -116,6 +114,45 @@ class Cutouts(Sequence):
             cube[mask] = 0
         return Image(cube, mask, noise, bands=self.image.bands,
                      unit=self.image.unit, order=self.image.order)
+
+    def cut(self, i, planes, blank):
+        """
+        Cut one of the cutouts out of what was made of the image.
+
+        Parameters
+        ----------
+        i : int
+            Which.
+        planes : `~numpy.ndarray`
+            (plane, y, x), of the shape of the image.
+        blank : `~numpy.ndarray`
+            (plane,) what stands beyond the edge of the image and in place of
+            masked labels.
+
+        Returns
+        -------
+        part : `~numpy.ndarray` or `None`
+            (plane, rows, columns); `None` if the position is not on the
+            image.
+        """
+        i = range(len(self))[index(i)]
+        if self.table['flags'][i] & FLAGS['off_image']:
+            return None
+        inner, outer = self._overlap(i)
+        part = np.empty((len(planes), *self.shapes[i]), planes.dtype)
+        part[:] = np.asarray(blank)[:, None, None]
+        part[:, *outer] = planes[:, *inner]
+        if self.labels is not None:
+            own = self.labels[inner]
+            other = (own != 0) & (own != self.table['id'][i])
+            part[:, *outer][:, other] = np.asarray(blank)[:, None]
+        return part
+
+    def _overlap(self, i):
+        """Where a cutout is in the image, and the image in the cutout."""
+        return overlap_slices(
+            self.image.shape, tuple(self.shapes[i]),
+            (self.table['y'][i], self.table['x'][i]), mode='partial')
 
 
 def cutouts(image, positions, size):

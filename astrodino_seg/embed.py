@@ -42,8 +42,9 @@ def embed(images, backbone=None, *, what='cls', size=None, batch_size=32,
         Images or cutouts, as `~astrodino_seg.cutouts.cutouts`,
         `~astrodino_seg.cutouts.label_cutouts` and
         `~astrodino_seg.datasets` have them; what
-        `~astrodino_seg.network_input.prepare` takes. Each is normalised by
-        itself.
+        `~astrodino_seg.network_input.prepare` takes. Cutouts are normalised
+        with the image that they are cut out of if the rule for the planes
+        says what is ``blank``, others by themselves.
     backbone : `~astrodino_seg.backbones.Backbone`, str or path, optional
         A backbone, or what `~astrodino_seg.backbones.load_backbone` takes;
         the bundled one if `None`. The device of its ``vit`` is used.

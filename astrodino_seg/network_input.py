@@ -74,13 +74,10 @@ def prepare(item, planes, *, size=None, patch_size=1):
     else:
         image = picture_image(item) if is_picture(item) else as_image(item)
         x, (ra, dec) = planes(image), _centre(image)
-    x = torch.from_numpy(x)
     ra, dec = (float(known.get(name, value)) for name, value in
                (('ra', ra), ('dec', dec)))
-    name = str(known.get('object_id', ''))
-    if torch.equal(x, x[:, :1, :1].expand_as(x)):
-        return NetworkInput(None, ra, dec, name)
-    return NetworkInput(_resample(x, size, patch_size), ra, dec, name)
+    return NetworkInput(_fit(x, size, patch_size), ra, dec,
+                        str(known.get('object_id', '')))
 
 
 def check_size(size):
@@ -127,7 +124,9 @@ class Inputs(Dataset):
     images : sequence
         Of items as in `prepare`. If it has a method ``rgb``, as
         `~astrodino_seg.datasets.Galaxy10` has, weights that were trained on
-        photographs get those pictures.
+        photographs get those pictures. Of `~astrodino_seg.cutouts.Cutouts`
+        the planes are made once, of the image that they are cut out of, if
+        the rule for the planes says what is ``blank``.
     planes, size, patch_size
         As in `prepare`.
     """
@@ -135,6 +134,9 @@ class Inputs(Dataset):
     def __init__(self, images, planes, *, size=None, patch_size=1):
         self.images, self.planes = images, planes
         self.size, self.patch_size = check_size(size), patch_size
+        self.whole = None
+        if hasattr(images, 'cut') and hasattr(planes, 'blank'):
+            self.whole = planes(images.image)
 
     def __len__(self):
         return len(self.images)
@@ -148,6 +150,11 @@ class Inputs(Dataset):
         ValueError
             If the item cannot be used; the message has its position.
         """
+        if self.whole is not None:
+            x = self.images.cut(i, self.whole, self.planes.blank)
+            if x is None:
+                return NetworkInput(None, missing=True)
+            return NetworkInput(_fit(x, self.size, self.patch_size))
         pictures = hasattr(self.images, 'rgb') and hasattr(self.planes,
                                                            'standardise')
         return self.prepare(
@@ -172,8 +179,14 @@ def _centre(image):
     return centre.ra.deg, centre.dec.deg
 
 
-def _resample(x, size, patch_size):
-    """Resample (plane, y, x), without aliasing, to whole patches."""
+def _fit(x, size, patch_size):
+    """
+    Resample (plane, y, x), without aliasing, to whole patches; `None` if there
+    is nothing in it.
+    """
+    x = torch.from_numpy(x)
+    if torch.equal(x, x[:, :1, :1].expand_as(x)):
+        return None
     size = x.shape[-2:] if size is None else size
     size = [max(round(n / patch_size), 1) * patch_size for n in size]
     if list(x.shape[-2:]) == size:

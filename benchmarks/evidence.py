@@ -52,7 +52,11 @@ from astrodino_seg.simulate import KINDS, SPLITS, make_scene, observe
 
 MORPHOLOGIES = [kind for kind in KINDS if kind != 'central']
 CLASSES = ('star', 'galaxy', 'artifact')
-SCENE, LARGE, SMALL = 192, 128, 48      # pixels a side
+SCENE, SMALL = 160, 64      # pixels a side
+#: What would hide the galaxy that is asked for.
+NOT_LARGE = dict.fromkeys(('cosmos', 'group', 'pair', 'companion'), 0)
+#: What has nothing to do with the object.
+NOT_TOLD = dict.fromkeys(('missing_bands', 'gap', 'stripes'), 0)
 MIN_SN = 20
 FIELDS = ('backbone', 'task', 'probe', 'n', 'classes', 'score', 'std', 'low',
           'high')
@@ -60,53 +64,51 @@ TITLES = {'morphology': 'kind of galaxy', 'class': 'object class',
           'real': 'real pictures', 'segmentation': 'segmentation'}
 
 
-def make_scenes(n_each):
-    """Yield image, truth, and the row of a galaxy of each kind in turn."""
-    seed = SPLITS['validation'][0]
-    for k in range(n_each * len(MORPHOLOGIES)):
-        kind = MORPHOLOGIES[k % len(MORPHOLOGIES)]
-        rates = {**dict.fromkeys(MORPHOLOGIES, 0), 'cosmos': 0, 'group': 0,
-                 'pair': 0, 'companion': 0, 'large': 1.5, kind: 1}
-        while True:
-            seed += 1
-            scene = make_scene(seed, size=SCENE, rates=rates)
-            image, truth = observe(scene, [seed, 1], depth=1.0)
-            rows = np.flatnonzero(truth.objects['primary'])
-            if len(rows):
-                yield image, truth, rows[0]
-                break
+def make_scenes():
+    """Yield image and truth of scenes of the validation split, without end."""
+    for seed in range(*SPLITS['validation']):
+        scene = make_scene(seed, size=SCENE, band_set='griz', rates={
+            **dict.fromkeys(MORPHOLOGIES, 1), **NOT_LARGE, 'large': 1.5})
+        yield observe(scene, [seed, 1], depth=1.0, rates=NOT_TOLD)
 
 
-def simulated(n_each):
+def inside(objects, margin):
+    """Which objects are this far from the edges."""
+    return np.all([(objects[axis] >= margin) & (objects[axis] < SCENE - margin)
+                   for axis in 'xy'], axis=0)
+
+
+def simulated(n_each, n_pairs):
     """Images, labels and scene numbers of both tasks; pairs to segment."""
     tasks = {'morphology': [], 'class': []}
+    wanted = {name: dict.fromkeys(classes, n_each) for name, classes in (
+        ('morphology', MORPHOLOGIES), ('class', CLASSES))}
     pairs = []
-    for k, (image, truth, row) in enumerate(make_scenes(n_each)):
-        rng = np.random.default_rng(k)
+    for k, (image, truth) in enumerate(make_scenes()):
         objects = truth.objects
-        pairs.append((image, class_map(truth)))
         where = np.stack([objects['x'], objects['y']], axis=-1)
-        found = cutouts(image, where[[row]], LARGE)[0]
-        if found is not None:
-            tasks['morphology'].append((found, objects['kind'][row], k))
-        for cls, name in enumerate(CLASSES, start=1):
-            rows = np.flatnonzero((objects['cls'] == cls)
-                                  & (objects['sn'] >= MIN_SN))
-            if len(rows):
-                found = cutouts(image, where[[rng.choice(rows)]], SMALL)[0]
-                if found is not None:
-                    tasks['class'].append((found, name, k))
-    return {name: tuple(zip(*_balanced(items)))
-            for name, items in tasks.items()}, pairs
-
-
-def _balanced(items):
-    """As many of each class as of the rarest."""
-    by_class = {}
-    for item in items:
-        by_class.setdefault(str(item[1]), []).append(item)
-    n = min(map(len, by_class.values()))
-    return [item for part in by_class.values() for item in part[:n]]
+        good = objects['sn'] >= MIN_SN
+        if len(pairs) < n_pairs:
+            pairs.append((image, class_map(truth)))
+        for name, label, rows in (
+                ('morphology', objects['kind'],
+                 good & objects['primary'] & inside(objects, SCENE / 5)),
+                ('class', np.array(['', *CLASSES])[objects['cls']],
+                 good & inside(objects, 3 * SMALL / 8))):
+            seen = set()        # of each class one a scene
+            for row in np.random.default_rng(k).permutation(
+                    np.flatnonzero(rows)):
+                kind = str(label[row])
+                if kind in seen or not wanted[name].get(kind):
+                    continue
+                seen.add(kind)
+                wanted[name][kind] -= 1
+                one = (image if name == 'morphology' else
+                       cutouts(image, where[[row]], SMALL)[0])
+                tasks[name].append((one, kind, k))
+        if not any(n for each in wanted.values() for n in each.values()):
+            break
+    return {name: tuple(zip(*items)) for name, items in tasks.items()}, pairs
 
 
 def splits_by_scene(scene_of, n_seeds):
@@ -168,7 +170,7 @@ def segmentation(backbone, pairs, args):
 
 def measure(backbones, args):
     """Yield all rows."""
-    tasks, pairs = simulated(args.galaxies)
+    tasks, pairs = simulated(args.galaxies, args.pairs)
     zoo = args.data and args.data / 'galaxy_zoo_examples'
     for backbone in backbones:
         for name, (images, labels, scene_of) in tasks.items():
@@ -248,7 +250,8 @@ def main():
     add('backbones', nargs='+', metavar='NAME=FILE')
     add('--data', type=Path, default=os.environ.get('ASTRODINO_DATA'))
     add('--images', nargs='*', help='FITS files; bands with commas between')
-    add('--galaxies', type=int, default=25, help='of each kind')
+    add('--galaxies', type=int, default=100, help='of each kind')
+    add('--pairs', type=int, default=100, help='scenes to segment')
     add('--seeds', type=int, default=5, help='splits of the scenes')
     add('--repeats', type=int, default=10, help='of folds of the pictures')
     add('--random', type=int, default=2, help='sets of random weights')

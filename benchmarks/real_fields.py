@@ -78,12 +78,15 @@ def fields(folder):
     return out
 
 
+def read_field(source):
+    """The `~astrodino_seg.Image` of a source of `fields`."""
+    return _npz(source) if str(source).endswith('.npz') else as_image(source)
+
+
 def draw(name, source, zooms, output, finder):
     """Segment one field both ways and write its pictures."""
     try:
-        if str(source).endswith('.npz'):
-            source = _npz(source)
-        image = as_image(source)
+        image = read_field(source)
     except ValueError as err:
         print(f'{name}: refused: {err}')
         return

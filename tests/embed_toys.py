@@ -37,7 +37,8 @@ def make_images(n=6, shape=(32, 40), n_bands=2, seed=0):
 class Same:
     """A rule that takes the pixels as they are."""
 
-    n_planes = 1
+    def __init__(self, n_planes=1):
+        self.n_planes = n_planes
 
     def __call__(self, image):
         return image.cube

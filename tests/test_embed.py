@@ -20,6 +20,7 @@ from embed_toys import Same, make_backbone, make_images
 from helpers import make_wcs
 from numpy.testing import assert_allclose, assert_array_equal
 
+from astrodino_seg.backbones import Backbone
 from astrodino_seg.cutouts import FLAGS, cutouts, label_cutouts
 from astrodino_seg.datasets import FolderImages
 from astrodino_seg.embed import embed, embedding_table, weights_hash
@@ -151,9 +152,11 @@ def test_table_of_cutouts():
     assert table['embedding'].shape == (4, 16)
     assert np.isnan(table['embedding']).all(axis=1).tolist() == [
         False, False, True, True]
+    # normalised with its image, not by itself
+    channels = BACKBONE.planes(image)[:, 22:38, 12:28]
+    same = Backbone(BACKBONE.vit, Same(len(channels)), 'same')
     assert_allclose(table['embedding'][0], embed(
-        [image.cube[:, 22:38, 12:28]], BACKBONE, what='patch', size=24)[0],
-        atol=1e-5)
+        [channels], same, what='patch', size=24)[0], atol=1e-5)
     sky = image.wcs.pixel_to_world(20, 30)
     assert SkyCoord(table['ra'], table['dec'])[0].separation(
         sky) < 1e-6 * u.arcsec
@@ -295,9 +298,9 @@ def test_kill(tmp_path):
     some = cutouts(image, where, 16)
     read = []
     with pytest.MonkeyPatch.context() as patch:
-        get = type(some).__getitem__
-        patch.setattr(type(some), '__getitem__',
-                      lambda self, i: read.append(i) or get(self, i))
+        cut = type(some).cut
+        patch.setattr(type(some), 'cut', lambda self, i, *args: (
+            read.append(i) or cut(self, i, *args)))
         got = embedding_table(some, BACKBONE, path=path, batch_size=2)
     # two batches were there
     assert read == [4, 5, 6, 7, 8]

@@ -39,11 +39,12 @@ def test_image(tmp_path, names):
     assert fits.getval(tmp_path / 'a.fits', 'SEED') == 5
 
 
-def test_unit(tmp_path):
-    image = as_image(DATA * u.nJy, bands='grz')
+@pytest.mark.parametrize('unit', ['nJy', 'nmgy'])   # the latter not in FITS
+def test_unit(tmp_path, unit):
+    image = as_image(DATA * u.Unit(unit), bands='grz')
     write_image(tmp_path / 'a.fits', image)
     again = as_image(tmp_path / 'a.fits')
-    assert again.unit == u.nJy
+    assert again.unit == u.Unit(unit)
     assert again.wcs is None
     assert again.noise is None
     assert_array_equal(again.cube, DATA)

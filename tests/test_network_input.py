@@ -10,7 +10,8 @@ from embed_toys import make_backbone, make_images
 from helpers import make_wcs
 from numpy.testing import assert_allclose, assert_array_equal
 
-from astrodino_seg.backbones import NoiseUnits, Photographic
+from astrodino_seg.backbones import NanomaggyRGB, NoiseUnits, Photographic
+from astrodino_seg.cutouts import cutouts, label_cutouts
 from astrodino_seg.image import as_image
 from astrodino_seg.network_input import Inputs, check_size, prepare
 
@@ -53,6 +54,38 @@ def test_pictures_of_a_sequence():
                        Photographic().standardise(PICTURE))
     assert_array_equal(Inputs(images, NoiseUnits())[0].x,
                        NoiseUnits()(as_image(images[0])))
+
+
+@pytest.mark.parametrize('planes', [NoiseUnits(), NanomaggyRGB()])
+def test_cutouts_are_normalised_with_their_image(planes):
+    image = as_image(make_images(1, shape=(64, 80), n_bands=3)[0],
+                     bands='grz')
+    labels = np.zeros(image.shape, int)
+    labels[10:30, 10:30], labels[20:40, 30:50] = 1, 2
+    some = label_cutouts(image, labels, 40, mask_others=True)
+    # what is cut off and what is masked is what a masked image has there
+    padded = as_image(np.pad(image.cube, ((0, 0), (20, 20), (20, 20))),
+                      bands='grz', mask=np.pad(np.zeros(image.shape, bool),
+                                               20, constant_values=True))
+    nothing = planes(padded)[:, :20].reshape(planes.n_planes, -1)
+    assert_allclose(nothing, np.broadcast_to(planes.blank[:, None],
+                                             nothing.shape), atol=1e-6)
+    whole = planes(image)
+    # label 1 has its centre at (19.5, 19.5), label 2 at (39.5, 29.5)
+    expected = whole[:, :40, :40].copy()
+    expected[:, labels[:40, :40] == 2] = planes.blank[:, None]
+    assert_array_equal(Inputs(some, planes)[0].x, expected)
+    edge = cutouts(image, [(0, 0), (200, 0)], 8)
+    got = Inputs(edge, planes)[0].x
+    assert_array_equal(got[:, 4:, 4:], whole[:, :4, :4])
+    assert_array_equal(got[:, :4, 0], np.repeat(planes.blank[:, None], 4, 1))
+    assert Inputs(edge, planes)[1].missing
+
+
+def test_a_photograph_is_one_of_the_cutout():
+    some = cutouts(make_images(1, n_bands=3)[0], [(10, 12)], 16)
+    assert_array_equal(Inputs(some, Photographic())[0].x,
+                       Photographic()(some[0]))
 
 
 def test_what_is_known():

@@ -46,6 +46,9 @@ def test_class_map():
                             objects={'id': np.array([2, 7]),
                                      'cls': np.array([3, 1])})
     assert_array_equal(class_map(truth), [[0, 3, -1], [1, 1, 3]])
+    truth.objects['id'] = np.array([2, 7, 9])       # 9 owns no pixel
+    truth.objects['cls'] = np.array([3, 1, 2])
+    assert_array_equal(class_map(truth), [[0, 3, -1], [1, 1, 3]])
     nothing = SimpleNamespace(labels=np.zeros((2, 2), int),
                               objects={'id': np.zeros(0, int),
                                        'cls': np.zeros(0, int)})

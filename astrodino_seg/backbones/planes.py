@@ -45,6 +45,11 @@ class NoiseUnits:
         """The number of planes."""
         return self.spec.n_channels
 
+    @property
+    def blank(self):
+        """The planes, (plane,) float32, of a pixel that is masked."""
+        return np.zeros(self.n_planes, np.float32)
+
     def __call__(self, image):
         """Return the planes, (plane, y, x) float32."""
         return normalise(image, self.spec).channels
@@ -132,6 +137,12 @@ class NanomaggyRGB:
     q: float = 20.0
 
     n_planes = 3
+
+    @property
+    def blank(self):
+        """The planes, (3,) float32, of a pixel that is masked: no flux."""
+        return np.full(3, np.arcsinh(self.q * self.m) / np.sqrt(self.q),
+                       np.float32)
 
     def __call__(self, image):
         """Return the planes z, r, g, (3, y, x) float32."""

@@ -32,7 +32,7 @@ def write_image(path, image, *, meta=None):
     for k, band in enumerate(image.bands):
         header = headers[band] = {'FILTER': band}
         if image.unit is not None:
-            header['BUNIT'] = image.unit.to_string('fits')
+            header['BUNIT'] = _unit_name(image.unit)
         maps[band] = np.where(image.mask[k], np.nan, image.cube[k])
         if image.noise is not None:
             maps[f'{band} ERR'] = image.noise[k]
@@ -66,6 +66,14 @@ def write_maps(path, maps, image, *, meta=None):
                    f'has {tuple(image.shape)}')
             raise ValueError(msg)
     _write(path, maps, image, {}, meta)
+
+
+def _unit_name(unit):
+    """Its name in the FITS standard, or astropy's (nmgy) if it has none."""
+    try:
+        return unit.to_string('fits')
+    except ValueError:
+        return unit.to_string()
 
 
 def _write(path, maps, image, headers, meta):

@@ -89,8 +89,10 @@ def class_map(truth):
     classes : `~numpy.ndarray`
         (y, x) int64: 0 sky, 1 star, 2 galaxy, 3 artifact, -1 void.
     """
-    table = np.zeros(truth.labels.max(initial=0) + 1, np.int64)
-    table[truth.objects['id']] = truth.objects['cls']
+    ids = truth.objects['id']   # some own no pixel
+    table = np.zeros(max(truth.labels.max(initial=0), ids.max(initial=0)) + 1,
+                     np.int64)
+    table[ids] = truth.objects['cls']
     return np.where(truth.labels < 0, VOID, table[truth.labels.clip(0)])
 
 
