@@ -28,6 +28,7 @@ import csv
 import os
 import warnings
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -39,86 +40,100 @@ from astrodino_seg.cutouts import cutouts
 from astrodino_seg.datasets import PictureFolder, random_split
 from astrodino_seg.embed import embed
 from astrodino_seg.image import as_image
+from astrodino_seg.network_input import Inputs
 from astrodino_seg.plotting import rgb_image, save_figure
 from astrodino_seg.probe import (
     class_map,
     evaluate,
+    evaluate_network,
     fold_splits,
     linear_segmentation,
     patch_maps,
     pca_rgb,
 )
-from astrodino_seg.simulate import KINDS, SPLITS, make_scene, observe
+from astrodino_seg.simulate import (
+    KINDS,
+    SPLITS,
+    build_stamps,
+    make_scene,
+    observe,
+)
 
 MORPHOLOGIES = [kind for kind in KINDS if kind != 'central']
 CLASSES = ('star', 'galaxy', 'artifact')
-SCENE, SMALL = 160, 64      # pixels a side
-#: What would hide the galaxy that is asked for.
-NOT_LARGE = dict.fromkeys(('cosmos', 'group', 'pair', 'companion'), 0)
+SCENE, LARGE, SMALL = 512, 128, 64      # pixels a side
+LARGEST = 26        # half-light radius, in pixels
+#: Kinds in equal shares, and no others upon them.
+RATES = {**dict.fromkeys(MORPHOLOGIES, 1), **dict.fromkeys(
+    ('cosmos', 'group', 'pair', 'companion'), 0), 'large': 5}
 #: What has nothing to do with the object.
 NOT_TOLD = dict.fromkeys(('missing_bands', 'gap', 'stripes'), 0)
 MIN_SN = 20
+N_SKIES, N_SCENES = 20, 40       # skies, and scenes of each at most
 FIELDS = ('backbone', 'task', 'probe', 'n', 'classes', 'score', 'std', 'low',
           'high')
 TITLES = {'morphology': 'kind of galaxy', 'class': 'object class',
           'real': 'real pictures', 'segmentation': 'segmentation'}
 
 
-def make_scenes():
-    """Yield image and truth of scenes of the validation split, without end."""
-    for seed in range(*SPLITS['validation']):
-        scene = make_scene(seed, size=SCENE, band_set='griz', rates={
-            **dict.fromkeys(MORPHOLOGIES, 1), **NOT_LARGE, 'large': 1.5})
+def make_scenes(sky, folder):
+    """Yield image and truth of scenes of one sky's stamps."""
+    first = SPLITS['validation'][0] + N_SCENES * sky
+    stamps = build_stamps(folder, n_skies=1, n_large=80, rates=RATES,
+                          first_seed=first, band_sets=['griz'],
+                          progress=False)
+    for seed in range(first, first + N_SCENES):
+        scene = make_scene(seed, size=SCENE, stamps=stamps, rates=RATES)
         yield observe(scene, [seed, 1], depth=1.0, rates=NOT_TOLD)
 
 
-def inside(objects, margin):
-    """Which objects are this far from the edges."""
-    return np.all([(objects[axis] >= margin) & (objects[axis] < SCENE - margin)
-                   for axis in 'xy'], axis=0)
+def take(image, truth, wanted):
+    """Yield task, class and cutout of objects of the classes wanted."""
+    objects = truth.objects
+    where = np.stack([objects['x'], objects['y']], axis=-1)
+    good = objects['sn'] >= MIN_SN
+    large = good & objects['primary'] & (objects['re'] <= LARGEST)
+    names = np.array(['', *CLASSES])[objects['cls']]
+    for task, labels, rows, size in (
+            ('morphology', objects['kind'], large, LARGE),
+            ('class', names, good & (objects['re'] <= LARGEST), SMALL)):
+        rows &= np.all((where >= size / 2) & (where < SCENE - size / 2),
+                       axis=1)
+        for row in np.flatnonzero(rows):
+            label = str(labels[row])
+            if wanted[task].get(label):
+                wanted[task][label] -= 1
+                yield task, label, cutouts(image, where[[row]], size)[0]
 
 
 def simulated(n_each, n_pairs):
-    """Images, labels and scene numbers of both tasks; pairs to segment."""
-    tasks = {'morphology': [], 'class': []}
-    wanted = {name: dict.fromkeys(classes, n_each) for name, classes in (
-        ('morphology', MORPHOLOGIES), ('class', CLASSES))}
-    pairs = []
-    for k, (image, truth) in enumerate(make_scenes()):
-        objects = truth.objects
-        where = np.stack([objects['x'], objects['y']], axis=-1)
-        good = objects['sn'] >= MIN_SN
-        if len(pairs) < n_pairs:
-            pairs.append((image, class_map(truth)))
-        for name, label, rows in (
-                ('morphology', objects['kind'],
-                 good & objects['primary'] & inside(objects, SCENE / 5)),
-                ('class', np.array(['', *CLASSES])[objects['cls']],
-                 good & inside(objects, 3 * SMALL / 8))):
-            seen = set()        # of each class one a scene
-            for row in np.random.default_rng(k).permutation(
-                    np.flatnonzero(rows)):
-                kind = str(label[row])
-                if kind in seen or not wanted[name].get(kind):
-                    continue
-                seen.add(kind)
-                wanted[name][kind] -= 1
-                one = (image if name == 'morphology' else
-                       cutouts(image, where[[row]], SMALL)[0])
-                tasks[name].append((one, kind, k))
-        if not any(n for each in wanted.values() for n in each.values()):
-            break
+    """Images, labels and sky numbers of both tasks; pairs to segment."""
+    tasks, pairs = {'morphology': [], 'class': []}, []
+    for sky in range(N_SKIES):
+        wanted = {name: dict.fromkeys(classes, n_each // N_SKIES)
+                  for name, classes in (('morphology', MORPHOLOGIES),
+                                        ('class', CLASSES))}
+        with TemporaryDirectory() as folder:
+            for k, (image, truth) in enumerate(make_scenes(sky, folder)):
+                if k < n_pairs // N_SKIES:
+                    middle = np.s_[SCENE // 4:3 * SCENE // 4]
+                    pairs.append((
+                        cutouts(image, [[SCENE / 2] * 2], SCENE // 2)[0],
+                        class_map(truth)[middle, middle]))
+                for task, label, one in take(image, truth, wanted):
+                    tasks[task].append((one, label, sky))
+                if not any(sum(each.values()) for each in wanted.values()):
+                    break
     return {name: tuple(zip(*items)) for name, items in tasks.items()}, pairs
 
 
-def splits_by_scene(scene_of, n_seeds):
-    """Rows of train and test; all of a scene are in one of the two."""
-    scene_of = np.asarray(scene_of)
-    scenes = np.unique(scene_of)
+def splits_by_sky(sky_of, n_seeds):
+    """Rows of train and test; all of a sky are in one of the two."""
+    sky_of = np.asarray(sky_of)
     out = []
     for seed in range(n_seeds):
-        _, test = random_split(len(scenes), seed=seed)
-        in_test = np.isin(scene_of, scenes[test])
+        _, test = random_split(N_SKIES, seed=seed)
+        in_test = np.isin(sky_of, test)
         out.append((np.flatnonzero(~in_test), np.flatnonzero(in_test)))
     return out
 
@@ -134,55 +149,102 @@ def untrained(backbone, seed):
     return Backbone(vit, backbone.planes, f'random#{seed}')
 
 
-def probes(backbone, task, images, labels, splits, args, size):
+class Ready:
+    """The rule for images that hold the planes of a network already."""
+
+    def __init__(self, n_planes):
+        self.n_planes = n_planes
+
+    def __call__(self, image):
+        return image.cube
+
+
+def make_ready(images, backbone, size):
+    """The input of a backbone as images, to be made once."""
+    inputs = Inputs(images, backbone.planes, size=size,
+                    patch_size=backbone.vit.patch_size)
+    return [as_image(inputs[k].x.numpy()) for k in range(len(images))]
+
+
+def row(name, task, probe, result):
+    """A row of the results of a `~astrodino_seg.probe.ProbeResult`."""
+    low, high = result.interval()
+    return {'backbone': name, 'task': task, 'probe': probe,
+            'n': len(result.truth), 'classes': len(result.classes),
+            'score': result.accuracy, 'std': result.std, 'low': low,
+            'high': high}
+
+
+def probes(backbone, task, images, labels, splits, args):
     """Yield a row of results for each probe."""
-    vectors = embed(images, backbone, what=args.what, size=size)
-    good = np.isfinite(vectors).all(axis=1)
-    if not good.all():
-        print(f'{backbone.name}, {task}: {(~good).sum()} left out')
-    kept = np.cumsum(good) - 1
-    splits = [tuple(kept[part[good[part]]] for part in split)
-              for split in splits]
+    vectors = embed(images, backbone, what=args.what)
     for probe in ('knn', 'linear'):
-        result = evaluate(vectors[good], np.asarray(labels)[good],
-                          protocol=probe, splits=splits)
-        low, high = result.interval()
-        yield {'backbone': backbone.name, 'task': task, 'probe': probe,
-               'n': len(result.truth), 'classes': len(result.classes),
-               'score': result.accuracy, 'std': result.std, 'low': low,
-               'high': high}
+        yield row(backbone.name, task, probe, evaluate(
+            vectors, labels, protocol=probe, splits=splits))
 
 
-def segmentation(backbone, pairs, args):
+def supervised(backbone, task, images, labels, splits, args):
+    """The row of the same network, trained from its random weights."""
+    return row('supervised', task, 'linear', evaluate_network(
+        images, labels, backbone=backbone, splits=splits, size=None,
+        n_epochs=args.epochs, batch_size=32, rate=5e-4))
+
+
+def segmentation(backbone, pairs, args, *, frozen=True):
     """A row of results: mIoU of each split."""
     scores = []
     for seed in range(args.seeds):
         train, test = random_split(len(pairs), seed=seed)
         scores.append(linear_segmentation(
             [pairs[k] for k in train], [pairs[k] for k in test], backbone,
-            seed=seed).miou)
-    return {'backbone': backbone.name, 'task': 'segmentation',
+            n_epochs=args.epochs, rate=1e-2 if frozen else 5e-4,
+            frozen=frozen, seed=seed).miou)
+    return {'backbone': backbone.name if frozen else 'supervised',
+            'task': 'segmentation',
             'probe': 'linear', 'n': len(pairs), 'classes': 4,
             'score': np.mean(scores),
             'std': np.std(scores, ddof=1) if len(scores) > 1 else np.nan,
             'low': np.min(scores), 'high': np.max(scores)}
 
 
+def read_tasks(args):
+    """The three tasks: images, labels, splits and size; and the pairs."""
+    found, pairs = simulated(args.galaxies, args.pairs)
+    tasks = {name: (images, labels, splits_by_sky(sky_of, args.seeds),
+                    None)
+             for name, (images, labels, sky_of) in found.items()}
+    zoo = args.data and args.data / 'galaxy_zoo_examples'
+    if zoo and zoo.is_dir():
+        pictures = PictureFolder(zoo)
+        tasks['real'] = (pictures, pictures.labels, fold_splits(
+            pictures.labels, n_repeats=args.repeats), 224)
+    return tasks, pairs
+
+
 def measure(backbones, args):
     """Yield all rows."""
-    tasks, pairs = simulated(args.galaxies, args.pairs)
-    zoo = args.data and args.data / 'galaxy_zoo_examples'
-    for backbone in backbones:
-        for name, (images, labels, scene_of) in tasks.items():
-            yield from probes(backbone, name, images, labels,
-                              splits_by_scene(scene_of, args.seeds), args,
-                              None)
-        yield segmentation(backbone, pairs, args)
-        if zoo and zoo.is_dir():
-            pictures = PictureFolder(zoo)
-            splits = fold_splits(pictures.labels, n_repeats=args.repeats)
-            yield from probes(backbone, 'real', pictures, pictures.labels,
-                              splits, args, 224)
+    tasks, pairs = read_tasks(args)
+    ready, made_for = {}, None
+    for number, backbone in enumerate(backbones):
+        vit = backbone.vit
+        if made_for != (backbone.planes, vit.patch_size):
+            made_for = backbone.planes, vit.patch_size
+            ready = {name: make_ready(images, backbone, size) for
+                     name, (images, _, _, size) in tasks.items()}
+            ready_pairs = list(zip(make_ready(
+                [image for image, _ in pairs], backbone, None),
+                [classes for _, classes in pairs]))
+        backbone = Backbone(vit, Ready(vit.in_channels), backbone.name)
+        for name, (_, labels, splits, _) in tasks.items():
+            yield from probes(backbone, name, ready[name], labels, splits,
+                              args)
+            if args.supervised and number == 0:
+                few = splits[:5] if name == 'real' else splits  # one repeat
+                yield supervised(backbone, name, ready[name], labels, few,
+                                 args)
+        yield segmentation(backbone, ready_pairs, args)
+        if args.supervised and number == 0:
+            yield segmentation(backbone, ready_pairs, args, frozen=False)
 
 
 def table(rows):
@@ -253,6 +315,9 @@ def main():
     add('--galaxies', type=int, default=100, help='of each kind')
     add('--pairs', type=int, default=100, help='scenes to segment')
     add('--seeds', type=int, default=5, help='splits of the scenes')
+    add('--epochs', type=int, default=40, help='of training, where there is')
+    add('--supervised', action='store_true',
+        help='train the first set of random weights for each task, too')
     add('--repeats', type=int, default=10, help='of folds of the pictures')
     add('--random', type=int, default=2, help='sets of random weights')
     add('--what', default='both', choices=('cls', 'patch', 'both'))

@@ -88,6 +88,28 @@ def test_linear_segmentation():
     assert (few.confusion <= score.confusion).all()
 
 
+def halves(n, seed):
+    """Patches with two halves; the class is whether they are alike."""
+    rng = np.random.default_rng(seed)
+    for _ in range(n):
+        left, right = rng.choice([-2, 2], (2, 4, 4))
+        pattern = np.repeat(np.stack([left, right], axis=-1).reshape(4, 8),
+                            4, axis=1)
+        yield (np.repeat(pattern, 8, axis=0)[None].astype(np.float32),
+               np.kron(left == right, np.ones((8, 8), int)))
+
+
+def test_backbone_is_trained():
+    """What no linear layer can tell is told if the backbone is trained."""
+    backbone = make_backbone(Same())
+    before = [p.clone() for p in backbone.vit.parameters()]
+    frozen, trained = (linear_segmentation(
+        halves(40, 0), halves(20, 1), backbone, classes=('a', 'b'),
+        n_epochs=60, rate=5e-3, frozen=value).miou for value in (True, False))
+    assert trained > max(0.75, frozen)
+    assert all(map(torch.equal, before, backbone.vit.parameters()))
+
+
 def test_void_is_not_learned_from():
     backbone = make_backbone(Same())
     train = list(squares(6, 0))

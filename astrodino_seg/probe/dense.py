@@ -4,6 +4,7 @@ What the patch tokens know: a linear segmentation, and their principal
 components as colours.
 """
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,9 +99,9 @@ def class_map(truth):
 
 def linear_segmentation(train, test, backbone=None, *, classes=CLASSES,
                         size=None, n_epochs=40, batch_size=8, rate=1e-2,
-                        seed=0):
+                        frozen=True, seed=0):
     """
-    Segment by batch norm and one linear layer on frozen patch tokens.
+    Segment by batch norm and one linear layer on patch tokens.
 
     The scores of the patches are interpolated to the pixels of the image, as
     in the linear evaluation of DINOv2 (Oquab et al. 2023, arXiv:2304.07193,
@@ -121,6 +122,9 @@ def linear_segmentation(train, test, backbone=None, *, classes=CLASSES,
         Passes through the images, and images a step.
     rate : float, optional
         Of Adam, down to 0 along a cosine.
+    frozen : bool, optional
+        Whether the backbone stays as it is; if not, a copy is trained too,
+        at the same rate, which should be about 1e-3 then.
     seed : int, optional
         Seed of weights and order.
 
@@ -136,14 +140,16 @@ def linear_segmentation(train, test, backbone=None, *, classes=CLASSES,
     """
     if not hasattr(backbone, 'vit'):
         backbone = load_backbone(backbone)
-    x, y = _tokens(train, backbone, size, len(classes), 'train')
+    read = _tokens if frozen else _inputs
+    parts = [] if frozen else [PatchTokens(backbone.vit)]
+    x, y = _stack(train, read, backbone, size, len(classes), 'train')
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        layer = nn.Sequential(nn.BatchNorm2d(x.shape[1]),
-                              nn.Conv2d(x.shape[1], len(classes), 1))
-        _fit(layer, x, y, n_epochs, batch_size, rate)
+        layer = nn.Sequential(*parts, nn.BatchNorm2d(backbone.vit.dim),
+                              nn.Conv2d(backbone.vit.dim, len(classes), 1))
+        _fit(layer.train(), x, y, n_epochs, batch_size, rate)
     confusion = np.zeros((len(classes), len(classes)), np.int64)
-    x, y = _tokens(test, backbone, size, len(classes), 'test')
+    x, y = _stack(test, read, backbone, size, len(classes), 'test')
     for features, true in zip(x.split(batch_size), y.split(batch_size)):
         with torch.inference_mode():
             called = _scores(layer, features, true).argmax(dim=1)
@@ -174,24 +180,54 @@ def _scores(layer, features, like):
                          mode='bilinear', align_corners=False)
 
 
-def _tokens(pairs, backbone, size, n_classes, name):
-    """Frozen tokens (n, dim, gh, gw) and class maps (n, y, x)."""
-    features, maps = [], []
+class PatchTokens(nn.Module):
+    """A copy of a Vision Transformer that returns its patch tokens."""
+
+    def __init__(self, vit):
+        super().__init__()
+        self.vit = copy.deepcopy(vit).requires_grad_(True)
+
+    def forward(self, x):
+        """(B, dim, gy, gx) of (B, plane, y, x)."""
+        return self.vit.forward_features(x).patches[-1]
+
+
+def _stack(pairs, read, backbone, size, n_classes, name):
+    """What is read of each image, (n, ...), and class maps (n, y, x)."""
+    images, maps = [], []
     for k, (image, classes) in enumerate(pairs):
         classes = np.asarray(classes)
         if not np.isin(classes, np.arange(VOID, n_classes)).all():
             msg = (f'{name}[{k}]: classes must be from -1 to '
                    f'{n_classes - 1}, got {classes.min()} to {classes.max()}')
             raise ValueError(msg)
-        tokens, = patch_maps([image], backbone, size=size)
-        features.append(torch.from_numpy(tokens))
+        images.append(image)
         maps.append(torch.from_numpy(classes.astype(np.int64)))
-    shapes = {(*tokens.shape, *classes.shape) for tokens, classes in
-              zip(features, maps)}
+    x = list(read(images, backbone, check_size(size)))
+    shapes = {(*one.shape, *classes.shape) for one, classes in zip(x, maps)}
     if len(shapes) != 1:
         msg = f'{name} must be images of one shape, got {len(shapes)} shapes'
         raise ValueError(msg)
-    return torch.stack(features), torch.stack(maps)
+    return torch.stack(x), torch.stack(maps)
+
+
+def _inputs(images, backbone, size):
+    """Yield the input of each image, (plane, y, x)."""
+    for k, item in enumerate(images):
+        x = prepare(item, backbone.planes, size=size,
+                    patch_size=backbone.vit.patch_size).x
+        if x is None:
+            msg = f'images[{k}]: all pixels are masked or equal'
+            raise ValueError(msg)
+        yield x.to(backbone.vit.cls_token.device)
+
+
+def _tokens(images, backbone, size):
+    """Yield the patch tokens of each image, (dim, gy, gx), on the CPU."""
+    for x in _inputs(images, backbone, size):
+        with torch.inference_mode():
+            tokens = backbone.vit.forward_features(x[None]).patches[-1][0]
+        yield tokens.float().cpu().clone()
 
 
 def patch_maps(images, backbone=None, *, size=None):
@@ -219,17 +255,8 @@ def patch_maps(images, backbone=None, *, size=None):
     """
     if not hasattr(backbone, 'vit'):
         backbone = load_backbone(backbone)
-    vit = backbone.vit
-    size = check_size(size)
-    for k, item in enumerate(images):
-        x = prepare(item, backbone.planes, size=size,
-                    patch_size=vit.patch_size).x
-        if x is None:
-            msg = f'images[{k}]: all pixels are masked or equal'
-            raise ValueError(msg)
-        with torch.inference_mode():
-            features = vit.forward_features(x[None].to(vit.cls_token.device))
-        yield features.patches[-1][0].float().cpu().numpy()
+    for tokens in _tokens(images, backbone, check_size(size)):
+        yield tokens.numpy()
 
 
 def pca_rgb(maps):
