@@ -27,8 +27,9 @@ from astrodino_seg.preprocess import PreprocessSpec
 from astrodino_seg.unet import UNet
 from astrodino_seg.vit import VisionTransformer
 
-__all__ = ['BUNDLED', 'BUNDLED_NAMES', 'ENCODER_FORMAT', 'FORMAT', 'Encoder',
-           'Model', 'load_encoder', 'load_model', 'weights_file']
+__all__ = ['BUNDLED', 'BUNDLED_BACKBONE', 'BUNDLED_NAMES', 'ENCODER_FORMAT',
+           'FORMAT', 'Encoder', 'Model', 'load_any', 'load_encoder',
+           'load_model', 'weights_file']
 
 #: Name and version of the file format, in the metadata of each file.
 FORMAT = 'astrodino_seg/1'
@@ -39,6 +40,8 @@ DATA = Path(__file__).parent / 'data'
 BUNDLED = DATA / 'grouping_tiny.safetensors'
 #: Names of the bundled models: the default, and the control with a U-Net.
 BUNDLED_NAMES = ('grouping_tiny', 'grouping_unet')
+#: Name of the bundled encoder, which was trained without labels.
+BUNDLED_BACKBONE = 'backbone_tiny'
 
 DEFAULT_VIT = {'patch_size': 16, 'dim': 192, 'depth': 6, 'n_heads': 3,
                'pos_embed': 'none', 'rope': True, 'n_registers': 2}
@@ -190,7 +193,7 @@ class Encoder(nn.Module):
         """
         return self.vit.forward_features(x)
 
-    def save(self, path):
+    def save(self, path, *, half=False):
         """
         Write the weights, the spec and the provenance to one file.
 
@@ -198,8 +201,10 @@ class Encoder(nn.Module):
         ----------
         path : path-like
             The safetensors file. It appears whole or not at all.
+        half : bool, optional
+            Whether to write the weights as float16.
         """
-        _write(path, self, ENCODER_FORMAT)
+        _write(path, self, ENCODER_FORMAT, half=half)
 
 
 def _write(path, model, form, *, half=False):
@@ -223,12 +228,12 @@ def _write(path, model, form, *, half=False):
 
 def weights_file(path=None):
     """
-    Where the weights of a model are.
+    Where the weights of a model or an encoder are.
 
     Parameters
     ----------
     path : path-like, optional
-        As in `load_model`.
+        As in `load_model` and `load_encoder`.
 
     Returns
     -------
@@ -237,7 +242,7 @@ def weights_file(path=None):
     """
     if path is None:
         return BUNDLED
-    if path in BUNDLED_NAMES:
+    if path in (*BUNDLED_NAMES, BUNDLED_BACKBONE):
         return DATA / f'{path}.safetensors'
     return Path(path)
 
@@ -264,20 +269,18 @@ def load_model(path=None):
     ModelFileError
         If the file is corrupt, foreign, or of another format version.
     """
-    file = weights_file(path)
-    if path is None or path in BUNDLED_NAMES:
-        _check_bundled(file)
-    return _read(file, Model, FORMAT)
+    return _read(path, {FORMAT: Model})
 
 
-def load_encoder(path):
+def load_encoder(path=BUNDLED_BACKBONE):
     """
     Read an encoder.
 
     Parameters
     ----------
-    path : path-like
-        A file that `Encoder.save` wrote.
+    path : path-like, optional
+        A file that `Encoder.save` wrote; by default the bundled one, which
+        has the name `BUNDLED_BACKBONE`.
 
     Returns
     -------
@@ -291,11 +294,39 @@ def load_encoder(path):
     ModelFileError
         If the file is corrupt, foreign, or of another format version.
     """
-    return _read(Path(path), Encoder, ENCODER_FORMAT)
+    return _read(path, {ENCODER_FORMAT: Encoder})
 
 
-def _read(path, kind, form):
-    """Make a model of a class from a file of a format."""
+def load_any(path=None):
+    """
+    Read a model or an encoder, whichever a file holds.
+
+    Parameters
+    ----------
+    path : path-like, optional
+        As in `load_model` and `load_encoder`; the default model if `None`.
+
+    Returns
+    -------
+    model : `Model` or `Encoder`
+        In evaluation mode, on the CPU.
+
+    Raises
+    ------
+    FileNotFoundError
+        If ``path`` does not exist.
+    ModelFileError
+        If the file is corrupt, foreign, or of another format version.
+    """
+    return _read(path, {FORMAT: Model, ENCODER_FORMAT: Encoder})
+
+
+def _read(path, kinds):
+    """Make a model from a file; the class is that of the file's format."""
+    named = path is None or path in (*BUNDLED_NAMES, BUNDLED_BACKBONE)
+    path = weights_file(path)
+    if named:
+        _check_bundled(path)
     if not path.is_file():
         msg = f'path: no weights file {str(path)!r}'
         raise FileNotFoundError(msg)
@@ -308,12 +339,12 @@ def _read(path, kind, form):
         msg = f'path: {str(path)!r} is not a readable safetensors file: {err}'
         raise ModelFileError(msg) from err
     found = metadata.get('format')
-    if found != form:
+    if found not in kinds:
         msg = (f'path: {str(path)!r} has format {found!r}, this version '
-               f'reads {form!r} here')
+               f'reads {" or ".join(map(repr, kinds))} here')
         raise ModelFileError(msg)
     try:
-        model = kind(**json.loads(metadata['spec']),
+        model = kinds[found](**json.loads(metadata['spec']),
                      provenance=json.loads(metadata['provenance']))
         model.load_state_dict(tensors)
     except (ArithmeticError, LookupError, TypeError, ValueError,

@@ -3,10 +3,11 @@
 Pretrain variants of a recipe, one after the other, to be compared.
 
     python benchmarks/pretraining_variants.py RECIPE FOLDER [NAME ...]
-        [--steps 800] [--seeds 0 1]
+        [--steps 800] [--seeds 0 1] [--reuse 64]
 
-Each variant in `VARIANTS` changes one thing of the recipe; ``full`` is the
-recipe as it is, and all have the same number of steps. FOLDER gets a folder
+Each variant in `VARIANTS` changes one thing of the recipe; ``full`` changes
+none. All have the same number of steps, and take ``--reuse`` items from each
+image before it is closed, which saves time. FOLDER gets a folder
 ``NAME-SEED`` of each, as ``astrodino pretrain`` leaves it. What is complete is
 left alone, and what was stopped goes on. ``benchmarks/evidence.py`` then says
 what they have learned.
@@ -72,6 +73,7 @@ def main():
     parser.add_argument('names', nargs='*', metavar='NAME',
                         help=', '.join(VARIANTS))
     parser.add_argument('--steps', type=int, default=800)
+    parser.add_argument('--reuse', type=int, default=64)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1])
     args = parser.parse_args()
     unknown = sorted(set(args.names) - set(VARIANTS))
@@ -83,6 +85,7 @@ def main():
             config = copy.deepcopy(base)
             VARIANTS[name](config)
             config['fit'].update(n_steps=args.steps, seed=seed)
+            config['views']['n_reuse'] = args.reuse
             out = args.folder / f'{name}-{seed}'
             if not (out / 'backbone.safetensors').exists():
                 print(out, flush=True)

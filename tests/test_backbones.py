@@ -497,8 +497,11 @@ def test_no_code_of_a_file_is_run(code, zipped, tmp_path, recwarn):
 
 # ------------------------------------------------------ names and paths
 
-def test_bundled():
-    backbone, model = load_backbone(), load_model()
+@pytest.mark.parametrize('name', [None, 'backbone_tiny', 'grouping_tiny'])
+def test_bundled(name):
+    backbone = load_backbone(name)
+    model = load_model() if name == 'grouping_tiny' else load_encoder()
+    assert backbone.name == (name or 'backbone_tiny')
     assert_close(backbone.vit.state_dict(), model.vit.state_dict())
     assert backbone.planes == NoiseUnits(model.preprocess)
     image = as_image(np.random.default_rng(1).normal(size=(2, 64, 48)))

@@ -24,10 +24,10 @@ from astrodino_seg.backbones.planes import (
 from astrodino_seg.errors import ModelFileError, require
 from astrodino_seg.image import as_image
 from astrodino_seg.model import (
-    ENCODER_FORMAT,
+    BUNDLED_BACKBONE,
+    BUNDLED_NAMES,
     FORMAT,
-    load_encoder,
-    load_model,
+    load_any,
 )
 from astrodino_seg.vit import VisionTransformer
 
@@ -141,7 +141,9 @@ def load_backbone(name_or_path=None, *, key=None, planes=None):
     Parameters
     ----------
     name_or_path : str or path-like, optional
-        * `None`: the bundled model's;
+        * `None`: the bundled one, trained without labels;
+        * the name of a bundled encoder or model, ``'backbone_tiny'`` or
+          ``'grouping_tiny'``;
         * a file of `~astrodino_seg.Model` or
           `~astrodino_seg.model.Encoder`;
         * a file of DINO, DINOv2 or DINOv3 as Meta or ``timm`` have it
@@ -184,14 +186,14 @@ def load_backbone(name_or_path=None, *, key=None, planes=None):
     (16, 5)
     """
     if name_or_path is None:
-        return _own(load_model(), 'bundled', planes)
+        name_or_path = BUNDLED_BACKBONE
     path = Path(name_or_path)
     name = os.fspath(name_or_path)
+    if name in (BUNDLED_BACKBONE, *BUNDLED_NAMES):
+        return _own(load_any(name), name, planes)
     if path.is_file():
-        form = _own_format(path)
-        if form is not None:
-            read = load_encoder if form == ENCODER_FORMAT else load_model
-            return _own(read(path), path.name, planes)
+        if _is_own(path):
+            return _own(load_any(path), path.name, planes)
         try:
             return _build(read_state(path, key), planes, path.name)
         except ModelFileError as err:
@@ -208,16 +210,16 @@ def load_backbone(name_or_path=None, *, key=None, planes=None):
     raise ValueError(msg)
 
 
-def _own_format(path):
-    """The format of a file that this package wrote, else None."""
+def _is_own(path):
+    """Whether this package wrote a file."""
     if path.suffix != '.safetensors':
-        return None
+        return False
     try:
         with safe_open(path, 'pt') as f:
             form = (f.metadata() or {}).get('format', '')
     except (SafetensorError, OSError):
-        return None
-    return form if form.startswith(FORMAT.split('/')[0]) else None
+        return False
+    return form.startswith(FORMAT.split('/')[0])
 
 
 def _own(model, name, planes):

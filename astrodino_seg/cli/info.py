@@ -9,7 +9,8 @@ __all__ = ['add_parser', 'run']
 def add_parser(commands):
     """Add the subcommand."""
     info = commands.add_parser('info', help='model, versions and devices')
-    info.add_argument('--model', help='a weights file; default: bundled')
+    info.add_argument('--model', help='a weights file of a model or encoder, '
+                                      'or the name of a bundled one')
     info.set_defaults(run=run)
 
 
@@ -20,9 +21,9 @@ def run(args):
 
     import torch
 
-    from astrodino_seg.model import BUNDLED, load_model
+    from astrodino_seg.model import BUNDLED, load_any
 
-    model = load_model(args.model)
+    model = load_any(args.model)
     n_parameters = sum(p.numel() for p in model.parameters())
     print(f'model: {args.model or BUNDLED.name}')
     print(f'parameters: {n_parameters / 1e6:.2f} million')
