@@ -26,7 +26,7 @@ from astrodino_seg.backbones import (
 from astrodino_seg.errors import ModelFileError
 from astrodino_seg.heads import GroupingHead
 from astrodino_seg.image import as_image
-from astrodino_seg.model import Encoder, Model, load_model
+from astrodino_seg.model import Encoder, Model, load_encoder, load_model
 from astrodino_seg.plotting import rgb_image
 from astrodino_seg.preprocess import PreprocessSpec, normalise
 from astrodino_seg.vit import VisionTransformer
