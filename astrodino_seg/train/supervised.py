@@ -229,16 +229,17 @@ def _make_model(table):
     if 'backbone' not in table:
         return Model(**table)
     table = dict(table)
-    path = Path(table.pop('backbone'))
+    path = os.fspath(table.pop('backbone'))
     given = sorted({'vit', 'unet', 'preprocess'} & set(table))
     if given:
         msg = (f'config: model has {given}, which are those of backbone='
-               f'{str(path)!r}')
+               f'{path!r}')
         raise ValueError(msg)
     encoder = load_encoder(path)
     model = Model(**encoder.spec, **table)
     model.vit.load_state_dict(encoder.vit.state_dict())
-    model.provenance['backbone'] = {'file': path.name, **encoder.provenance}
+    model.provenance['backbone'] = {'file': Path(path).name,
+                                    **encoder.provenance}
     return model
 
 
