@@ -5,27 +5,26 @@ without the head, an encoder.
 
 The spec and the provenance are JSON in the file's metadata; the bundled
 file's sha256 is checked before it is read. This is the only module that
-reads or writes weights.
+reads the package's own weights.
 """
 
 import hashlib
 import json
-import os
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 from torch import nn
 
 from astrodino_seg.errors import ModelFileError
 from astrodino_seg.heads import STRIDES, ConvBlock, GroupingHead
 from astrodino_seg.pairs import PairScore, n_features
 from astrodino_seg.preprocess import PreprocessSpec
+from astrodino_seg.semantic import SEMANTIC_FORMAT, SemanticModel
 from astrodino_seg.unet import UNet
 from astrodino_seg.vit import VisionTransformer
+from astrodino_seg.weights import write_weights
 
 __all__ = ['BUNDLED', 'BUNDLED_BACKBONE', 'BUNDLED_NAMES', 'ENCODER_FORMAT',
            'FORMAT', 'Encoder', 'Model', 'load_any', 'load_encoder',
@@ -152,7 +151,7 @@ class Model(nn.Module):
                 block[1], nn.Identity) for block in self.modules()):
             msg = 'a fused model cannot be saved: its batch norms are gone'
             raise ValueError(msg)
-        _write(path, self, FORMAT, half=half)
+        write_weights(path, self, FORMAT, half=half)
 
 
 class Encoder(nn.Module):
@@ -204,26 +203,7 @@ class Encoder(nn.Module):
         half : bool, optional
             Whether to write the weights as float16.
         """
-        _write(path, self, ENCODER_FORMAT, half=half)
-
-
-def _write(path, model, form, *, half=False):
-    """Write a model's file under another name, then rename it."""
-    path = Path(path)
-    metadata = {'format': form, 'spec': json.dumps(model.spec),
-                'provenance': json.dumps(model.provenance)}
-    tensors = {k: v.half() if half and v.is_floating_point() else v
-               for k, v in model.state_dict().items()}
-    tensors = {k: v.contiguous() for k, v in tensors.items()}
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix='.part')
-    try:
-        with os.fdopen(handle, 'wb') as stream:
-            stream.write(to_bytes(tensors, metadata))
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        write_weights(path, self, ENCODER_FORMAT, half=half)
 
 
 def weights_file(path=None):
@@ -254,12 +234,13 @@ def load_model(path=None):
     Parameters
     ----------
     path : path-like, optional
-        A file that `Model.save` wrote, or the name of a bundled model, one of
-        `BUNDLED_NAMES`; the default model if `None`.
+        A file that `Model.save` or
+        `~astrodino_seg.semantic.SemanticModel.save` wrote, or the name of a
+        bundled model, one of `BUNDLED_NAMES`; the default model if `None`.
 
     Returns
     -------
-    model : `Model`
+    model : `Model` or `~astrodino_seg.semantic.SemanticModel`
         In evaluation mode, on the CPU.
 
     Raises
@@ -269,7 +250,7 @@ def load_model(path=None):
     ModelFileError
         If the file is corrupt, foreign, or of another format version.
     """
-    return _read(path, {FORMAT: Model})
+    return _read(path, {FORMAT: Model, SEMANTIC_FORMAT: SemanticModel})
 
 
 def load_encoder(path=BUNDLED_BACKBONE):
@@ -308,7 +289,7 @@ def load_any(path=None):
 
     Returns
     -------
-    model : `Model` or `Encoder`
+    model : `Model`, `~astrodino_seg.semantic.SemanticModel` or `Encoder`
         In evaluation mode, on the CPU.
 
     Raises
@@ -318,7 +299,8 @@ def load_any(path=None):
     ModelFileError
         If the file is corrupt, foreign, or of another format version.
     """
-    return _read(path, {FORMAT: Model, ENCODER_FORMAT: Encoder})
+    return _read(path, {FORMAT: Model, SEMANTIC_FORMAT: SemanticModel,
+                        ENCODER_FORMAT: Encoder})
 
 
 def _read(path, kinds):

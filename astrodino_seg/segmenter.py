@@ -17,12 +17,15 @@ from photutils.utils.exceptions import NoDetectionsWarning
 
 from astrodino_seg.binning import oversampling
 from astrodino_seg.catalog import make_table
+from astrodino_seg.class_regions import predict_classes, segment_classes
 from astrodino_seg.coarse import find_giants
 from astrodino_seg.grouping import segment_maps
 from astrodino_seg.image import Image, as_image
 from astrodino_seg.inference import CONTEXT, STEP, WEAK_HEAT, predict
 from astrodino_seg.model import Model, load_model
+from astrodino_seg.planes import NoiseUnits
 from astrodino_seg.preprocess import normalise
+from astrodino_seg.semantic import SemanticModel
 from astrodino_seg.threshold import has_pixels, threshold_cube
 
 __all__ = ['DinoSegmenter', 'SegmentationResult']
@@ -112,10 +115,13 @@ class DinoSegmenter:
         interpolated back. `None` bins oversampled images only (see
         `~astrodino_seg.binning.oversampling`). Larger values find larger
         galaxies and miss small sources.
-    model : `~astrodino_seg.Model` or path-like, optional
+    model : `~astrodino_seg.Model`, \
+            `~astrodino_seg.semantic.SemanticModel` or path-like, optional
         The model, which is copied at each call, or its weights file, which
         is read at the first, or the name of a bundled one. The default model
-        if `None`.
+        if `None`. A semantic model tells classes alone: each connected
+        region of one class is a label, whatever touches in it, and ``merge``
+        and ``min_seed`` are ignored.
     device : str, optional
         Where the network runs, for example ``'cpu'`` or ``'cuda'``.
     tile_size : int, optional
@@ -230,15 +236,6 @@ class DinoSegmenter:
         model = self._fetch_model()
         normalised = normalise(image, model.preprocess)
         bin_factor = self.bin_factor or oversampling(normalised.channels)
-        prediction = predict(model, normalised.channels,
-                             min_heat=min(WEAK_HEAT, self.min_seed),
-                             bin_factor=bin_factor, device=self.device,
-                             tile_size=self.tile_size,
-                             progress=self.progress_bar)
-        giants = find_giants(model, normalised.channels,
-                             merge=self.merge, min_seed=self.min_seed,
-                             bin_factor=bin_factor, device=self.device,
-                             tile_size=self.tile_size)
         dead = ~np.isfinite(normalised.noise).any(axis=0)
         detected = True
         if limit is not None:
@@ -246,12 +243,16 @@ class DinoSegmenter:
         elif self.n_sigma is not None:
             detected = normalised.channels[0] > np.arcsinh(
                 self.n_sigma / model.preprocess.softening)
-        grouping = segment_maps(
-            prediction, merge=self.merge, min_seed=self.min_seed,
-            n_pixels=self.n_pixels, mask=dead, giants=giants,
-            keep=lambda labels, n: has_pixels(
-                np.where(detected, labels, 0), n, self.n_pixels,
-                self.connectivity))
+
+        def keep(labels, n):
+            return has_pixels(np.where(detected, labels, 0), n,
+                              self.n_pixels, self.connectivity)
+
+        find = (self._by_classes if isinstance(model, SemanticModel)
+                else self._by_grouping)
+        grouping, classes, probabilities = find(
+            model, image, normalised, bin_factor, n_pixels=self.n_pixels,
+            mask=dead, keep=keep)
         if len(grouping.seed_of) == 0:
             warnings.warn('No sources were found.', NoDetectionsWarning,
                           stacklevel=2)
@@ -261,12 +262,39 @@ class DinoSegmenter:
         return SegmentationResult(
             segmentation_image=SegmentationImage(grouping.groups),
             fragments=fragments,
-            class_map=prediction.probabilities.argmax(0).astype(np.uint8),
-            probabilities=prediction.probabilities,
-            table=make_table(image, normalised, grouping,
-                             prediction.classes[grouping.seed_of]),
+            class_map=probabilities.argmax(0).astype(np.uint8),
+            probabilities=probabilities,
+            table=make_table(image, normalised, grouping, classes),
             image=image, background=normalised.background,
             noise=normalised.noise)
+
+    def _by_grouping(self, model, image, normalised, bin_factor, **rules):
+        """Labels, their classes and those of pixels, by the grouping head."""
+        prediction = predict(model, normalised.channels,
+                             min_heat=min(WEAK_HEAT, self.min_seed),
+                             bin_factor=bin_factor, device=self.device,
+                             tile_size=self.tile_size,
+                             progress=self.progress_bar)
+        giants = find_giants(model, normalised.channels,
+                             merge=self.merge, min_seed=self.min_seed,
+                             bin_factor=bin_factor, device=self.device,
+                             tile_size=self.tile_size)
+        grouping = segment_maps(prediction, merge=self.merge,
+                                min_seed=self.min_seed, giants=giants,
+                                **rules)
+        return (grouping, prediction.classes[grouping.seed_of],
+                prediction.probabilities)
+
+    def _by_classes(self, model, image, normalised, bin_factor, **rules):
+        """The same by a semantic head: regions of one class."""
+        planes = (normalised.channels if isinstance(model.planes, NoiseUnits)
+                  else model.planes(image))
+        probabilities = predict_classes(
+            model, planes, bin_factor=bin_factor, device=self.device,
+            tile_size=self.tile_size, progress=self.progress_bar)
+        grouping, classes = segment_classes(
+            probabilities, connectivity=self.connectivity, **rules)
+        return grouping, classes, probabilities
 
     def _fetch_model(self):
         """The model, ready to run; a file is read once."""
@@ -275,7 +303,7 @@ class DinoSegmenter:
             if getattr(self, '_key', None) == key:
                 return self.model_
             model = load_model(model)
-        elif isinstance(model, Model):
+        elif isinstance(model, Model | SemanticModel):
             model = deepcopy(model)     # the caller's is left as it is
         else:
             msg = ('model must be a Model, a path or None, got '

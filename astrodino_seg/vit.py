@@ -96,7 +96,11 @@ class VisionTransformer(nn.Module):
                  pos_embed='learned', grid_size=(14, 14), embed_prefix=True,
                  rope=False, drop_path=0.0, qkv_bias=True, mlp='gelu',
                  norm_eps=1e-6, qk_norm=False):
+        # all arguments, to make another of the same kind
+        spec = {k: v for k, v in locals().items()
+                if k not in ('self', '__class__')}
         super().__init__()
+        self.spec = spec
         check_spec(dim, n_heads, pos_embed, rope, mlp)
         self.patch_size = patch_size
         self.in_channels = in_channels

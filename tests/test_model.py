@@ -169,7 +169,7 @@ def test_failed_save(path, monkeypatch, where):
         raise OSError(msg)
 
     before = path.read_bytes()
-    monkeypatch.setattr(f'astrodino_seg.model.{where}', fail)
+    monkeypatch.setattr(f'astrodino_seg.weights.{where}', fail)
     with pytest.raises(OSError, match='disk full'):
         tiny_model(1).save(path)
     monkeypatch.undo()

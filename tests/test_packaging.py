@@ -39,6 +39,7 @@ FLOORS = {
     'image': 'errors bands',
     'preprocess': 'errors bands image',
     'plotting': 'errors image preprocess',
+    'planes': 'bands image plotting preprocess',
     'figures': 'errors plotting',
     'simulate': 'errors bands image preprocess',
     'haigh': 'matching',
@@ -57,24 +58,30 @@ FLOORS = {
     'heads': 'vit vit_layers',
     'pairs': 'heads',
     'unet': 'heads',
-    'model': 'errors bands preprocess vit unet heads pairs',
-    'backbones': 'errors bands image preprocess plotting vit model',
+    'weights': '',
+    'semantic': 'heads planes preprocess vit weights',
+    'model': 'errors bands preprocess vit unet heads pairs semantic weights',
+    'backbones': 'errors bands image preprocess plotting planes vit model',
     'binning': '',
     'inference': 'errors tiling heads model binning pairs',
     'coarse': 'binning grouping inference',
+    'class_regions': 'grouping inference tiling',
     # 4 and 5: what users call
     'threshold': 'image',
     'attention': 'image backbones',
     'network_input': 'datasets image',
     'embed': 'errors backbones cutouts network_input vectors version',
-    'probe': 'errors backbones datasets embed network_input vectors',
+    'probe': 'errors backbones datasets embed network_input semantic '
+             'vectors',
     'compare': 'errors image matching preprocess',
     'benchmark': 'catalog errors model score_tables scores simulate '
                  'version',
     'segmenter': 'errors bands image preprocess tiling grouping catalog '
-                 'model binning inference coarse threshold',
+                 'model binning inference coarse threshold planes semantic '
+                 'class_regions',
     'train': 'errors bands image preprocess simulate vit heads model '
-             'inference matching grouping tiling',
+             'inference matching grouping tiling backbones semantic '
+             'class_regions planes',
     'pretrain': 'errors bands preprocess simulate datasets model',
     'cli': ANY,
     '__init__': 'version',
@@ -83,7 +90,8 @@ FLOORS = {
 
 # modules that may import torch; the rest stay quick to import
 TORCH = ('vit_layers vit unet heads pairs model backbones attention binning '
-         'inference train pretrain segmenter network_input embed probe cli')
+         'semantic class_regions inference train pretrain segmenter '
+         'network_input embed probe cli')
 
 # never imported at the head of a module: optional, slow, or liable to fail
 LAZY = {'dask', 'datasets', 'galsim', 'h5py', 'lightning_fabric', 'matplotlib',
@@ -93,7 +101,7 @@ LAZY = {'dask', 'datasets', 'galsim', 'h5py', 'lightning_fabric', 'matplotlib',
 ONLY = {
     'astropy.io.fits': 'image',
     'dask': 'tiling',
-    'safetensors': 'model backbones simulate pretrain',
+    'safetensors': 'weights model backbones simulate pretrain',
     'matplotlib': 'plotting cli',
 }
 

@@ -9,7 +9,7 @@ planes from an image of any number of bands.
 """
 
 from astrodino_seg.backbones.core import Backbone, load_backbone
-from astrodino_seg.backbones.planes import (
+from astrodino_seg.planes import (
     NanomaggyRGB,
     NoiseUnits,
     Photographic,

@@ -16,11 +16,6 @@ from torch.nn import functional as F
 
 from astrodino_seg.backbones.files import read_state
 from astrodino_seg.backbones.layouts import convert
-from astrodino_seg.backbones.planes import (
-    NanomaggyRGB,
-    NoiseUnits,
-    Photographic,
-)
 from astrodino_seg.errors import ModelFileError, require
 from astrodino_seg.image import as_image
 from astrodino_seg.model import (
@@ -28,6 +23,11 @@ from astrodino_seg.model import (
     BUNDLED_NAMES,
     FORMAT,
     load_any,
+)
+from astrodino_seg.planes import (
+    NanomaggyRGB,
+    NoiseUnits,
+    Photographic,
 )
 from astrodino_seg.vit import VisionTransformer
 
@@ -144,7 +144,8 @@ def load_backbone(name_or_path=None, *, key=None, planes=None):
         * `None`: the bundled one, trained without labels;
         * the name of a bundled encoder or model, ``'backbone_tiny'`` or
           ``'grouping_tiny'``;
-        * a file of `~astrodino_seg.Model` or
+        * a file of `~astrodino_seg.Model`,
+          `~astrodino_seg.semantic.SemanticModel` or
           `~astrodino_seg.model.Encoder`;
         * a file of DINO, DINOv2 or DINOv3 as Meta or ``timm`` have it
           (``.pth``, ``.bin``, ``.safetensors``), or a checkpoint of a training
@@ -227,7 +228,8 @@ def _own(model, name, planes):
     if 'vit' not in model.spec:
         msg = f'name_or_path: the model {name!r} has no Vision Transformer'
         raise ModelFileError(msg)
-    return Backbone(model.vit, planes or NoiseUnits(model.preprocess), name)
+    own = getattr(model, 'planes', None) or NoiseUnits(model.preprocess)
+    return Backbone(model.vit, planes or own, name)
 
 
 def _build(state, planes, name):

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from astrodino_seg.backbones import load_backbone
 from astrodino_seg.network_input import check_size, prepare
+from astrodino_seg.semantic import PixelHead, at_pixels
 
 __all__ = ['SegmentationScore', 'class_map', 'intersection_over_union',
            'linear_segmentation', 'patch_maps', 'pca_rgb']
@@ -145,14 +146,15 @@ def linear_segmentation(train, test, backbone=None, *, classes=CLASSES,
     x, y = _stack(train, read, backbone, size, len(classes), 'train')
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        layer = nn.Sequential(*parts, nn.BatchNorm2d(backbone.vit.dim),
-                              nn.Conv2d(backbone.vit.dim, len(classes), 1))
+        layer = nn.Sequential(*parts,
+                              PixelHead(backbone.vit.dim, len(classes)))
         _fit(layer.train(), x, y, n_epochs, batch_size, rate)
     confusion = np.zeros((len(classes), len(classes)), np.int64)
     x, y = _stack(test, read, backbone, size, len(classes), 'test')
     for features, true in zip(x.split(batch_size), y.split(batch_size)):
         with torch.inference_mode():
-            called = _scores(layer, features, true).argmax(dim=1)
+            called = at_pixels(layer(features),
+                               true.shape[1:]).argmax(dim=1)
         counts = true != VOID
         where = len(classes) * true[counts] + called[counts]
         confusion += np.bincount(
@@ -165,19 +167,13 @@ def _fit(layer, x, y, n_epochs, batch_size, rate):
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_epochs)
     for _ in range(n_epochs):
         for rows in torch.randperm(len(x)).split(batch_size):
-            loss = F.cross_entropy(_scores(layer, x[rows], y[rows]), y[rows],
-                                   ignore_index=VOID)
+            scores = at_pixels(layer(x[rows]), y.shape[1:])
+            loss = F.cross_entropy(scores, y[rows], ignore_index=VOID)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         schedule.step()
     layer.eval()
-
-
-def _scores(layer, features, like):
-    """(B, class, y, x) logits at the pixels of (B, y, x) class maps."""
-    return F.interpolate(layer(features), size=like.shape[-2:],
-                         mode='bilinear', align_corners=False)
 
 
 class PatchTokens(nn.Module):

@@ -10,7 +10,7 @@ band fills all planes; of two, green is the mean; of three, each plane is led
 by its own band.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import astropy.units as u
 import numpy as np
@@ -20,7 +20,7 @@ from astrodino_seg.plotting import rgb_image
 from astrodino_seg.preprocess import PreprocessSpec, band_weights, normalise
 
 __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'NanomaggyRGB', 'NoiseUnits',
-           'Photographic']
+           'Photographic', 'planes_from_dict', 'planes_to_dict']
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -167,3 +167,61 @@ class NanomaggyRGB:
         total[total == 0] = 1e-6
         stretch = np.arcsinh(self.q * total) / np.sqrt(self.q) / total
         return (scaled * stretch).clip(0, 1).astype(np.float32)
+
+
+def planes_to_dict(planes):
+    """
+    What a rule is, for the metadata of a file.
+
+    Parameters
+    ----------
+    planes : `NoiseUnits`, `Photographic` or `NanomaggyRGB`
+        The rule.
+
+    Returns
+    -------
+    table : dict
+        ``kind``, its name, and its parameters.
+
+    Raises
+    ------
+    TypeError
+        If it is another rule, which no file can tell.
+    """
+    if type(planes) not in (NoiseUnits, Photographic, NanomaggyRGB):
+        msg = ('planes must be NoiseUnits, Photographic or NanomaggyRGB, '
+               f'got {type(planes).__name__}')
+        raise TypeError(msg)
+    return {'kind': type(planes).__name__, **asdict(planes)}
+
+
+def planes_from_dict(table):
+    """
+    The rule that `planes_to_dict` tells of.
+
+    Parameters
+    ----------
+    table : dict
+        ``kind`` and parameters.
+
+    Returns
+    -------
+    planes : `NoiseUnits`, `Photographic` or `NanomaggyRGB`
+        The rule.
+
+    Raises
+    ------
+    ValueError
+        If the kind is unknown.
+    """
+    table = {k: tuple(v) if isinstance(v, list) else v
+             for k, v in table.items()}
+    kind = table.pop('kind', None)
+    if kind == 'NoiseUnits':
+        return NoiseUnits(PreprocessSpec(**table.get('spec', {})))
+    if kind == 'Photographic':
+        return Photographic(**table)
+    if kind == 'NanomaggyRGB':
+        return NanomaggyRGB(**table)
+    msg = f'planes: unknown kind {kind!r}'
+    raise ValueError(msg)

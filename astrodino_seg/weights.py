@@ -1,0 +1,45 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The file of any model: written here, read by `astrodino_seg.model`.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from safetensors.torch import save as to_bytes
+
+__all__ = ['write_weights']
+
+
+def write_weights(path, model, form, *, half=False):
+    """
+    Write a model's weights, spec and provenance to one file.
+
+    Parameters
+    ----------
+    path : path-like
+        The safetensors file. It appears whole or not at all.
+    model : `~torch.nn.Module`
+        With ``spec`` and ``provenance``, which go to the metadata as JSON.
+    form : str
+        Name and version of the format.
+    half : bool, optional
+        Whether to store float16, in half the space.
+    """
+    path = Path(path)
+    metadata = {'format': form, 'spec': json.dumps(model.spec),
+                'provenance': json.dumps(model.provenance)}
+    tensors = {k: v.half() if half and v.is_floating_point() else v
+               for k, v in model.state_dict().items()}
+    tensors = {k: v.contiguous() for k, v in tensors.items()}
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix='.part')
+    try:
+        with os.fdopen(handle, 'wb') as stream:
+            stream.write(to_bytes(tensors, metadata))
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
