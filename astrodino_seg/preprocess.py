@@ -43,6 +43,10 @@ class PreprocessSpec:
             msg = ('box_size must be a multiple of 4, 16 or more, got '
                    f'{self.box_size!r}')
             raise ValueError(msg)
+        for name in ('n_slots', 'softening'):
+            if not getattr(self, name) > 0:
+                msg = f'{name} must be positive, got {getattr(self, name)!r}'
+                raise ValueError(msg)
 
     @property
     def n_channels(self):

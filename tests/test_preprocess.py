@@ -355,3 +355,12 @@ def test_spec(n_slots):
     assert PreprocessSpec(**spec.to_dict()) == spec
     found = normalise(make_image(sky((2, 64, 64))), spec)
     assert len(found.channels) == spec.n_channels == n_slots + 2
+
+
+@pytest.mark.parametrize(('name', 'value', 'match'), [
+    ('box_size', 8, 'box_size must be a multiple of 4, 16 or more, got 8'),
+    ('n_slots', 0, 'n_slots must be positive, got 0'),
+    ('softening', -1.0, r'softening must be positive, got -1\.0')])
+def test_impossible_spec(name, value, match):
+    with pytest.raises(ValueError, match=match):
+        PreprocessSpec(**{name: value})

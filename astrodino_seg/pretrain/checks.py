@@ -5,8 +5,10 @@ What is checked before a pretraining begins, and while it runs.
 
 import math
 from inspect import signature
+from numbers import Integral, Real
 
-__all__ = ['check_finite', 'check_settings', 'check_views', 'describe']
+__all__ = ['check_counts', 'check_finite', 'check_settings', 'check_table',
+           'check_views', 'describe']
 
 SHARES = ('warmup', 'temperature_warmup', 'frozen_prototypes', 'drop_path',
           'mask_share')
@@ -15,7 +17,85 @@ RANGES = {'weight_decay': (0, math.inf), 'momentum': (0, 1),
           'temperature': (1e-4, math.inf), 'mask_ratio': (0, 1)}
 
 
-def check_settings(settings, **counts):
+def check_table(name, table, function, *, without=(), extra=()):
+    """
+    Check that a table of a recipe can be the arguments of a function.
+
+    Parameters
+    ----------
+    name : str
+        Of the table.
+    table : dict
+        The table.
+    function : callable
+        A function or class. A value must be of the kind of its default: a
+        number for a number, as many numbers for a tuple of numbers. Tables
+        within the table are not looked at.
+    without : iterable of str, optional
+        Arguments that are given otherwise.
+    extra : iterable of str, optional
+        Keys that are for something else.
+
+    Raises
+    ------
+    ValueError
+        If this is no table, a key is unknown, or a value is of another kind.
+    """
+    if not isinstance(table, dict):
+        msg = f'{name} must be a table, got {table!r}'
+        raise ValueError(msg)
+    known = {key: parameter.default for key, parameter
+             in signature(function).parameters.items() if key not in without}
+    known.update(dict.fromkeys(extra))
+    unknown = sorted(set(table) - set(known))
+    if unknown:
+        msg = f'{name} has unknown keys {unknown}; known are {sorted(known)}'
+        raise ValueError(msg)
+    for key, value in table.items():
+        kind, found = _kind(known[key]), _kind(value)
+        if kind == 'a number' and found == 'an integer':
+            continue
+        if None not in (kind, found) and kind != found:
+            msg = f'{name}: {key} must be {kind}, got {value!r}'
+            raise ValueError(msg)
+
+
+def _kind(value):
+    """What a value is, in words; `None` if it may be anything."""
+    if isinstance(value, bool):
+        return 'true or false'
+    if isinstance(value, Integral):
+        return 'an integer'
+    if isinstance(value, Real):
+        return 'a number'
+    if isinstance(value, str):
+        return 'a string'
+    if isinstance(value, (tuple, list)):
+        numbers = all(isinstance(v, Real) for v in value)
+        return f'{len(value)} numbers' if numbers else 'a list'
+    return None
+
+
+def check_counts(least=1, **counts):
+    """
+    Raise `ValueError` for what is no integer, or too small a one.
+
+    Parameters
+    ----------
+    least : int, optional
+        The smallest that each may be.
+    **counts
+        By name, what is to be checked.
+    """
+    for name, value in counts.items():
+        if not (isinstance(value, Integral) and value >= least):
+            kind = ('a positive integer' if least == 1
+                    else f'an integer of {least} or more')
+            msg = f'{name} must be {kind}, got {value!r}'
+            raise ValueError(msg)
+
+
+def check_settings(settings):
     """
     Check the arguments of `~astrodino_seg.pretrain.pretrain`.
 
@@ -23,20 +103,15 @@ def check_settings(settings, **counts):
     ----------
     settings : dict
         The arguments that are written into a checkpoint.
-    **counts : int
-        Others that must be positive.
 
     Raises
     ------
     ValueError
         If one of them is impossible.
     """
-    for name in ('n_steps', 'batch_size', 'n_parts'):
-        counts[name] = settings[name]
-    for name, value in counts.items():
-        if not (isinstance(value, int) and value > 0):
-            msg = f'{name} must be a positive integer, got {value!r}'
-            raise ValueError(msg)
+    check_counts(**{name: settings[name] for name in
+                    ('n_steps', 'batch_size', 'n_parts')})
+    check_counts(0, seed=settings['seed'])
     for name in ('peak_rate', 'max_gradient'):
         if not settings[name] > 0:
             msg = f'{name} must be positive, got {settings[name]!r}'
@@ -51,6 +126,10 @@ def check_settings(settings, **counts):
             msg = (f'{name} must be two numbers in [{low}, {high}], got '
                    f'{values!r}')
             raise ValueError(msg)
+    least, most = settings['mask_ratio']
+    if least > most:
+        msg = f'mask_ratio must be a range, got {settings["mask_ratio"]!r}'
+        raise ValueError(msg)
 
 
 def check_views(views, encoder, n_items):

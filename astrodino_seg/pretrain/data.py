@@ -343,7 +343,8 @@ def check_images(images, global_size):
         If there are none; once for all that cannot be used.
     """
     if not (hasattr(images, '__len__') and hasattr(images, '__getitem__')):
-        msg = f'images must be a sequence, got {type(images).__name__}'
+        msg = (f'images must be a sequence, for example a list, got '
+               f'{type(images).__name__}')
         raise TypeError(msg)
     if not len(images):
         msg = 'images is empty'
@@ -364,15 +365,17 @@ def _problems(images, global_size, label):
             yield from _problems(source, global_size, f'sources[{k}]')
         return
     shapes = getattr(images, 'shapes', None)
+    paths = getattr(images, 'paths', None)
     for k in range(len(images)):
+        name = f'{label}[{k}]' if paths is None else str(paths[k])
         image = images[k] if shapes is None else None
         shape = image.shape if shapes is None else shapes[k]
         if min(shape) < global_size:
-            yield f'{label}[{k}]', (f'has {shape[0]} x {shape[1]} pixels, '
-                                    f'less than global_size={global_size}')
+            yield name, (f'has {shape[0]} x {shape[1]} pixels, less than '
+                         f'global_size={global_size}')
         elif image is not None:
             good = [band[~bad] for band, bad in zip(image.cube, image.mask)]
             if not any(map(len, good)):
-                yield f'{label}[{k}]', 'has no valid pixel'
+                yield name, 'has no valid pixel'
             elif not any(len(v) and np.ptp(v) > 0 for v in good):
-                yield f'{label}[{k}]', 'is constant'
+                yield name, 'is constant'

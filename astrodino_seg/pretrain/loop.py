@@ -14,6 +14,7 @@ from tqdm import tqdm
 from astrodino_seg.pretrain.batches import Batches
 from astrodino_seg.pretrain.checkpoint import Checkpoint
 from astrodino_seg.pretrain.checks import (
+    check_counts,
     check_finite,
     check_settings,
     check_views,
@@ -144,7 +145,9 @@ def pretrain(encoder, views, *, out, n_steps, batch_size=64, n_parts=1,
         'frozen_prototypes': frozen_prototypes, 'drop_path': drop_path,
         'max_gradient': max_gradient, 'mask_share': mask_share,
         'mask_ratio': mask_ratio, 'seed': seed}
-    check_settings(settings, save_every=save_every, log_every=log_every)
+    check_settings(settings)
+    check_counts(save_every=save_every, log_every=log_every)
+    check_counts(0, n_workers=n_workers)
     check_views(views, encoder, n_steps * batch_size)
     settings.update(objective=describe(objective), encoder=encoder.spec,
                     source=source or {})

@@ -35,8 +35,11 @@ def make_fabric(device='auto', bfloat16=None):
     ImportError
         If Fabric is not installed.
     ValueError
-        If there is no such device.
+        If there is no such device, or ``bfloat16`` is none of these.
     """
+    if bfloat16 not in (None, True, False):
+        msg = f'bfloat16 must be True, False or None, got {bfloat16!r}'
+        raise ValueError(msg)
     fabric = require('lightning_fabric', 'pretrain')
     n_local = int(os.environ.get('LOCAL_WORLD_SIZE', 0))
     n_all = int(os.environ.get('WORLD_SIZE', 1))

@@ -9,6 +9,8 @@ import torch
 
 from astrodino_seg.datasets import FolderImages
 from astrodino_seg.model import Encoder
+from astrodino_seg.preprocess import PreprocessSpec
+from astrodino_seg.pretrain.checks import check_counts, check_table
 from astrodino_seg.pretrain.data import Mixture, ObservedScenes, ViewDataset
 from astrodino_seg.pretrain.loop import pretrain
 from astrodino_seg.pretrain.objectives import DINO, SimDINO
@@ -18,6 +20,8 @@ __all__ = ['pretrain_from_config']
 
 OBJECTIVES = {'dino': DINO, 'simdino': SimDINO}
 SOURCES = ('scenes', 'folder')
+SIZES = ('patch_size', 'dim', 'depth', 'n_heads')
+TABLES = ('model', 'images', 'views', 'objective', 'fit')
 
 
 def pretrain_from_config(config, out, *, progress=True):
@@ -60,32 +64,30 @@ def pretrain_from_config(config, out, *, progress=True):
     OSError
         If images cannot be read, or ``out`` cannot be written to.
     """
-    check_keys('config', config, ('model', 'images', 'views', 'objective',
-                                  'fit'))
-    fit, views = dict(config.get('fit', {})), config.get('views', {})
-    threads = fit.pop('threads', torch.get_num_threads())
-    check_keys('fit', fit, arguments(pretrain) - {
-        'encoder', 'views', 'out', 'objective', 'source', 'progress'})
-    check_keys('views', views, arguments(ViewDataset) - {
-        'images', 'spec', 'n_items', 'seed'})
-    if not (isinstance(threads, int) and threads > 0):
-        msg = f'threads must be a positive integer, got {threads!r}'
+    unknown = sorted(set(config) - set(TABLES))
+    if unknown:
+        msg = f'config has unknown keys {unknown}; known are {list(TABLES)}'
         raise ValueError(msg)
+    fit, views = config.get('fit', {}), config.get('views', {})
+    check_table('fit', fit, pretrain, extra=['threads'], without=[
+        'encoder', 'views', 'out', 'objective', 'source', 'progress'])
+    check_table('views', views, ViewDataset,
+                without=['images', 'spec', 'n_items', 'seed'])
+    fit = {'batch_size': signature(pretrain).parameters['batch_size'].default,
+           'threads': torch.get_num_threads(), 'n_steps': None, **fit}
+    check_counts(**{name: fit[name] for name in (
+        'n_steps', 'batch_size', 'threads')})
     objective = make_objective(config.get('objective', {}))
-    seed = fit.get('seed', 0)
+    threads, seed = fit.pop('threads'), fit.get('seed', 0)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
         torch.manual_seed(seed)
-        encoder = Encoder(**config.get('model', {}))
+        encoder = make_encoder(config.get('model', {}))
         images = make_images(config.get('images', []), seed)
-        n_items = fit['n_steps'] * fit.get('batch_size', signature(
-            pretrain).parameters['batch_size'].default)
-        data = ViewDataset(images, encoder.preprocess, n_items, seed=seed,
+        data = ViewDataset(images, encoder.preprocess,
+                           fit['n_steps'] * fit['batch_size'], seed=seed,
                            **views)
-    except KeyError as err:
-        msg = f'config: fit needs {err}'
-        raise ValueError(msg) from err
     except TypeError as err:
         msg = f'config: {err}'
         raise ValueError(msg) from err
@@ -98,23 +100,39 @@ def pretrain_from_config(config, out, *, progress=True):
         torch.set_num_threads(before)
 
 
-def arguments(function):
-    """The names of the arguments of a function or class, a set."""
-    return set(signature(function).parameters)
+def make_encoder(table):
+    """
+    Make the encoder, with random weights.
+
+    Parameters
+    ----------
+    table : dict
+        The recipe's; the default one if empty.
+
+    Returns
+    -------
+    encoder : `~astrodino_seg.model.Encoder`
+        The encoder.
+
+    Raises
+    ------
+    ValueError
+        If a key is unknown or a value impossible.
+    """
+    check_table('model', table, Encoder, without=['provenance'])
+    vit, preprocess = table.get('vit', {}), table.get('preprocess', {})
+    check_table('model.preprocess', preprocess, PreprocessSpec)
+    check_counts(**{name: vit[name] for name in SIZES if name in vit})
+    return Encoder(**table)
 
 
-def check_keys(name, table, known):
-    """Raise `ValueError` for a key of a table that is not known."""
-    unknown = sorted(set(table) - set(known))
-    if unknown:
-        msg = f'{name} has unknown keys {unknown}; known are {sorted(known)}'
-        raise ValueError(msg)
-
-
-def take_kind(name, table, kinds):
+def take_kind(name, table, kinds, default=None):
     """Return the kind of a table, and the table without it."""
+    if not isinstance(table, dict):
+        msg = f'{name} must be a table, got {table!r}'
+        raise ValueError(msg)
     table = dict(table)
-    kind = table.pop('kind', None)
+    kind = table.pop('kind', default)
     if kind not in kinds:
         msg = f'{name}: kind must be one of {sorted(kinds)}, got {kind!r}'
         raise ValueError(msg)
@@ -140,14 +158,9 @@ def make_objective(table):
     ValueError
         If a key is unknown or a value impossible.
     """
-    kind, table = take_kind('objective', {'kind': 'dino', **table},
-                            OBJECTIVES)
-    check_keys('objective', table, arguments(OBJECTIVES[kind]))
-    try:
-        return OBJECTIVES[kind](**table)
-    except TypeError as err:
-        msg = f'objective: {err}'
-        raise ValueError(msg) from err
+    kind, table = take_kind('objective', table, OBJECTIVES, 'dino')
+    check_table('objective', table, OBJECTIVES[kind])
+    return OBJECTIVES[kind](**table)
 
 
 def make_images(tables, seed):
@@ -171,18 +184,21 @@ def make_images(tables, seed):
     ValueError
         If there is no source, a key is unknown or a value impossible.
     """
-    if not tables:
+    if not (tables and isinstance(tables, list)):
         msg = 'images: no source; give one or more tables [[images]]'
         raise ValueError(msg)
     sources, shares = [], []
     for table in tables:
         kind, table = take_kind('images', table, SOURCES)
         shares.append(table.pop('share', None))
+        if not isinstance(shares[-1], (float, int, type(None))):
+            msg = f'images: share must be a number, got {shares[-1]!r}'
+            raise ValueError(msg)
         if kind == 'scenes':
-            check_keys('images', table, arguments(SceneLibrary) - {'split'})
+            check_table('images', table, SceneLibrary, without=['split'])
             source = ObservedScenes(SceneLibrary('train', **table), seed=seed)
         else:
-            check_keys('images', table, arguments(FolderImages))
+            check_table('images', table, FolderImages)
             source = FolderImages(**table)
         sources.append(source)
     if None in shares:
