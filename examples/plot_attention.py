@@ -5,7 +5,7 @@ Attention maps and naive masks
 
 What each head looks at, and the patches that hold the top 40% of it. The name
 or file of a backbone can be given, ``vit_small_patch8_224.dino`` for example;
-the bundled one, which was trained to segment, has no attention to objects.
+by default it is the bundled one, which was trained without labels.
 """
 
 import sys

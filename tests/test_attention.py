@@ -187,7 +187,7 @@ def test_bundled_by_default():
     one = attention_maps(scene())
     two = attention_maps(scene(), load_backbone())
     assert_array_equal(one.heads, two.heads)
-    assert one.name == 'bundled'
+    assert one.name == 'backbone_tiny'
     assert one.heads.shape == (3, 2, 4)     # 40 x 56 is seen as 32 x 64
     assert one.upsampled().shape == (3, 40, 56)
 
