@@ -18,6 +18,7 @@ from astrodino_seg.cli import (
     info,
     pretrain,
     probe,
+    search,
     segment,
     simulate,
     stamps,
@@ -30,8 +31,8 @@ __all__ = ['main']
 
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError,
                FloatingPointError)
-COMMANDS = (segment, compare, attention, embed, probe, benchmark, demo, fetch,
-            info, simulate, stamps, train, pretrain)
+COMMANDS = (segment, compare, attention, embed, probe, search, benchmark, demo,
+            fetch, info, simulate, stamps, train, pretrain)
 
 
 def main(argv=None):
