@@ -110,3 +110,60 @@ def test_mistakes(table, tmp_path, capsys, args, message):
     assert message in err
     assert err.count('\n') == 1
     assert not list(tmp_path.glob('x*'))
+
+
+# --------------------------------------------------------------- Galaxy10
+
+def galaxy10(path, labels):
+    """A file of its layout: disks of label 2, rings of all other labels."""
+    h5py = pytest.importorskip('h5py')
+    rng = np.random.default_rng(0)
+    y, x = np.indices((32, 32)) - 15.5
+    r = np.hypot(x, y)
+    light = np.where(np.equal(labels, 2)[:, None, None], r < 5,
+                     np.abs(r - 12) < 2)[..., None]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, 'w') as file:
+        file['images'] = (150 * light + rng.uniform(
+            0, 50, (len(labels), 32, 32, 3))).astype(np.uint8)
+        file['ans'] = np.array(labels, np.uint8)
+        for name in ('ra', 'dec', 'redshift', 'pxscale'):
+            file[name] = np.linspace(0, 60, len(labels))
+    return path
+
+
+@pytest.mark.parametrize('name', ['Galaxy10_DECals.h5', 'gz10/healpix=7/a.h5',
+                                  'gz10/healpix=7/a.hdf5'])
+def test_galaxy10(tmp_path, name):
+    """The file, or the folder of files of the Multimodal Universe."""
+    galaxy10(tmp_path / name, [2, 5] * 15)
+    assert main(['probe', str(tmp_path / name.split('/')[0]), '--size', '32',
+                 '--backbone', 'grouping_tiny', '--what', 'patch',
+                 '--protocol', 'linear', '--seeds', '2', '--no-png', '-q',
+                 '-o', str(tmp_path / 'x')]) == 0
+    splits = Table.read(tmp_path / 'x_splits.ecsv')
+    assert splits['n_test'].tolist() == [6, 6]
+    assert splits['n_train'].tolist() == [24, 24]
+    classes = Table.read(tmp_path / 'x_classes.ecsv')
+    there = classes[classes['n'] > 0]
+    assert there['class'].tolist() == ['round smooth', 'barred spiral']
+    assert min(there['f1']) > 0.8
+
+
+@pytest.mark.parametrize(('damage', 'message'), [
+    ('cut', 'cannot be read: '), ('label', '2 labels that are none of'),
+    ('page', 'cannot be read: '), ('empty', 'has no images')])
+def test_bad_galaxy10(tmp_path, capsys, damage, message):
+    """One line of error before anything is embedded."""
+    path = galaxy10(tmp_path / 'g.h5', {
+        'label': [2, 5, 10, 255], 'empty': []}.get(damage, [2, 5] * 4))
+    if damage == 'cut':
+        path.write_bytes(path.read_bytes()[:-2000])
+    if damage == 'page':
+        path.write_text('<html>404 not found</html>')
+    assert main(['probe', str(path), '--backbone', 'grouping_tiny',
+                 '--no-png', '-o', str(tmp_path / 'x')]) == 1
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count('\n') == 1
+    assert not list(tmp_path.glob('x*'))

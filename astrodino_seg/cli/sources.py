@@ -8,6 +8,8 @@ from pathlib import Path
 
 __all__ = ['add_network_options', 'load_network', 'open_images']
 
+TABULAR = ('.h5', '.hdf5', '.parquet')
+
 
 def add_network_options(add):
     """The options of commands that embed images."""
@@ -40,7 +42,7 @@ def load_network(args):
 def open_images(names, bands=None, *, quiet=True):
     """
     The images of a folder of FITS files or of pictures, of a table of paths,
-    of Galaxy10, or of some FITS files.
+    of Galaxy10 in a file or a folder of files, or of some FITS files.
     """
     from astropy.table import Table
 
@@ -49,13 +51,16 @@ def open_images(names, bands=None, *, quiet=True):
     path = Path(names[0])
     options = {'bands': bands, 'progress_bar': not quiet}
     if len(names) > 1 or path.suffix not in (
-            '.h5', '.hdf5', '.parquet', '.csv', '.ecsv', '.txt', ''):
+            *TABULAR, '.csv', '.ecsv', '.txt', ''):
         return FolderImages(Table({'path': names}), **options)
     if path.is_dir():
         try:
             return PictureFolder(path)
         except FileNotFoundError:
+            inside = {one.suffix for one in path.rglob('*')}
+            if inside & {*TABULAR} and not inside & {'.fits', '.fz', '.gz'}:
+                return Galaxy10(path)
             return FolderImages(path, **options)
-    if path.suffix in ('.h5', '.hdf5', '.parquet'):
+    if path.suffix in TABULAR:
         return Galaxy10(path)
     return FolderImages(path, **options)
