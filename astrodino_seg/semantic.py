@@ -192,7 +192,25 @@ class SemanticModel(nn.Module):
         logits : `~torch.Tensor`
             (B, 4, y, x) of sky, star, galaxy, artifact.
         """
-        return at_pixels(self.head(self.tokens(x, scale)), x.shape[-2:])
+        return self.logits(self.tokens(x, scale), x.shape[-2:])
+
+    def logits(self, tokens, shape):
+        """
+        Logits of the classes from tokens.
+
+        Parameters
+        ----------
+        tokens : `~torch.Tensor`
+            Of `tokens`.
+        shape : tuple of int
+            (y, x) of the pixels.
+
+        Returns
+        -------
+        logits : `~torch.Tensor`
+            (B, 4, y, x).
+        """
+        return at_pixels(self.head(tokens), shape)
 
     def probabilities(self, x, factor=1.0):
         """

@@ -31,6 +31,7 @@ from astrodino_seg.train.losses import (
     grouping_losses,
     heat_target,
 )
+from astrodino_seg.train.recipe import make_model
 from astrodino_seg.train.supervised import learning_rate
 from astrodino_seg.train.targets import (
     CropDataset,
@@ -1012,7 +1013,7 @@ def backbone(tmp_path):
 def test_start_from_a_backbone(backbone):
     path, encoder = backbone
     table = {'backbone': str(path), 'head': {'widths': [4, 8, 8, 8, 8]}}
-    model = supervised._make_model(table)
+    model = make_model(table)
     assert table['backbone'] == str(path)       # the recipe is left as it is
     assert model.spec['vit'] == encoder.spec['vit']
     assert model.preprocess == PreprocessSpec(softening=2.0)

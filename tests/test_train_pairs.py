@@ -102,7 +102,7 @@ def toy(monkeypatch):
             seen.append((scene, seed))
             return scene, seed
 
-        monkeypatch.setattr(pairs, 'observe', observe)
+        monkeypatch.setattr(pairs, 'observed', observe)
         monkeypatch.setattr(pairs, 'pairs_of_scene',
                             lambda model, image, truth, min_heat: make(image))
         return seen

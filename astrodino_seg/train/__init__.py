@@ -3,7 +3,12 @@
 Training.
 """
 
+from astrodino_seg.train.adapt import fit_head
+from astrodino_seg.train.labelled import LabelledImage, as_labelled
 from astrodino_seg.train.pairs import fit_pairs
-from astrodino_seg.train.supervised import fit_model, train_from_config
+from astrodino_seg.train.recipe import train_from_config
+from astrodino_seg.train.supervised import fit_model
+from astrodino_seg.train.validation import panoptic_quality
 
-__all__ = ['fit_model', 'fit_pairs', 'train_from_config']
+__all__ = ['LabelledImage', 'as_labelled', 'fit_head', 'fit_model',
+           'fit_pairs', 'panoptic_quality', 'train_from_config']

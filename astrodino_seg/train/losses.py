@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Losses of the grouping head, for one crop at a time.
+Losses of the grouping head, for one crop at a time, and of semantic heads.
 """
 
 from dataclasses import replace
@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from astrodino_seg.heads import Seeds
 from astrodino_seg.inference import find_seeds
 
-__all__ = ['centre_focal_loss', 'grouping_losses', 'heat_target']
+__all__ = ['CLASS_WEIGHTS', 'centre_focal_loss', 'class_loss',
+           'grouping_losses', 'heat_target', 'imitation_loss']
 
 #: Weight of each term in the total.
 WEIGHTS = {'heat': 1.0, 'mask': 2.0, 'dice': 1.0, 'vote': 0.5, 'classes': 0.5,
@@ -23,6 +24,59 @@ OWN_HEAT = 0.2
 #: Pixels drawn for the masks in each crop, of an object and of the sky.
 OBJECT_PIXELS = 1500
 SKY_PIXELS = 8000
+
+
+def class_loss(logits, classes, weights=CLASS_WEIGHTS):
+    """
+    Cross-entropy of the classes of pixels.
+
+    Parameters
+    ----------
+    logits : `~torch.Tensor`
+        (B, 4, y, x).
+    classes : `~torch.Tensor`
+        (B, y, x) int: 0 sky, 1 star, 2 galaxy, 3 artifact; 4 any of these
+        three, of which the sum of the probabilities counts; -1 void.
+    weights : sequence of float, optional
+        Of the pixels of each class; those of 4 weigh as galaxies.
+
+    Returns
+    -------
+    loss : `~torch.Tensor`
+        The mean over the pixels that are not void; 0 if all are.
+    """
+    log_p = logits.log_softmax(dim=1)
+    log_p = torch.cat([log_p, log_p[:, 1:].logsumexp(1, keepdim=True)], dim=1)
+    if (classes < 0).all():
+        return logits.sum() * 0
+    weights = logits.new_tensor([*weights, weights[2]])
+    return F.nll_loss(log_p, classes, weight=weights, ignore_index=-1)
+
+
+def imitation_loss(maps, taught):
+    """
+    How far maps are from those of a teacher (Hinton et al. 2015,
+    arXiv:1503.02531), in all pixels, void or not.
+
+    Parameters
+    ----------
+    maps, taught : tuple of `~torch.Tensor`
+        Logits of the classes, (B, 4, y, x), and of the heatmap, (B, 1, h, w),
+        if both have one.
+
+    Returns
+    -------
+    loss : `~torch.Tensor`
+        Cross-entropy to the teacher's probabilities less their entropy, the
+        mean over pixels.
+    """
+    (classes, *heat), (wanted, *peaks) = maps, taught
+    loss = F.kl_div(classes.log_softmax(1), wanted.log_softmax(1),
+                    log_target=True, reduction='none').sum(dim=1).mean()
+    for own, true in zip(heat, peaks):
+        both = [F.logsigmoid(torch.cat([one, -one])) for one in (own, true)]
+        loss = loss + 2 * F.kl_div(*both, log_target=True)
+    return loss
 
 
 def heat_target(xy, log_size, shape):
@@ -181,7 +235,8 @@ def _with_own_seeds(heat, sample, generator, n_max=40):
                    seed_object=torch.cat([sample.seed_object, owner[pick]]))
 
 
-def grouping_losses(head, maps, sample, generator, *, own_seeds=False):
+def grouping_losses(head, maps, sample, generator, *, own_seeds=False,
+                    class_weights=CLASS_WEIGHTS):
     """
     All terms of the loss for one crop.
 
@@ -198,6 +253,8 @@ def grouping_losses(head, maps, sample, generator, *, own_seeds=False):
     own_seeds : bool, optional
         Whether the heatmap's own peaks are decoys too, so that the head
         learns to read and to compare the seeds it will meet.
+    class_weights : sequence of float, optional
+        As of `class_loss`.
 
     Returns
     -------
@@ -210,9 +267,8 @@ def grouping_losses(head, maps, sample, generator, *, own_seeds=False):
                          maps.heat.shape[1:])
     losses = {'heat': centre_focal_loss(maps.heat[0], target,
                                         void[::2, ::2] | void[1::2, 1::2]),
-              'classes': F.cross_entropy(
-                  maps.classes[None], sample.classes[None], ignore_index=-1,
-                  weight=torch.tensor(CLASS_WEIGHTS))}
+              'classes': class_loss(maps.classes[None],
+                                    sample.classes[None], class_weights)}
     if void.all():                         # nothing is known of this crop
         return {'heat': losses['heat']}
     if n == 0:
@@ -227,8 +283,9 @@ def grouping_losses(head, maps, sample, generator, *, own_seeds=False):
     losses['centre'] = F.smooth_l1_loss(shift, torch.zeros_like(shift),
                                         beta=0.2)
     losses['size'] = F.smooth_l1_loss(seeds.log_size, size, beta=0.2)
-    losses['seed_class'] = F.cross_entropy(seeds.classes,
-                                           sample.cls[own] - 1)
+    # a class that is not known is any of the three
+    log_p = F.pad(seeds.classes.log_softmax(dim=1), (0, 1))
+    losses['seed_class'] = F.nll_loss(log_p, sample.cls[own] - 1)
     losses['pair'] = _pair_loss(head, seeds, maps, sample, generator)
     members = _members(sample, generator)
     losses.update(_mask_losses(

@@ -14,7 +14,7 @@ from astrodino_seg.inference import (
     seeds_of,
 )
 from astrodino_seg.preprocess import normalise
-from astrodino_seg.simulate.observe import observe
+from astrodino_seg.train.targets import observed
 
 __all__ = ['fit_pairs', 'pairs_of_scene']
 
@@ -75,7 +75,8 @@ def fit_pairs(model, scenes, *, n_scenes=400, min_heat=0.1, n_epochs=12,
     model : `~astrodino_seg.model.Model`
         The trained model; its score is fitted in place, and its provenance
         says how well.
-    scenes : sequence of `~astrodino_seg.simulate.Scene`
+    scenes : sequence of `~astrodino_seg.simulate.Scene` or \
+            `~astrodino_seg.train.LabelledImage`
         What to fit it to.
     n_scenes : int, optional
         Scenes to use, at most.
@@ -104,7 +105,7 @@ def fit_pairs(model, scenes, *, n_scenes=400, min_heat=0.1, n_epochs=12,
     parts = []
     n_scenes = min(n_scenes, len(scenes))
     for k in tqdm(range(n_scenes), disable=not progress, desc='pairs'):
-        image, truth = observe(scenes[k], [seed, k, 2])
+        image, truth = observed(scenes[k], [seed, k, 2])
         part = pairs_of_scene(model, image, truth, min_heat)
         if len(part[0]):
             parts.append(part)

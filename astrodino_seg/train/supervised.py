@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Training of the grouping model on scenes with known truth: one straight loop.
+Training of a model on scenes with known truth: one straight loop.
 """
 
 import json
@@ -9,7 +9,6 @@ import os
 import platform
 import tempfile
 import time
-from inspect import signature
 from pathlib import Path
 
 import torch
@@ -17,13 +16,20 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from astrodino_seg.heads import DenseMaps
-from astrodino_seg.model import Model, load_encoder
-from astrodino_seg.simulate.scene_library import SceneLibrary
-from astrodino_seg.train.losses import WEIGHTS, grouping_losses
-from astrodino_seg.train.pairs import MIN_SCENES, fit_pairs
+from astrodino_seg.planes import NoiseUnits
+from astrodino_seg.semantic import SemanticModel
+from astrodino_seg.train.losses import (
+    CLASS_WEIGHTS,
+    WEIGHTS,
+    class_loss,
+    grouping_losses,
+    imitation_loss,
+)
 from astrodino_seg.train.targets import CropDataset
+from astrodino_seg.train.tokens import TokenCrop, TokenCrops, teach
+from astrodino_seg.train.validation import EarlyStopping
 
-__all__ = ['fit_model', 'learning_rate', 'train_from_config']
+__all__ = ['fit_model', 'learning_rate']
 
 
 def learning_rate(step, n_steps, *, peak, warmup=200):
@@ -85,11 +91,13 @@ def _flatten(items):
 
 def fit_model(model, scenes, *, out, n_steps, n_items=2,
               crop_sizes=(256, 256, 448), peak_rate=1e-3, weight_decay=0.02,
-              average_decay=0.998, own_seeds_from=0, freeze_backbone=False,
-              bfloat16=False, save_every=200, n_workers=1, seed=0,
-              progress=True):
+              warmup=200, average_decay=0.998, own_seeds_from=0,
+              freeze_backbone=False, layer_decay=1.0,
+              class_weights=CLASS_WEIGHTS, teacher=None, validation=None,
+              validate_every=100, patience=5, bfloat16=False, save_every=200,
+              n_workers=1, seed=0, progress=True):
     """
-    Train all of a model on simulated scenes, but its pair score.
+    Train all of a model on scenes of known truth, but its pair score.
 
     That is fitted afterwards, by `~astrodino_seg.train.pairs.fit_pairs`;
     until then seeds are joined at random.
@@ -100,9 +108,11 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2,
 
     Parameters
     ----------
-    model : `~astrodino_seg.model.Model`
+    model : `~astrodino_seg.model.Model` or \
+            `~astrodino_seg.semantic.SemanticModel`
         The model; changed in place, in the end to the running average.
-    scenes : sequence of `~astrodino_seg.simulate.Scene`
+    scenes : sequence of `~astrodino_seg.simulate.Scene` or \
+            `~astrodino_seg.train.LabelledImage`
         What to train on.
     out : path-like
         Folder for the checkpoint, the log and the final weights.
@@ -114,6 +124,8 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2,
         See `~astrodino_seg.train.targets.CropDataset`.
     peak_rate, weight_decay : float, optional
         Of AdamW (Loshchilov & Hutter 2019).
+    warmup : int, optional
+        Steps in which the learning rate rises to its peak.
     average_decay : float, optional
         Of the running average of the weights.
     own_seeds_from : int, optional
@@ -122,6 +134,22 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2,
     freeze_backbone : bool, optional
         Whether the Vision Transformer stays as it is and the head alone is
         trained.
+    layer_decay : float, optional
+        The learning rate of each layer of the transformer is this factor
+        less than that of the layer above (Bao et al. 2022, arXiv:2106.08254).
+    class_weights : sequence of float, optional
+        See `~astrodino_seg.train.losses.class_loss`.
+    teacher : `~torch.nn.Module`, optional
+        A model of the same input, whose classes, and whose heatmap if both
+        have one, are imitated in all pixels.
+    validation : sequence, optional
+        As ``scenes``. The panoptic quality of the running average on them is
+        measured before the first step and then again and again, and the
+        weights are in the end those with the largest.
+    validate_every : int, optional
+        Steps between measurements.
+    patience : int, optional
+        Training ends after so many measurements without a larger quality.
     bfloat16 : bool, optional
         Whether the network runs in bfloat16 (the losses and the weights stay
         float32): twice as fast where the processor has instructions for it.
@@ -136,8 +164,15 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2,
 
     Returns
     -------
-    model : `~astrodino_seg.model.Model`
+    model : `~astrodino_seg.model.Model` or \
+            `~astrodino_seg.semantic.SemanticModel`
         The averaged model, in evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        If there is no transformer to freeze, or the teacher has another
+        input.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -145,12 +180,14 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2,
     if freeze_backbone and 'vit' not in model.spec:
         msg = 'freeze_backbone: the model has no Vision Transformer'
         raise ValueError(msg)
+    _check_teacher(teacher, model)
     frozen = model.vit if freeze_backbone else torch.nn.Module()
     frozen.requires_grad_(False)
-    optimizer = torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad], lr=peak_rate,
-        weight_decay=weight_decay)
+    groups, factors = _parameter_groups(model, layer_decay)
+    optimizer = torch.optim.AdamW(groups, lr=peak_rate,
+                                  weight_decay=weight_decay)
     average = {k: v.clone() for k, v in model.state_dict().items()}
+    stopping = EarlyStopping(validation, validate_every, patience)
     start, seconds = 0, 0.0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -158,25 +195,33 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2,
         optimizer.load_state_dict(state['optimizer'])
         average = state['average']
         start, seconds = state['step'], state['seconds']
+        stopping.load(state.get('stopping'))
         _shorten(out / 'log.jsonl', start)
-    data = CropDataset(scenes, model.preprocess, n_steps, n_items=n_items,
-                       crop_sizes=crop_sizes, seed=seed)
-    todo = Subset(data, range(start * n_items, len(data)))
+    data = CropDataset(scenes, getattr(model, 'planes', model.preprocess),
+                       n_steps, n_items=n_items, crop_sizes=crop_sizes,
+                       seed=seed)
+    if freeze_backbone and isinstance(model, SemanticModel):
+        data, n_workers = TokenCrops(model, data, teacher), 0
+    end = start if stopping.is_over else n_steps
+    todo = Subset(data, range(start * n_items, end * n_items))
     loader = DataLoader(todo, batch_size=n_items, num_workers=n_workers,
                         collate_fn=_flatten,
                         prefetch_factor=4 if n_workers else None)
     bar = tqdm(total=n_steps, initial=start, disable=not progress,
                mininterval=5)
+    if start == 0:
+        stopping.look(model, average, 0)
     model.train().to(memory_format=torch.channels_last)
     frozen.eval()
     begin = time.monotonic() - seconds
     for step, crops in enumerate(loader, start=start):
-        rate = learning_rate(step, n_steps, peak=peak_rate)
-        for group in optimizer.param_groups:
-            group['lr'] = rate
+        rate = learning_rate(step, n_steps, peak=peak_rate, warmup=warmup)
+        for group, factor in zip(optimizer.param_groups, factors):
+            group['lr'] = factor * rate
         generator = torch.Generator().manual_seed(seed * 10_000_019 + step)
         losses = _step(model, crops, generator,
                        own_seeds=step >= own_seeds_from,
+                       class_weights=class_weights, teacher=teacher,
                        bfloat16=bfloat16)
         optimizer.zero_grad()
         losses['total'].backward()
@@ -184,22 +229,29 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2,
         optimizer.step()
         _average(average, model, min(average_decay, (step + 1) / (step + 10)))
         values = {k: round(v.item(), 4) for k, v in losses.items()}
+        values |= stopping.look(model, average, step + 1)
         seconds = time.monotonic() - begin
         with open(out / 'log.jsonl', 'a') as log:
             log.write(json.dumps({'step': step, 'seconds': round(seconds, 1),
                                   'rate': rate, **values}) + '\n')
         bar.set_postfix(loss=values['total'], refresh=False)
         bar.update()
-        if (step + 1) % save_every == 0 or step + 1 == n_steps:
+        last = step + 1 == n_steps or stopping.is_over
+        if (step + 1) % save_every == 0 or last:
             _save(checkpoint, {'model': model.state_dict(),
                                'optimizer': optimizer.state_dict(),
                                'average': average, 'step': step + 1,
+                               'stopping': stopping.state(),
                                'seconds': seconds})
+        if last:
+            break
     bar.close()
     frozen.requires_grad_(True)
-    model.load_state_dict(average)
+    model.load_state_dict(average if stopping.best is None
+                          else stopping.best)
     model.provenance.update(steps=n_steps, n_items=n_items,
                             crop_sizes=list(crop_sizes), seed=seed,
+                            **stopping.summary(),
                             hours=round(seconds / 3600, 2),
                             machine=f'{platform.machine()}, '
                                     f'{torch.get_num_threads()} threads')
@@ -207,105 +259,80 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2,
     return model
 
 
-def _step(model, crops, generator, *, own_seeds=False, bfloat16=False):
+def _parameter_groups(model, layer_decay):
+    """
+    Groups of parameters for the optimiser, and the factor on the rate of
+    each: that of a layer of the transformer falls with its depth.
+    """
+    if layer_decay == 1:
+        return [p for p in model.parameters() if p.requires_grad], [1.0]
+    depth = len(model.vit.blocks) if 'vit' in model.spec else 0
+    groups = {}
+    for name, param in model.named_parameters():
+        part = name.split('.')
+        below = 0
+        if part[0] == 'vit' and part[1] == 'blocks':
+            below = depth - int(part[2])
+        elif part[0] == 'vit' and part[1] != 'norm':
+            below = depth + 1               # patches, positions, CLS token
+        if param.requires_grad:
+            groups.setdefault(below, []).append(param)
+    return ([{'params': groups[below]} for below in sorted(groups)],
+            [layer_decay**below for below in sorted(groups)])
+
+
+def _check_teacher(teacher, model):
+    """Raise if the two do not have the same input."""
+    if teacher is None:
+        return
+    own, other = (getattr(one, 'planes', None) or NoiseUnits(one.preprocess)
+                  for one in (model, teacher))
+    if own != other:
+        msg = f'teacher must have the input {own!r}, got {other!r}'
+        raise ValueError(msg)
+    teacher.eval().requires_grad_(False)
+
+
+def _step(model, crops, generator, *, own_seeds=False,
+          class_weights=CLASS_WEIGHTS, teacher=None, bfloat16=False):
     """Mean losses of a batch of crops; ``total`` is their weighted sum."""
-    batch = torch.stack([crop.channels for crop in crops]).contiguous(
+    cached = isinstance(crops[0], TokenCrop)
+    batch = torch.stack([crop.tokens if cached else crop.channels
+                         for crop in crops]).contiguous(
         memory_format=torch.channels_last)
     with torch.autocast('cpu', torch.bfloat16, enabled=bfloat16):
-        maps = model(batch)
+        if cached:
+            maps = model.logits(batch.float(), crops[0].classes.shape)
+        elif isinstance(model, SemanticModel):
+            k = torch.randint(len(model.scales), (), generator=generator)
+            maps = model(batch, model.scales[k])
+        else:
+            maps = model(batch)
+    if isinstance(model, SemanticModel):
+        own = (maps.float(),)
+        sums = {'classes': class_loss(
+            *own, torch.stack([crop.classes for crop in crops]),
+            class_weights)}
+    else:
+        own = maps.classes.float(), maps.heat.float()
+        sums = _grouping(model, maps, crops, generator, own_seeds=own_seeds,
+                         class_weights=class_weights)
+    if teacher is not None:
+        sums['teacher'] = imitation_loss(own, (
+            (torch.stack([crop.taught for crop in crops]).float(),)
+            if cached else teach(teacher, batch)))
+    sums['total'] = sum(WEIGHTS.get(name, 1.0) * value
+                        for name, value in sums.items())
+    return sums
+
+
+def _grouping(model, maps, crops, generator, **options):
+    """Mean losses of the grouping head over a batch of crops."""
     sums = {}
     for k, crop in enumerate(crops):
         one = DenseMaps(*(part[k].float() for part in maps[:-1]),
                         tuple(level[k].float() for level in maps.pyramid))
         for name, value in grouping_losses(model.head, one, crop, generator,
-                                           own_seeds=own_seeds).items():
+                                           **options).items():
             sums[name] = sums.get(name, 0) + value / len(crops)
-    sums['total'] = sum(WEIGHTS[name] * value for name, value in sums.items())
     return sums
-
-
-def _make_model(table):
-    """A model as a recipe says, from random weights or with a backbone."""
-    if 'backbone' not in table:
-        return Model(**table)
-    table = dict(table)
-    path = os.fspath(table.pop('backbone'))
-    given = sorted({'vit', 'unet', 'preprocess'} & set(table))
-    if given:
-        msg = (f'config: model has {given}, which are those of backbone='
-               f'{path!r}')
-        raise ValueError(msg)
-    encoder = load_encoder(path)
-    model = Model(**encoder.spec, **table)
-    model.vit.load_state_dict(encoder.vit.state_dict())
-    model.provenance['backbone'] = {'file': Path(path).name,
-                                    **encoder.provenance}
-    return model
-
-
-def train_from_config(config, out):
-    """
-    Train a model as a recipe says.
-
-    Parameters
-    ----------
-    config : dict
-        Tables ``model`` (arguments of `~astrodino_seg.Model`, or
-        ``backbone``, the path of a file that
-        `~astrodino_seg.pretrain.pretrain` wrote, to start from), ``scenes``
-        (``n_scenes``, ``size`` and ``path`` of
-        `~astrodino_seg.simulate.SceneLibrary`), ``fit`` (arguments of
-        `fit_model`, and ``threads``) and ``pairs`` (arguments of
-        `~astrodino_seg.train.pairs.fit_pairs`, which comes last); see
-        ``recipes`` beside this module.
-    out : path-like
-        Folder for checkpoint, log and weights.
-
-    Returns
-    -------
-    model : `~astrodino_seg.model.Model`
-        The trained model.
-
-    Raises
-    ------
-    ValueError
-        If a table or key is unknown, or a value is impossible.
-    """
-    known = {'model', 'scenes', 'fit', 'pairs'}
-    if set(config) - known:
-        msg = (f'config has unknown tables {sorted(set(config) - known)}; '
-               f'known are {sorted(known)}')
-        raise ValueError(msg)
-    fit = dict(config.get('fit', {}))
-    threads = fit.pop('threads', torch.get_num_threads())
-    pairs = config.get('pairs', {})
-    for name, given, function in (('fit', fit, fit_model),
-                                  ('pairs', pairs, fit_pairs)):
-        known = set(signature(function).parameters) - {'model', 'scenes',
-                                                       'out'}
-        if set(given) - known:
-            msg = (f'config: {name} has unknown keys '
-                   f'{sorted(set(given) - known)}; known are {sorted(known)}')
-            raise ValueError(msg)
-    try:
-        torch.manual_seed(fit.get('seed', 0))
-        model = _make_model(config.get('model', {}))
-        scenes = SceneLibrary('train', **config['scenes'])
-        n_steps = fit.pop('n_steps')
-    except (KeyError, TypeError) as err:
-        msg = f'config: {err}'
-        raise ValueError(msg) from err
-    n_pairs = min(len(scenes), pairs.get('n_scenes', len(scenes)))
-    if n_pairs < MIN_SCENES:
-        msg = (f'config: n_scenes must be {MIN_SCENES} or more, for the pairs '
-               f'too, got {n_pairs}')
-        raise ValueError(msg)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        model = fit_model(model, scenes, out=out, n_steps=n_steps, **fit)
-        fit_pairs(model, scenes, **pairs).save(
-            Path(out) / 'model.safetensors')
-        return model
-    finally:
-        torch.set_num_threads(before)

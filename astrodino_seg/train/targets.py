@@ -1,6 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Training samples: crops of observed scenes with seeds and their objects.
+Training samples: crops of observed scenes, or of labelled images, with seeds
+and their objects.
 """
 
 from dataclasses import dataclass, replace
@@ -11,10 +12,11 @@ from scipy.ndimage import gaussian_filter, maximum_filter
 from torch.utils.data import Dataset
 
 from astrodino_seg.image import Image
-from astrodino_seg.preprocess import normalise
+from astrodino_seg.planes import NoiseUnits
+from astrodino_seg.preprocess import PreprocessSpec
 from astrodino_seg.simulate.observe import observe
 
-__all__ = ['CropDataset', 'Sample', 'make_sample']
+__all__ = ['CropDataset', 'Sample', 'make_sample', 'observed']
 
 MIN_CROP_PIXELS = 6
 MAX_OBJECTS = 90
@@ -35,7 +37,8 @@ class Sample:
     labels : `~torch.Tensor`
         (H, W) int64: 0 sky, i + 1 for object i, -1 void.
     classes : `~torch.Tensor`
-        (H, W) int64 class of each pixel, -1 void.
+        (H, W) int64 class of each pixel, -1 void; 4 if it is an object whose
+        class is not known.
     seed_xy : `~torch.Tensor`
         (S, 2) seed positions: the centres of the N objects first, then
         decoys, which lie on the same objects off their centres.
@@ -148,9 +151,10 @@ class CropDataset(Dataset):
     Parameters
     ----------
     scenes : sequence of `~astrodino_seg.simulate.Scene`
-        For example a `~astrodino_seg.simulate.SceneLibrary`.
-    spec : `~astrodino_seg.preprocess.PreprocessSpec`
-        The model's preprocessing.
+        For example a `~astrodino_seg.simulate.SceneLibrary`; or of
+        `~astrodino_seg.train.LabelledImage`, which are as they are.
+    spec : `~astrodino_seg.preprocess.PreprocessSpec` or callable
+        The model's preprocessing, or the rule for its planes.
     n_steps : int
         Steps that the dataset lasts for.
     n_items : int, optional
@@ -167,6 +171,8 @@ class CropDataset(Dataset):
                  crop_sizes=(256,), seed=0):
         self.scenes = scenes
         self.spec = spec
+        self.planes = (NoiseUnits(spec) if isinstance(spec, PreprocessSpec)
+                       else spec)
         self.n_steps = n_steps
         self.n_items = n_items
         self.crop_sizes = tuple(crop_sizes)
@@ -178,13 +184,37 @@ class CropDataset(Dataset):
     def __getitem__(self, index):
         rng = np.random.default_rng([self.seed, index])
         scene = self.scenes[int(rng.integers(len(self.scenes)))]
-        image, truth = observe(scene, [self.seed, index, 1])
+        image, truth = observed(scene, [self.seed, index, 1])
         size = self.crop_sizes[index // self.n_items % len(self.crop_sizes)]
         if rng.random() < NEAR:
             image, truth = _cutout(rng, image, truth, size)
-        channels = normalise(image, self.spec).channels
+        channels = self.planes(image)
         return [_crop(rng, channels, truth, size, on_primary=n == 0)
                 for n in range(1 if size > 320 else 2)]
+
+
+def observed(scene, seed):
+    """
+    An image and its truth.
+
+    Parameters
+    ----------
+    scene : `~astrodino_seg.simulate.Scene` or \
+            `~astrodino_seg.train.LabelledImage`
+        What is observed, or has been.
+    seed : int or sequence of int
+        Seed of the observation of a scene.
+
+    Returns
+    -------
+    image : `~astrodino_seg.Image`
+        The image.
+    truth : `~astrodino_seg.simulate.Truth`
+        What is in it.
+    """
+    if hasattr(scene, 'truth'):
+        return scene.image, scene.truth
+    return observe(scene, seed)
 
 
 def _cutout(rng, image, truth, smallest):
@@ -203,8 +233,9 @@ def _cutout(rng, image, truth, smallest):
                'y': truth.objects['y'] - y}
     cut = {name: getattr(truth, name)[..., *part] for name in (
         'labels', 'own_sn', 'light', 'owners', 'shares')}
-    return (Image(image.cube[:, *part], image.mask[:, *part],
-                  bands=image.bands),
+    noise = None if image.noise is None else image.noise[:, *part]
+    return (Image(image.cube[:, *part], image.mask[:, *part], noise,
+                  bands=image.bands, unit=image.unit),
             replace(truth, objects=objects, **cut))
 
 

@@ -1,0 +1,226 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Training as a recipe says.
+"""
+
+import os
+from inspect import signature
+from pathlib import Path
+
+import torch
+from astropy.table import Table
+
+from astrodino_seg.backbones import load_backbone
+from astrodino_seg.model import Encoder, Model, load_any, load_model
+from astrodino_seg.semantic import HEADS, SemanticModel
+from astrodino_seg.simulate.scene_library import SceneLibrary
+from astrodino_seg.train.adapt import fit_head
+from astrodino_seg.train.labelled import as_labelled
+from astrodino_seg.train.pairs import MIN_SCENES, fit_pairs
+from astrodino_seg.train.supervised import fit_model
+
+__all__ = ['make_images', 'make_model', 'train_from_config']
+
+TABLES = ('model', 'scenes', 'images', 'fit', 'head', 'pairs')
+
+
+def train_from_config(config, out):
+    """
+    Train a model as a recipe says.
+
+    Parameters
+    ----------
+    config : dict
+        * ``model``: see `make_model`.
+        * ``scenes``: ``n_scenes``, ``size``, ``path`` and ``stamps`` of
+          `~astrodino_seg.simulate.SceneLibrary`; or
+        * ``images``: a list of tables, see `make_images`.
+        * ``fit``: arguments of `fit_model`, to train all of a model, and
+          ``threads``; or
+        * ``head``: those of `~astrodino_seg.train.fit_head`, to adapt one or
+          to train a semantic head, and ``threads``.
+        * ``pairs``: arguments of `~astrodino_seg.train.pairs.fit_pairs`,
+          which comes last after ``fit``.
+
+        See ``recipes`` beside this module.
+    out : path-like
+        Folder for checkpoint, log and weights.
+
+    Returns
+    -------
+    model : `~astrodino_seg.model.Model` or \\
+            `~astrodino_seg.semantic.SemanticModel`
+        The trained model.
+
+    Raises
+    ------
+    ValueError
+        If a table or key is unknown, or a value is impossible.
+    """
+    _check_tables(config)
+    name = 'head' if 'head' in config else 'fit'
+    fit = dict(config.get(name, {}))
+    threads = fit.pop('threads', torch.get_num_threads())
+    pairs = config.get('pairs', {})
+    _check_keys('pairs', pairs, fit_pairs)
+    _check_keys(name, fit, fit_model, *([fit_head] if name == 'head' else []))
+    before = torch.get_num_threads()
+    try:
+        torch.manual_seed(fit.get('seed', 0))
+        model = make_model(config.get('model', {}))
+        data = (make_images(config['images']) if 'images' in config
+                else SceneLibrary('train', **config['scenes']))
+        if name == 'fit':
+            n_steps = fit.pop('n_steps')
+    except (KeyError, TypeError) as err:
+        msg = f'config: {err}'
+        raise ValueError(msg) from err
+    with_pairs = name == 'fit' and isinstance(model, Model)
+    if with_pairs:
+        _check_scenes(data, pairs)
+    torch.set_num_threads(threads)
+    try:
+        if name == 'head':
+            return fit_head(model, data, out=out, **fit)
+        model = fit_model(model, data, out=out, n_steps=n_steps, **fit)
+        if with_pairs:
+            fit_pairs(model, data, **pairs).save(
+                Path(out) / 'model.safetensors')
+        return model
+    finally:
+        torch.set_num_threads(before)
+
+
+def make_model(table):
+    """
+    Make the model of a recipe.
+
+    Parameters
+    ----------
+    table : dict
+        One of:
+
+        * ``start``: a bundled model's name, or a file, of a model to go on
+          with;
+        * ``backbone``: what `~astrodino_seg.backbones.load_backbone` takes,
+          with ``head = 'linear'`` or ``'ms'`` and perhaps ``scales``;
+        * ``backbone``: the file or name of one of this package, with
+          arguments of the grouping head in ``head``;
+        * arguments of `~astrodino_seg.Model`, from random weights.
+
+    Returns
+    -------
+    model : `~astrodino_seg.model.Model` or \\
+            `~astrodino_seg.semantic.SemanticModel`
+        The model.
+
+    Raises
+    ------
+    ValueError
+        If keys do not go together.
+    """
+    table = dict(table)
+    if 'start' in table:
+        start = table.pop('start')
+        if table:
+            msg = f'config: model has start={start!r} and {sorted(table)} too'
+            raise ValueError(msg)
+        return load_model(start)
+    if 'backbone' not in table:
+        return Model(**table)
+    path = os.fspath(table.pop('backbone'))
+    if isinstance(table.get('head'), str):
+        if table['head'] not in HEADS:
+            msg = (f'config: head must be one of {sorted(HEADS)} or a table, '
+                   f'got {table["head"]!r}')
+            raise ValueError(msg)
+        return SemanticModel.from_backbone(load_backbone(path), **table)
+    given = sorted({'vit', 'unet', 'preprocess'} & set(table))
+    if given:
+        msg = (f'config: model has {given}, which are those of backbone='
+               f'{path!r}')
+        raise ValueError(msg)
+    encoder = load_any(path)
+    if not (isinstance(encoder, Encoder) or 'vit' in encoder.spec
+            and isinstance(encoder, Model)):
+        msg = (f'config: backbone={path!r} has no Vision Transformer for the '
+               f'grouping head')
+        raise ValueError(msg)
+    model = Model(vit=encoder.spec['vit'],
+                  preprocess=encoder.spec['preprocess'], **table)
+    model.vit.load_state_dict(encoder.vit.state_dict())
+    model.provenance['backbone'] = {'file': Path(path).name,
+                                    **encoder.provenance}
+    return model
+
+
+def make_images(tables):
+    """
+    Read the labelled images of a recipe.
+
+    Parameters
+    ----------
+    tables : list of dict
+        Of each image the arguments of `~astrodino_seg.train.as_labelled`:
+        ``image`` (a path, or a table or list of paths of bands), ``labels``
+        (the path of a label map), and perhaps ``classes`` (a class for all,
+        or the path of a table with columns ``label`` and ``class``) and
+        ``partial``.
+
+    Returns
+    -------
+    images : list of `~astrodino_seg.train.LabelledImage`
+        The images.
+
+    Raises
+    ------
+    ValueError
+        If a key is unknown or missing, or a file cannot be used.
+    """
+    images = []
+    for k, table in enumerate(tables):
+        _check_keys(f'images[{k}]', table, as_labelled)
+        table = dict(table)
+        classes = table.get('classes')
+        if isinstance(classes, str) and Path(classes).is_file():
+            table['classes'] = Table.read(classes)
+        try:
+            images.append(as_labelled(**table))
+        except (TypeError, ValueError) as err:
+            msg = f'images[{k}]: {err}'
+            raise ValueError(msg) from err
+    return images
+
+
+def _check_tables(config):
+    unknown = sorted(set(config) - set(TABLES))
+    if unknown:
+        msg = (f'config has unknown tables {unknown}; known are '
+               f'{sorted(TABLES)}')
+        raise ValueError(msg)
+    for one, other in (('scenes', 'images'), ('fit', 'head'),
+                       ('head', 'pairs')):
+        if one in config and other in config:
+            msg = f'config has both {one!r} and {other!r}'
+            raise ValueError(msg)
+
+
+def _check_keys(name, given, *functions):
+    known = {key for function in functions
+             for key in signature(function).parameters}
+    known -= {'model', 'scenes', 'data', 'out', 'options', 'teacher'}
+    if name == 'fit':
+        known -= {'validation'}
+    if set(given) - known:
+        msg = (f'config: {name} has unknown keys '
+               f'{sorted(set(given) - known)}; known are {sorted(known)}')
+        raise ValueError(msg)
+
+
+def _check_scenes(data, pairs):
+    """Raise if there are too few scenes for the pair score."""
+    n_pairs = min(len(data), pairs.get('n_scenes', len(data)))
+    if n_pairs < MIN_SCENES:
+        msg = (f'config: n_scenes must be {MIN_SCENES} or more, for the pairs '
+               f'too, got {n_pairs}')
+        raise ValueError(msg)

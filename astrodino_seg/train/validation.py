@@ -1,0 +1,139 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Panoptic quality on labelled images while a model is trained.
+"""
+
+from copy import deepcopy
+
+import torch
+
+from astrodino_seg.class_regions import predict_classes, segment_classes
+from astrodino_seg.grouping import segment_maps
+from astrodino_seg.inference import predict
+from astrodino_seg.matching import match_labels
+from astrodino_seg.preprocess import normalise
+from astrodino_seg.semantic import SemanticModel
+from astrodino_seg.train.targets import observed
+
+__all__ = ['EarlyStopping', 'panoptic_quality']
+
+
+def panoptic_quality(model, scenes, *, seed=0):
+    """
+    Panoptic quality of a model on images, all matches pooled.
+
+    The labels are those of `~astrodino_seg.DinoSegmenter` with its defaults,
+    without its look at the binned image.
+
+    Parameters
+    ----------
+    model : `~astrodino_seg.model.Model` or \
+            `~astrodino_seg.semantic.SemanticModel`
+        The model, which is left as it is.
+    scenes : sequence
+        Of `~astrodino_seg.train.LabelledImage` or of
+        `~astrodino_seg.simulate.Scene`.
+    seed : int, optional
+        Seed of the observations of scenes.
+
+    Returns
+    -------
+    pq : float
+        See `~astrodino_seg.matching.MatchScores`.
+    """
+    model = deepcopy(model).fused()
+    total, count = 0.0, 0
+    for k in range(len(scenes)):
+        image, truth = observed(scenes[k], [seed, k, 4])
+        found = match_labels(truth.labels, _labels(model, image))
+        total += found.iou.sum()
+        count += found.n_truth + found.n_predicted
+    return float(2 * total / max(count, 1))
+
+
+def _labels(model, image):
+    """(y, x) labels that a model draws."""
+    if isinstance(model, SemanticModel):
+        probabilities = predict_classes(model, model.planes(image))
+        return segment_classes(probabilities)[0].groups
+    channels = normalise(image, model.preprocess).channels
+    return segment_maps(predict(model, channels), min_seed=0.3).groups
+
+
+class EarlyStopping:
+    """
+    Looks at a model again and again and keeps the best of it.
+
+    Parameters
+    ----------
+    scenes : sequence or `None`
+        As of `panoptic_quality`; nothing is looked at without.
+    every : int
+        Steps between looks.
+    patience : int
+        It is over after so many looks without a larger quality.
+
+    Attributes
+    ----------
+    best : dict or `None`
+        The weights with the largest quality.
+    is_over : bool
+        Whether patience is at its end.
+    """
+
+    def __init__(self, scenes, every, patience):
+        self.scenes = scenes
+        self.every, self.patience = every, patience
+        self.best, self.pq, self.step, self.n_worse = None, -1.0, 0, 0
+
+    @property
+    def is_over(self):
+        return self.n_worse >= self.patience
+
+    def look(self, model, average, step):
+        """
+        Measure the average, if it is time.
+
+        Parameters
+        ----------
+        model : `~torch.nn.Module`
+            The model that is trained.
+        average : dict of `~torch.Tensor`
+            The running average of its weights.
+        step : int
+            Steps so far.
+
+        Returns
+        -------
+        found : dict
+            ``pq``, or nothing if it was not time.
+        """
+        if self.scenes is None or step % self.every:
+            return {}
+        other = deepcopy(model)
+        other.load_state_dict(average)
+        state = torch.get_rng_state()
+        pq = panoptic_quality(other, self.scenes)
+        torch.set_rng_state(state)
+        self.n_worse += 1
+        if pq > self.pq:
+            self.best = {k: v.clone() for k, v in average.items()}
+            self.pq, self.step, self.n_worse = pq, step, 0
+        return {'pq': round(pq, 4)}
+
+    def state(self):
+        """What a checkpoint needs, a dict."""
+        return {'best': self.best, 'pq': self.pq, 'step': self.step,
+                'n_worse': self.n_worse}
+
+    def load(self, state):
+        """Go on from `state` of a checkpoint; from the start if `None`."""
+        if state is not None and self.scenes is not None:
+            self.best, self.pq = state['best'], state['pq']
+            self.step, self.n_worse = state['step'], state['n_worse']
+
+    def summary(self):
+        """For the provenance, a dict: the quality, and after which step."""
+        if self.best is None:
+            return {}
+        return {'validation_pq': round(self.pq, 4), 'best_step': self.step}
