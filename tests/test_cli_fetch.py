@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose
 
 from astrodino_seg.cli import main
 from astrodino_seg.datasets import FolderImages, legacy
+from astrodino_seg.pretrain import pretrain_from_config
 
 pytest.importorskip('urllib3')
 
@@ -62,6 +63,24 @@ def test_table(server, tmp_path, monkeypatch, capsys):
     asked = {path.split('?')[1].partition('&layer')[2]
              for path, _ in server.requests}
     assert asked == {'=ls-dr9&pixscale=0.5&size=24&bands=grz'}
+
+
+def test_for_pretraining(server, tmp_path):
+    """What was fetched is what a recipe reads, with the table's path."""
+    pytest.importorskip('lightning_fabric')
+    Table({'ra': [1.0, 2.0, 3.0], 'dec': [1.0, 2.0, 3.0]}).write(
+        tmp_path / 'list.csv')
+    out = tmp_path / 'out'
+    assert main(['fetch', str(tmp_path / 'list.csv'), '-o', str(out),
+                 '--size', '48', '--bands', 'grz', '-q']) == 0
+    encoder = pretrain_from_config({
+        'model': {'vit': {'patch_size': 8, 'dim': 24, 'depth': 1}},
+        'images': [{'kind': 'folder', 'path': str(out / 'cutouts.ecsv')}],
+        'views': {'global_size': 32, 'local_size': 16, 'n_local': 1},
+        'objective': {'n_prototypes': 8, 'hidden': 8, 'bottleneck': 4},
+        'fit': {'n_steps': 1, 'batch_size': 2, 'n_workers': 0,
+                'device': 'cpu'}}, tmp_path / 'run', progress=False)
+    assert encoder.provenance['source']['n_images'] == 3
 
 
 @pytest.mark.parametrize(('words', 'match'), [

@@ -83,3 +83,22 @@ def test_it_begins_again(tmp_path, clock):
         log.add(loss=torch.tensor(3.))
         log.write(1, 1.0, {})
         assert read(tmp_path)[0]['step'] == 1
+
+
+def test_tensorboard_has_the_same(tmp_path):
+    pytest.importorskip('tensorboard')
+    reader = pytest.importorskip(
+        'tensorboard.backend.event_processing.event_accumulator')
+    log = Log(tmp_path, 0, 16, OneProcess)
+    for step in (5, 10):
+        log.add(loss=torch.tensor(step / 2))
+        log.write(step, 1.0, {'rate': 0.25})
+    log.close()
+    events = reader.EventAccumulator(str(tmp_path)).Reload()
+    rows = read(tmp_path)
+    assert set(events.Tags()['scalars']) == set(rows[0]) - {'step'}
+    for name in ('loss', 'rate', 'images_per_second'):
+        found = events.Scalars(name)
+        assert [one.step for one in found] == [5, 10]
+        assert [one.value for one in found] == pytest.approx(
+            [row[name] for row in rows], rel=1e-5)

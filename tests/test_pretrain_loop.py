@@ -149,6 +149,17 @@ def test_the_schedules_are_followed(whole):
     assert log['temperature'][:3] == pytest.approx([0.04, 0.055, 0.07])
 
 
+def test_progress(tmp_path, capsys):
+    """Steps, time left, loss and throughput."""
+    toy_run(tmp_path, n_steps=2, progress=True)
+    last = capsys.readouterr().err.split('\r')[-1]
+    assert '2/2' in last
+    assert '<00:00' in last
+    loss = read_log(tmp_path)['loss'][-1]
+    assert f'loss={loss:.3f}' in last
+    assert 'images_s=' in last
+
+
 def test_prototypes_are_frozen_at_first(tmp_path):
     state = []
     for share in (1.0, 0.5):
