@@ -29,6 +29,7 @@ from astrodino_seg.image import as_image
 from astrodino_seg.model import Encoder, Model, load_encoder, load_model
 from astrodino_seg.plotting import rgb_image
 from astrodino_seg.preprocess import PreprocessSpec, normalise
+from astrodino_seg.probe import evaluate_network, linear_segmentation
 from astrodino_seg.vit import VisionTransformer
 
 try:
@@ -705,6 +706,33 @@ def test_a_head_trains_on_it(layout, write, x):
         for name, parameter in module.named_parameters():
             if 'qkv.bias' not in name:
                 assert parameter.grad.abs().max() > 0, name
+
+
+def quarters(n, seed):
+    """Images of four bright or dark squares, and which is which."""
+    rng = np.random.default_rng(seed)
+    for _ in range(n):
+        classes = np.kron(rng.integers(0, 2, (2, 2)), np.ones((32, 32), int))
+        noise = rng.normal(size=(3, 64, 64))
+        yield 8 * classes + noise, classes
+
+
+@pytest.mark.parametrize('layout', [
+    dino, dinov2, dinov2_registers, dinov3, astrodino, astroclip])
+def test_probes_train_on_it(layout, write):
+    """A linear layer on the tokens, and the whole network."""
+    backbone = load_backbone(write(layout()))
+    before = {k: v.clone() for k, v in backbone.vit.state_dict().items()}
+    score = linear_segmentation(quarters(8, 0), quarters(4, 1), backbone,
+                                classes=('dark', 'bright'), n_epochs=30)
+    assert score.miou > 0.55        # of random tokens; chance is a third
+    images = [image * k for image, _ in quarters(4, 2) for k in (0.1, 1)]
+    result = evaluate_network(
+        images, np.arange(8) % 2, 'finetune', backbone=backbone, size=48,
+        n_epochs=1, splits=[(np.arange(6), np.arange(6, 8))])
+    assert result.confusion.sum() == 2
+    for key, value in backbone.vit.state_dict().items():
+        assert torch.equal(value, before[key])
 
 
 def test_backbone_needs_planes():
