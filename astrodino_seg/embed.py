@@ -347,7 +347,8 @@ def _degrees(values):
 def _tell_skipped(flags):
     skipped = []
     for bit, reason in ((FLAGS['empty'], 'all pixels are masked or equal'),
-                        (FLAGS['off_image'], 'there is no image')):
+                        (FLAGS['off_image'],
+                         'its position is not on the image')):
         skipped += [(int(k), reason) for k in np.flatnonzero(flags & bit)]
     if skipped:
         warnings.warn(SkippedWarning('images without a vector', skipped))

@@ -74,8 +74,11 @@ def read_state(path, key=None):
                                  weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, LookupError, TypeError,
             ValueError, AttributeError) as err:
-        msg = (f'it cannot be read safely as a checkpoint: '
-               f'{str(err).splitlines()[0] if str(err) else err!r}')
+        # torch's own words here advise to read it unsafely
+        reason = ('it is none, or holds code'
+                  if isinstance(err, UnpicklingError)
+                  else next(iter(str(err).splitlines()), repr(err)))
+        msg = f'it cannot be read safely as a checkpoint: {reason}'
         raise ModelFileError(msg) from err
     return _find(content, key)
 
