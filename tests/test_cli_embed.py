@@ -74,6 +74,35 @@ def test_folder_and_files(tmp_path, capsys):
         assert_allclose(table['embedding'], embed(make_images(3)), atol=1e-4)
 
 
+def test_multimodal(tmp_path, capsys):
+    """Records of HDF5 files, with their identifiers and positions."""
+    h5py = pytest.importorskip('h5py')
+    rng = np.random.default_rng(2)
+    flux = rng.normal(size=(3, 2, 32, 32)).astype(np.float32)
+    (tmp_path / 'hsc' / 'healpix=9').mkdir(parents=True)
+    with h5py.File(tmp_path / 'hsc' / 'healpix=9' / 'a.hdf5', 'w') as file:
+        file['image_array'] = flux
+        file['image_ivar'] = np.ones_like(flux)
+        file['image_mask'] = np.ones(flux.shape, bool)
+        file['image_band'] = np.array([['hsc-g', 'hsc-r']] * 3, 'S')
+        file['image_psf_fwhm'] = file['image_scale'] = np.ones((3, 2))
+        file['object_id'] = np.array(['n5', 'n6', 'n7'], 'S')
+        file['ra'], file['dec'] = [1., 2., 3.], [4., 5., 6.]
+    args = ['embed', str(tmp_path / 'hsc'), '--multimodal', '--backbone',
+            'grouping_tiny', '-q', '-o', str(tmp_path / 'v.fits')]
+    assert main(args) == 0
+    table = read_embeddings(tmp_path / 'v.fits')
+    assert table['id'].tolist() == ['n5', 'n6', 'n7']
+    assert table['dec'].value.tolist() == [4, 5, 6]
+    images = [as_image(one, bands=('hsc-g', 'hsc-r'), error=np.ones_like(one))
+              for one in flux]
+    assert_allclose(table['embedding'], embed(images, 'grouping_tiny'),
+                    atol=1e-4)
+    args[1] = str(tmp_path / 'nowhere' / 'else' / 'x')
+    assert main([*args, '--overwrite']) == 1
+    assert 'no folder' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(('args', 'message'), [
     (['-o', 'v.csv'], 'must end in .fits or .parquet'),
     (['--positions', 'list.ecsv'], '--positions needs --cutout'),

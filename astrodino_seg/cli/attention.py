@@ -31,7 +31,8 @@ def add_parser(commands):
     add('--size', type=int,
         help='pixels a side that the network sees; default: as it is')
     add('--keep-mass', type=float, default=0.4,
-        help='share of the attention that a mask holds (%(default)s)')
+        help='share of the attention that a mask holds (%(default)s); 0.6 '
+             'for what DINO calls a threshold of 0.6')
     add('--at', metavar='X,Y',
         help='pixel whose attention to take, from 0; default: the CLS token')
     add('--rollout', action='store_true',

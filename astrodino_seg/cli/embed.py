@@ -34,6 +34,10 @@ def add_parser(commands):
     of_one.add_argument(
         '--labels', metavar='SEGM',
         help='cutouts around the labels of a FITS image')
+    of_one.add_argument(
+        '--multimodal', action='store_true',
+        help='IMAGE is a data set of the Multimodal Universe: a folder, or a '
+             'name on the Hugging Face hub')
     add('--cutout', type=int, metavar='PIXELS',
         help='side of cutouts; default with --labels: 1.5 times that of the '
              'label')
@@ -51,6 +55,7 @@ def add_parser(commands):
 
 def run(args):
     """Run the subcommand."""
+    from astrodino_seg.datasets import MultimodalImages
     from astrodino_seg.embed import embedding_table
     from astrodino_seg.vectors import check_path
 
@@ -58,6 +63,8 @@ def run(args):
     backbone = load_network(args)
     if args.positions or args.labels:
         images = _cutouts(args)
+    elif args.multimodal:
+        images = MultimodalImages(args.images[0]).records()
     else:
         bands = args.bands.split(',') if ',' in (args.bands or '') else (
             args.bands)
