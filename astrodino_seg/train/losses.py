@@ -74,8 +74,9 @@ def imitation_loss(maps, taught):
     loss = F.kl_div(classes.log_softmax(1), wanted.log_softmax(1),
                     log_target=True, reduction='none').sum(dim=1).mean()
     for own, true in zip(heat, peaks):
-        both = [F.logsigmoid(torch.cat([one, -one])) for one in (own, true)]
-        loss = loss + 2 * F.kl_div(*both, log_target=True)
+        both = [F.logsigmoid(torch.stack([one, -one])) for one in (own, true)]
+        loss = loss + F.kl_div(*both, log_target=True,
+                               reduction='none').sum(dim=0).mean()
     return loss
 
 

@@ -5,6 +5,7 @@ Panoptic quality on labelled images while a model is trained.
 
 from copy import deepcopy
 
+import numpy as np
 import torch
 
 from astrodino_seg.class_regions import predict_classes, segment_classes
@@ -13,6 +14,7 @@ from astrodino_seg.inference import predict
 from astrodino_seg.matching import match_labels
 from astrodino_seg.preprocess import normalise
 from astrodino_seg.semantic import SemanticModel
+from astrodino_seg.train.labelled import UNKNOWN
 from astrodino_seg.train.targets import observed
 
 __all__ = ['EarlyStopping', 'panoptic_quality']
@@ -23,7 +25,8 @@ def panoptic_quality(model, scenes, *, seed=0):
     Panoptic quality of a model on images, all matches pooled.
 
     The labels are those of `~astrodino_seg.DinoSegmenter` with its defaults,
-    without its look at the binned image.
+    without its look at the binned image. Those of a semantic model count only
+    if their class is right, or not known.
 
     Parameters
     ----------
@@ -45,19 +48,30 @@ def panoptic_quality(model, scenes, *, seed=0):
     total, count = 0.0, 0
     for k in range(len(scenes)):
         image, truth = observed(scenes[k], [seed, k, 4])
-        found = match_labels(truth.labels, _labels(model, image))
-        total += found.iou.sum()
+        labels, classes = _segment(model, image)
+        found = match_labels(truth.labels, labels)
+        total += found.iou[_right(found, truth.objects, classes)].sum()
         count += found.n_truth + found.n_predicted
     return float(2 * total / max(count, 1))
 
 
-def _labels(model, image):
-    """(y, x) labels that a model draws."""
+def _segment(model, image):
+    """Labels that a model draws, and the class of each if those count."""
     if isinstance(model, SemanticModel):
         probabilities = predict_classes(model, model.planes(image))
-        return segment_classes(probabilities)[0].groups
+        grouping, classes = segment_classes(probabilities)
+        return grouping.groups, 1 + classes.argmax(axis=1)
     channels = normalise(image, model.preprocess).channels
-    return segment_maps(predict(model, channels), min_seed=0.3).groups
+    return segment_maps(predict(model, channels), min_seed=0.3).groups, None
+
+
+def _right(found, objects, classes):
+    """Which matches count: (match,) bool."""
+    if classes is None:
+        return np.ones(len(found.iou), bool)
+    true = dict(zip(objects['id'].tolist(), objects['cls'].tolist()))
+    return np.array([true[t] in (classes[p - 1], UNKNOWN) for t, p in
+                     zip(found.truth.tolist(), found.predicted)], bool)
 
 
 class EarlyStopping:
