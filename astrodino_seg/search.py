@@ -113,6 +113,9 @@ def similar(table, queries, *, n=10):
     other = queries if hasattr(queries, 'colnames') else table
     asked = np.atleast_1d(np.asarray(queries['embedding'] if other is queries
                                      else queries))
+    if not asked.size:
+        msg = 'queries are empty'
+        raise ValueError(msg)
     if asked.dtype.kind in 'iu' and asked.ndim == 1:
         if asked.min() < -len(vectors) or asked.max() >= len(vectors):
             msg = (f'queries must be rows of a table of {len(vectors)}, got '

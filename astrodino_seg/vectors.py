@@ -162,7 +162,10 @@ def vectors_of(table):
             raise ValueError(msg)
         column = table['embedding']
     vectors = np.asarray(column, dtype=np.float32)
-    if vectors.ndim != 2 or not vectors.size:
+    if not vectors.size:
+        msg = 'there are no vectors: the table is empty'
+        raise ValueError(msg)
+    if vectors.ndim != 2:
         msg = f'vectors must have the shape (n, d), got {vectors.shape}'
         raise ValueError(msg)
     return vectors, np.isfinite(vectors).all(axis=1)

@@ -361,6 +361,8 @@ def test_unusable_images():
         ViewDataset([], SPEC, 1)
     with pytest.raises(TypeError, match='must be a sequence, .* got gene'):
         ViewDataset((image for image in [good]), SPEC, 1)
+    with pytest.raises(TypeError, match=r'images\[1\] must be .* got ndarray'):
+        ViewDataset([good, good.cube], SPEC, 1)
 
 
 def test_no_noise():

@@ -132,8 +132,11 @@ def test_bad_input():
         linear_segmentation(train, [train[0], (image, classes + 1)], backbone,
                             classes=('a', 'b'), n_epochs=1)
     with pytest.raises(ValueError, match='train must be images of one shape'):
-        linear_segmentation([(image, classes), (image, classes[:32])], train,
-                            backbone)
+        linear_segmentation([(image, classes), (image[:, :32], classes[:32])],
+                            train, backbone)
+    wrong = r'train\[0\]: classes have the shape \(32, 64\), the image has'
+    with pytest.raises(ValueError, match=wrong):
+        linear_segmentation([(image, classes[:32])] * 2, train, backbone)
     with pytest.raises(ValueError, match='got 0 shapes'):
         linear_segmentation([], train, backbone)
     with pytest.raises(ValueError, match=r'images\[0\]: all pixels are'):

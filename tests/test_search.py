@@ -107,6 +107,7 @@ def test_similar_to_others(table):
     (4, 3, 'queries: 1 of 1 have no vector'),
     ([0, 5], 3, 'queries: 1 of 2 have no vector, the first is 1'),
     ([1.0, 2.0, 3.0], 3, r'must have 2 numbers each, got the shape \(1, 3\)'),
+    ([], 3, 'queries are empty'),
     (0, 0, 'n must be 1 or more')])
 def test_bad_queries(table, queries, n, message):
     with pytest.raises(ValueError, match=message):

@@ -82,9 +82,11 @@ def test_vectors_of():
     vectors, good = vectors_of(make_table())
     assert vectors.shape == (4, 6)
     assert good.tolist() == [True, True, False, True]
-    for bad in (np.zeros(3), np.zeros((0, 3))):
-        with pytest.raises(ValueError, match=r'the shape \(n, d\)'):
-            vectors_of(bad)
+    with pytest.raises(ValueError, match=r'the shape \(n, d\)'):
+        vectors_of(np.zeros(3))
+    for empty in (np.zeros((0, 3)), make_table()[:0]):
+        with pytest.raises(ValueError, match='no vectors: the table is empty'):
+            vectors_of(empty)
     with pytest.raises(ValueError, match='no column embedding'):
         vectors_of(Table({'a': [1]}))
 

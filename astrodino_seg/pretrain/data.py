@@ -338,7 +338,7 @@ def check_images(images, global_size):
     Raises
     ------
     TypeError
-        If they are not a sequence.
+        If they are not a sequence, or not of images.
     ValueError
         If there are none; once for all that cannot be used.
     """
@@ -369,6 +369,10 @@ def _problems(images, global_size, label):
     for k in range(len(images)):
         name = f'{label}[{k}]' if paths is None else str(paths[k])
         image = images[k] if shapes is None else None
+        if image is not None and not hasattr(image, 'cube'):
+            msg = (f'{name} must be an Image, which as_image makes, got '
+                   f'{type(image).__name__}')
+            raise TypeError(msg)
         shape = image.shape if shapes is None else shapes[k]
         if min(shape) < global_size:
             yield name, (f'has {shape[0]} x {shape[1]} pixels, less than '

@@ -17,6 +17,7 @@ from astrodino_seg.pretrain.checks import (
     check_counts,
     check_finite,
     check_settings,
+    check_table,
     check_views,
     describe,
 )
@@ -145,6 +146,7 @@ def pretrain(encoder, views, *, out, n_steps, batch_size=64, n_parts=1,
         'frozen_prototypes': frozen_prototypes, 'drop_path': drop_path,
         'max_gradient': max_gradient, 'mask_share': mask_share,
         'mask_ratio': mask_ratio, 'seed': seed}
+    check_table('pretrain', settings, pretrain)
     check_settings(settings)
     check_counts(save_every=save_every, log_every=log_every)
     check_counts(0, n_workers=n_workers)

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from astrodino_seg.backbones import load_backbone
-from astrodino_seg.network_input import check_size, prepare
+from astrodino_seg.network_input import check_size, is_picture, prepare
 from astrodino_seg.semantic import PixelHead, at_pixels
 
 __all__ = ['SegmentationScore', 'class_map', 'intersection_over_union',
@@ -192,7 +192,13 @@ def _stack(pairs, read, backbone, size, n_classes, name):
     """What is read of each image, (n, ...), and class maps (n, y, x)."""
     images, maps = [], []
     for k, (image, classes) in enumerate(pairs):
+        shape = (image.shape[:2] if is_picture(image)
+                 else np.shape(getattr(image, 'cube', image))[-2:])
         classes = np.asarray(classes)
+        if shape and classes.shape != shape:        # no shape: a path
+            msg = (f'{name}[{k}]: classes have the shape {classes.shape}, '
+                   f'the image has {shape}')
+            raise ValueError(msg)
         if not np.isin(classes, np.arange(VOID, n_classes)).all():
             msg = (f'{name}[{k}]: classes must be from -1 to '
                    f'{n_classes - 1}, got {classes.min()} to {classes.max()}')
