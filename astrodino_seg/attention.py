@@ -146,7 +146,8 @@ def attention_maps(data, backbone=None, *, size=None, at=None,
     Raises
     ------
     ValueError
-        If ``at`` is not in the image, or ``size`` is not positive.
+        If ``at`` is not in the image, ``size`` is not positive, or there is
+        nothing in the image.
     """
     image = as_image(data)
     if not hasattr(backbone, 'vit'):
@@ -155,6 +156,9 @@ def attention_maps(data, backbone=None, *, size=None, at=None,
     device = vit.cls_token.device
     with torch.inference_mode():
         x = backbone.input(image, size=size).to(device)
+        if torch.equal(x, x[..., :1, :1].expand_as(x)):
+            msg = 'data: all pixels are masked or equal'
+            raise ValueError(msg)
         grid = [n // vit.patch_size for n in x.shape[-2:]]
         token = 0 if at is None else vit.n_prefix + _patch(at, image, grid)
         if use_rollout:

@@ -169,6 +169,11 @@ def test_at_is_in_the_image(at):
         attention_maps(scene(), make_backbone(), at=at)
 
 
+def test_nothing_to_see():
+    with pytest.raises(ValueError, match='all pixels are masked or equal'):
+        attention_maps(np.full((3, 40, 56), 2.0), make_backbone())
+
+
 def test_it_finds_what_is_bright():
     data = np.zeros((61, 80))
     data[20:36, 48:72] = 3
