@@ -1,8 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Make the bundled model of a finished training run.
+Make a bundled model, or the bundled backbone, of a finished training run.
 
-    python benchmarks/bundle_model.py RUN [NAME]
+    python benchmarks/bundle_model.py RUN NAME
 
 Writes ``astrodino_seg/data/NAME.safetensors`` (float16), its sha256, and
 ``docs/NAME_log.csv``, the run's losses averaged over 50 steps.
@@ -16,35 +16,54 @@ from pathlib import Path
 
 import numpy as np
 
-from astrodino_seg.model import load_model
+from astrodino_seg.model import load_any
 
 ROOT = Path(__file__).resolve().parents[1]
+STEPS = 50
+
+
+def read_log(run):
+    """The lines of a log, as dicts of numbers, and the first step's number."""
+    path = run / 'log.csv'      # of astrodino pretrain
+    if path.exists():
+        with open(path, newline='') as stream:
+            return [{key: float(value) for key, value in line.items()}
+                    for line in csv.DictReader(stream)], 1
+    lines = (run / 'log.jsonl').read_text().splitlines()
+    return [json.loads(line) for line in lines], 0
+
+
+def write_means(lines, first, path):
+    """Write means over `STEPS` steps."""
+    keys = list(dict.fromkeys(key for line in lines for key in line))
+    groups = {}
+    for line in lines:
+        number = (int(line['step']) - first) // STEPS
+        groups.setdefault(number, []).append(line)
+    with open(path, 'w', newline='') as stream:
+        writer = csv.writer(stream)
+        writer.writerow(keys)
+        for part in groups.values():
+            means = [np.mean([line[key] for line in part if key in line])
+                     for key in keys]
+            writer.writerow([f'{mean:.5g}' for mean in means])
 
 
 def main():
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('run', type=Path, help='output of astrodino train')
-    parser.add_argument('name', nargs='?', default='grouping_tiny')
+    parser.add_argument('run', type=Path,
+                        help='output of astrodino train or pretrain')
+    parser.add_argument('name')
     args = parser.parse_args()
-    model = load_model(args.run / 'model.safetensors')
+    file = args.run / 'backbone.safetensors'
+    model = load_any(file if file.exists() else args.run / 'model.safetensors')
     model.provenance['name'] = args.name
     path = ROOT / 'astrodino_seg' / 'data' / f'{args.name}.safetensors'
     model.save(path, half=True)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     path.with_suffix('.sha256').write_text(f'{digest}  {path.name}\n')
-    lines = [json.loads(line) for line in
-             (args.run / 'log.jsonl').read_text().splitlines()]
-    keys = list(dict.fromkeys(key for line in lines for key in line))
-    log = ROOT / 'docs' / f'{args.name}_log.csv'
-    with open(log, 'w', newline='') as stream:
-        writer = csv.writer(stream)
-        writer.writerow(keys)
-        for start in range(0, len(lines), 50):
-            part = lines[start:start + 50]
-            means = [np.mean([x[key] for x in part if key in x])
-                     for key in keys]
-            writer.writerow([f'{mean:.5g}' for mean in means])
+    write_means(*read_log(args.run), ROOT / 'docs' / f'{args.name}_log.csv')
     print(f'{path}: {path.stat().st_size / 2**20:.1f} MiB, {digest}')
 
 
