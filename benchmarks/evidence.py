@@ -5,8 +5,10 @@ What backbones have learned, beside one that has learned nothing.
     python benchmarks/evidence.py FOLDER NAME=FILE ... [--data FOLDER]
 
 Each NAME=FILE is a backbone and its name in the tables; the file is what
-``load_backbone`` takes, or ``bundled``. The architecture of the first, with
-``--random`` sets of random weights, is the row ``random``. Measured are
+``load_backbone`` takes. NAME#0, NAME#1, ... are one row. The architecture of
+the first, with ``--random`` sets of random weights, is the row ``random``;
+with ``--supervised`` it is also trained for each task, on the same splits,
+which is the row ``supervised``. Measured are
 
 - the kind of simulated galaxies, as cutouts of scenes of the validation split
   observed at survey depth;
@@ -15,11 +17,12 @@ Each NAME=FILE is a backbone and its name in the tables; the file is what
   of the pictures in ``galaxy_zoo_examples``, in repeated stratified folds;
 
 each by nearest neighbours and by logistic regression of ``--what``, with 95%
-confidence intervals over the sample; and linear segmentation of the same
-scenes, as mIoU with its range over the splits. A scene is either in train or
-in test. FOLDER gets ``evidence.csv``, ``evidence.rst``, and with real images
-(``--data``, or ``--images``) ``features.png``: the principal components of
-patch tokens as colours, and the mean attention of the CLS token.
+confidence intervals over the sample; and linear segmentation of the middle of
+scenes, as mIoU with its range over the splits. Galaxies are drawn anew for
+each of 20 skies, and a sky is either in train or in test. FOLDER gets
+``evidence.csv``, ``evidence.rst``, and with real images (``--data``, or
+``--images``) ``features.png``: the principal components of patch tokens as
+colours, and the mean attention of the CLS token.
 """
 
 import argparse
@@ -62,6 +65,7 @@ from astrodino_seg.simulate import (
 MORPHOLOGIES = [kind for kind in KINDS if kind != 'central']
 CLASSES = ('star', 'galaxy', 'artifact')
 SCENE, LARGE, SMALL = 512, 128, 64      # pixels a side
+ENLARGED = 640      # of the real images that are drawn
 LARGEST = 26        # half-light radius, in pixels
 #: Kinds in equal shares, and no others upon them.
 RATES = {**dict.fromkeys(MORPHOLOGIES, 1), **dict.fromkeys(
@@ -193,8 +197,8 @@ def supervised(backbone, task, images, labels, splits, args):
 def segmentation(backbone, pairs, args, *, frozen=True):
     """A row of results: mIoU of each split."""
     scores = []
-    for seed in range(args.seeds):
-        train, test = random_split(len(pairs), seed=seed)
+    sky_of = np.arange(len(pairs)) * N_SKIES // len(pairs)
+    for seed, (train, test) in enumerate(splits_by_sky(sky_of, args.seeds)):
         scores.append(linear_segmentation(
             [pairs[k] for k in train], [pairs[k] for k in test], backbone,
             n_epochs=args.epochs, rate=1e-2 if frozen else 5e-4,
@@ -259,10 +263,10 @@ def table(rows):
             some = [row for row in rows
                     if row['backbone'].split('#')[0] == name
                     and (row['task'], row['probe']) == column]
-            score = np.mean([row['score'] for row in some])
-            low, high = (np.mean([row[key] for row in some])
-                         for key in ('low', 'high'))
-            lines.append(f'     - {score:.3f} ({low:.3f} to {high:.3f})')
+            score, low, high = (np.mean([row[key] for row in some] or [np.nan])
+                                for key in ('score', 'low', 'high'))
+            lines.append(f'     - {score:.3f} ({low:.3f} to {high:.3f})'
+                         if some else '     -')
     return '\n'.join(lines) + '\n'
 
 
@@ -290,9 +294,10 @@ def draw(backbones, images):
     columns = {'': [rgb_image(image) for image in images.values()]}
     for backbone in backbones:
         columns[f'{backbone.name}: tokens'] = pca_rgb(
-            list(patch_maps(images.values(), backbone)))
+            list(patch_maps(images.values(), backbone, size=ENLARGED)))
         columns[f'{backbone.name}: attention'] = [
-            attention_maps(image, backbone).mean for image in images.values()]
+            attention_maps(image, backbone, size=ENLARGED).mean
+            for image in images.values()]
     for line, (title, pictures) in zip(axes.T, columns.items()):
         line[0].set_title(title, fontsize='small')
         for axis, picture in zip(line, pictures):
@@ -326,7 +331,7 @@ def main():
     trained = []
     for one in args.backbones:
         name, _, path = one.partition('=')
-        one = load_backbone(None if path == 'bundled' else path)
+        one = load_backbone(path)
         trained.append(Backbone(one.vit, one.planes, name))
     backbones = [untrained(trained[0], seed) for seed in range(args.random)]
     backbones += trained
@@ -345,9 +350,9 @@ def main():
                 flush=True)
     (args.output / 'evidence.rst').write_text(table(rows))
     images = real_images(args)
-    if images:
-        first = 1 if args.random else 0
-        save_figure(draw(backbones[:first] + trained, images),
+    if images:      # of each name one
+        first = {one.name.split('#')[0]: one for one in reversed(backbones)}
+        save_figure(draw(list(first.values())[::-1], images),
                     args.output / 'features.png')
 
 
