@@ -66,8 +66,8 @@ def run(args):
     else:
         found = anomaly_scores(table, k=args.n)
     images = _images(args, len(table)) if args.images else None
-    print('\n'.join(found[:20].pformat(max_width=-1)))
     _write(found, images, paths)
+    print('\n'.join(found[:20].pformat(max_width=-1)))
     return 0
 
 
