@@ -20,7 +20,8 @@ each by nearest neighbours and by logistic regression of ``--what``, with 95%
 confidence intervals over the sample; and linear segmentation of the middle of
 scenes, as mIoU with its range over the splits. Galaxies are drawn anew for
 each of 20 skies, and a sky is either in train or in test. FOLDER gets
-``evidence.csv``, ``evidence.rst``, and with real images (``--data``, or
+``evidence.csv`` (what it has of an earlier run is not measured again),
+``evidence.rst``, and with real images (``--data``, or
 ``--images``) ``features.png``: the principal components of patch tokens as
 colours, and the mean attention of the CLS token.
 """
@@ -76,6 +77,7 @@ MIN_SN = 20
 N_SKIES, N_SCENES = 20, 40       # skies, and scenes of each at most
 FIELDS = ('backbone', 'task', 'probe', 'n', 'classes', 'score', 'std', 'low',
           'high')
+LAST = 'segmentation'      # of the tasks
 TITLES = {'morphology': 'kind of galaxy', 'class': 'object class',
           'real': 'real pictures', 'segmentation': 'segmentation'}
 
@@ -229,7 +231,7 @@ def measure(backbones, args):
     """Yield all rows."""
     tasks, pairs = read_tasks(args)
     ready, made_for = {}, None
-    for number, backbone in enumerate(backbones):
+    for backbone in backbones:
         vit = backbone.vit
         if made_for != (backbone.planes, vit.patch_size):
             made_for = backbone.planes, vit.patch_size
@@ -242,13 +244,36 @@ def measure(backbones, args):
         for name, (_, labels, splits, _) in tasks.items():
             yield from probes(backbone, name, ready[name], labels, splits,
                               args)
-            if args.supervised and number == 0:
+            if args.supervised and backbone.name == 'random#0':
                 few = splits[:5] if name == 'real' else splits  # one repeat
                 yield supervised(backbone, name, ready[name], labels, few,
                                  args)
         yield segmentation(backbone, ready_pairs, args)
-        if args.supervised and number == 0:
+        if args.supervised and backbone.name == 'random#0':
             yield segmentation(backbone, ready_pairs, args, frozen=False)
+
+
+def read_rows(path):
+    """Rows of an earlier run, of the backbones that it was done with."""
+    if not path.exists():
+        return []
+    with open(path, newline='') as stream:
+        rows = list(csv.DictReader(stream))
+    done = {one['backbone'] for one in rows if one['task'] == LAST}
+    return [{**one, **{key: float(one[key]) for key in FIELDS[5:]}}
+            for one in rows if one['backbone'] in done]
+
+
+def write_rows(path, rows):
+    """Write the rows to another name, then rename it."""
+    temporary = path.with_suffix('.part')
+    with open(temporary, 'w', newline='') as stream:
+        writer = csv.DictWriter(stream, FIELDS)
+        writer.writeheader()
+        writer.writerows({key: f'{value:.4f}' if isinstance(value, float)
+                          else value for key, value in one.items()}
+                         for one in rows)
+    temporary.replace(path)
 
 
 def table(rows):
@@ -336,18 +361,14 @@ def main():
     backbones = [untrained(trained[0], seed) for seed in range(args.random)]
     backbones += trained
     args.output.mkdir(parents=True, exist_ok=True)
-    rows = []
-    with open(args.output / 'evidence.csv', 'w', newline='') as file:
-        writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
-        for row in measure(backbones, args):
-            writer.writerow({key: f'{value:.4f}' if isinstance(
-                value, float) else value for key, value in row.items()})
-            file.flush()
-            rows.append(row)
-            print(', '.join(f'{key} {row[key]:.3f}' if isinstance(
-                row[key], float) else str(row[key]) for key in FIELDS),
-                flush=True)
+    rows = read_rows(args.output / 'evidence.csv')
+    done = {one['backbone'] for one in rows}
+    todo = [one for one in backbones if one.name not in done]
+    write_rows(args.output / 'evidence.csv', rows)
+    for one in measure(todo, args) if todo else ():
+        rows.append(one)
+        write_rows(args.output / 'evidence.csv', rows)
+        print(', '.join(str(value) for value in one.values()), flush=True)
     (args.output / 'evidence.rst').write_text(table(rows))
     images = real_images(args)
     if images:      # of each name one
