@@ -28,10 +28,10 @@ FIRST, HELD_OUT = 1_050_000, 1_060_000
 NAMES = np.array(['sky', 'star', 'galaxy', 'artifact'])
 #: Name to arguments of `make_scene` and the depth of the observations.
 INSTRUMENTS = {
-    'undersampled, one band': (
-        {'band_set': 'r', 'psf_fwhm': 1.3, 'density': 6.0}, 1.0),
     'infrared, wide PSF, shallow': (
         {'band_set': 'jwst', 'psf_fwhm': 7.5, 'density': 4.0}, 0.4),
+    'undersampled, one band': (
+        {'band_set': 'r', 'psf_fwhm': 1.3, 'density': 6.0}, 1.0),
     'crowded, one band': (
         {'band_set': 'r', 'psf_fwhm': 4.0, 'density': 15.0}, 3.0)}
 RATES = dict.fromkeys(['correlated_noise', 'gap', 'uneven_depth', 'stripes'],

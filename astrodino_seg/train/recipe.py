@@ -11,6 +11,7 @@ import torch
 from astropy.table import Table
 
 from astrodino_seg.backbones import load_backbone
+from astrodino_seg.image import read_label_map
 from astrodino_seg.model import Encoder, Model, load_any, load_model
 from astrodino_seg.semantic import HEADS, SemanticModel
 from astrodino_seg.simulate.scene_library import SceneLibrary
@@ -38,7 +39,8 @@ def train_from_config(config, out):
         * ``fit``: arguments of `fit_model`, to train all of a model, and
           ``threads``; or
         * ``head``: those of `~astrodino_seg.train.fit_head`, to adapt one or
-          to train a semantic head, and ``threads``.
+          to train a semantic head, and ``threads``. In both, ``teacher`` is
+          a bundled model's name or a file.
         * ``pairs``: arguments of `~astrodino_seg.train.pairs.fit_pairs`,
           which comes last after ``fit``.
 
@@ -70,6 +72,8 @@ def train_from_config(config, out):
         model = make_model(config.get('model', {}))
         data = (make_images(config['images']) if 'images' in config
                 else SceneLibrary('train', **config['scenes']))
+        if 'teacher' in fit:
+            fit['teacher'] = load_model(fit['teacher'])
         if name == 'fit':
             n_steps = fit.pop('n_steps')
     except (KeyError, TypeError) as err:
@@ -164,8 +168,9 @@ def make_images(tables):
         Of each image the arguments of `~astrodino_seg.train.as_labelled`:
         ``image`` (a path, or a table or list of paths of bands), ``labels``
         (the path of a label map), and perhaps ``classes`` (a class for all,
-        or the path of a table with columns ``label`` and ``class``) and
-        ``partial``.
+        or the path of a table with columns ``label`` and ``class``),
+        ``void`` (the path of a map of int that is not 0 where nothing is
+        said) and ``partial``.
 
     Returns
     -------
@@ -181,6 +186,8 @@ def make_images(tables):
     for k, table in enumerate(tables):
         _check_keys(f'images[{k}]', table, as_labelled)
         table = dict(table)
+        if 'void' in table:
+            table['void'] = read_label_map(table['void']) != 0
         classes = table.get('classes')
         if isinstance(classes, str) and Path(classes).is_file():
             table['classes'] = Table.read(classes)
@@ -208,7 +215,7 @@ def _check_tables(config):
 def _check_keys(name, given, *functions):
     known = {key for function in functions
              for key in signature(function).parameters}
-    known -= {'model', 'scenes', 'data', 'out', 'options', 'teacher'}
+    known -= {'model', 'scenes', 'data', 'out', 'options'}
     if name == 'fit':
         known -= {'validation'}
     if set(given) - known:

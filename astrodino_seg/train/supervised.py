@@ -149,7 +149,7 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2,
     validate_every : int, optional
         Steps between measurements.
     patience : int, optional
-        Training ends after so many measurements without a larger quality.
+        Training ends after so many measurements of a smaller quality.
     bfloat16 : bool, optional
         Whether the network runs in bfloat16 (the losses and the weights stay
         float32): twice as fast where the processor has instructions for it.
@@ -290,7 +290,7 @@ def _check_teacher(teacher, model):
     if own != other:
         msg = f'teacher must have the input {own!r}, got {other!r}'
         raise ValueError(msg)
-    teacher.eval().requires_grad_(False)
+    teacher.eval()
 
 
 def _step(model, crops, generator, *, own_seeds=False,

@@ -85,12 +85,12 @@ class EarlyStopping:
     every : int
         Steps between looks.
     patience : int
-        It is over after so many looks without a larger quality.
+        It is over after so many looks at a smaller quality.
 
     Attributes
     ----------
     best : dict or `None`
-        The weights with the largest quality.
+        The weights with the largest quality, the latest of them.
     is_over : bool
         Whether patience is at its end.
     """
@@ -130,7 +130,7 @@ class EarlyStopping:
         pq = panoptic_quality(other, self.scenes)
         torch.set_rng_state(state)
         self.n_worse += 1
-        if pq > self.pq:
+        if pq >= self.pq:       # nothing right yet is no reason to stop
             self.best = {k: v.clone() for k, v in average.items()}
             self.pq, self.step, self.n_worse = pq, step, 0
         return {'pq': round(pq, 4)}
