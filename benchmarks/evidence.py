@@ -66,7 +66,7 @@ from astrodino_seg.simulate import (
 MORPHOLOGIES = [kind for kind in KINDS if kind != 'central']
 CLASSES = ('star', 'galaxy', 'artifact')
 SCENE, LARGE, SMALL = 512, 128, 64      # pixels a side
-ENLARGED = 640      # of the real images that are drawn
+ENLARGED = 640      # of the real images whose tokens are drawn
 LARGEST = 26        # half-light radius, in pixels
 #: Kinds in equal shares, and no others upon them.
 RATES = {**dict.fromkeys(MORPHOLOGIES, 1), **dict.fromkeys(
@@ -152,7 +152,7 @@ def untrained(backbone, seed):
         if hasattr(module, 'reset_parameters'):
             module.reset_parameters()
     vit.init_weights()
-    return Backbone(vit, backbone.planes, f'random#{seed}')
+    return Backbone(vit, backbone.planes, backbone.name)
 
 
 class Ready:
@@ -227,29 +227,40 @@ def read_tasks(args):
     return tasks, pairs
 
 
-def measure(backbones, args):
-    """Yield all rows."""
+def open_backbone(name, files):
+    """A backbone by its name in the tables."""
+    kind, _, seed = name.partition('#')
+    source = next(iter(files.values())) if kind == 'random' else files[name]
+    backbone = load_backbone(source)
+    if kind == 'random':
+        backbone = untrained(backbone, int(seed))
+    return Backbone(backbone.vit, backbone.planes, name)
+
+
+def measure(names, files, args):
+    """Yield all rows; a backbone is read when its turn comes."""
     tasks, pairs = read_tasks(args)
     ready, made_for = {}, None
-    for backbone in backbones:
+    for name in names:
+        backbone = open_backbone(name, files)
         vit = backbone.vit
         if made_for != (backbone.planes, vit.patch_size):
             made_for = backbone.planes, vit.patch_size
-            ready = {name: make_ready(images, backbone, size) for
-                     name, (images, _, _, size) in tasks.items()}
+            ready = {task: make_ready(images, backbone, size) for
+                     task, (images, _, _, size) in tasks.items()}
             ready_pairs = list(zip(make_ready(
                 [image for image, _ in pairs], backbone, None),
                 [classes for _, classes in pairs]))
         backbone = Backbone(vit, Ready(vit.in_channels), backbone.name)
-        for name, (_, labels, splits, _) in tasks.items():
-            yield from probes(backbone, name, ready[name], labels, splits,
+        for task, (_, labels, splits, _) in tasks.items():
+            yield from probes(backbone, task, ready[task], labels, splits,
                               args)
-            if args.supervised and backbone.name == 'random#0':
-                few = splits[:5] if name == 'real' else splits  # one repeat
-                yield supervised(backbone, name, ready[name], labels, few,
+            if args.supervised and name == 'random#0':
+                few = splits[:5] if task == 'real' else splits  # one repeat
+                yield supervised(backbone, task, ready[task], labels, few,
                                  args)
         yield segmentation(backbone, ready_pairs, args)
-        if args.supervised and backbone.name == 'random#0':
+        if args.supervised and name == 'random#0':
             yield segmentation(backbone, ready_pairs, args, frozen=False)
 
 
@@ -321,8 +332,7 @@ def draw(backbones, images):
         columns[f'{backbone.name}: tokens'] = pca_rgb(
             list(patch_maps(images.values(), backbone, size=ENLARGED)))
         columns[f'{backbone.name}: attention'] = [
-            attention_maps(image, backbone, size=ENLARGED).mean
-            for image in images.values()]
+            attention_maps(image, backbone).mean for image in images.values()]
     for line, (title, pictures) in zip(axes.T, columns.items()):
         line[0].set_title(title, fontsize='small')
         for axis, picture in zip(line, pictures):
@@ -343,9 +353,9 @@ def main():
     add('--data', type=Path, default=os.environ.get('ASTRODINO_DATA'))
     add('--images', nargs='*', help='FITS files; bands with commas between')
     add('--galaxies', type=int, default=100, help='of each kind')
-    add('--pairs', type=int, default=100, help='scenes to segment')
-    add('--seeds', type=int, default=5, help='splits of the scenes')
-    add('--epochs', type=int, default=40, help='of training, where there is')
+    add('--pairs', type=int, default=40, help='scenes to segment')
+    add('--seeds', type=int, default=3, help='splits of the scenes')
+    add('--epochs', type=int, default=15, help='of training, where there is')
     add('--supervised', action='store_true',
         help='train the first set of random weights for each task, too')
     add('--repeats', type=int, default=10, help='of folds of the pictures')
@@ -353,27 +363,26 @@ def main():
     add('--what', default='both', choices=('cls', 'patch', 'both'))
     args = parser.parse_args()
     warnings.simplefilter('ignore')
-    trained = []
-    for one in args.backbones:
-        name, _, path = one.partition('=')
-        one = load_backbone(path)
-        trained.append(Backbone(one.vit, one.planes, name))
-    backbones = [untrained(trained[0], seed) for seed in range(args.random)]
-    backbones += trained
+    files = dict(one.split('=', 1) for one in args.backbones)
+    names = [f'random#{seed}' for seed in range(args.random)] + list(files)
+    for name in files.values():
+        if os.sep in name and not Path(name).parent.is_dir():
+            parser.error(f'no file {name}')
     args.output.mkdir(parents=True, exist_ok=True)
     rows = read_rows(args.output / 'evidence.csv')
     done = {one['backbone'] for one in rows}
-    todo = [one for one in backbones if one.name not in done]
+    todo = [name for name in names if name not in done]
     write_rows(args.output / 'evidence.csv', rows)
-    for one in measure(todo, args) if todo else ():
+    for one in measure(todo, files, args) if todo else ():
         rows.append(one)
         write_rows(args.output / 'evidence.csv', rows)
         print(', '.join(str(value) for value in one.values()), flush=True)
     (args.output / 'evidence.rst').write_text(table(rows))
     images = real_images(args)
     if images:      # of each name one
-        first = {one.name.split('#')[0]: one for one in reversed(backbones)}
-        save_figure(draw(list(first.values())[::-1], images),
+        first = {name.split('#')[0]: name for name in reversed(names)}
+        save_figure(draw([open_backbone(name, files) for name in
+                          reversed(first.values())], images),
                     args.output / 'features.png')
 
 
