@@ -349,7 +349,7 @@ def test_a_teacher_teaches(tmp_path, freeze):
         with torch.no_grad():
             off.append((student.probabilities(x) - teacher.probabilities(x))
                        .abs().mean().item())
-    assert off[1] < 0.4 * off[0]
+    assert off[1] < 0.5 * off[0]
 
 
 def test_balanced_weights():
