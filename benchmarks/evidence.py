@@ -66,6 +66,9 @@ from astrodino_seg.simulate import (
 MORPHOLOGIES = [kind for kind in KINDS if kind != 'central']
 CLASSES = ('star', 'galaxy', 'artifact')
 SCENE, LARGE, SMALL = 512, 128, 64      # pixels a side
+#: Sides that the network sees; small objects are enlarged three times, as they
+#: are smaller than a patch.
+SHOWN = {'morphology': LARGE, 'class': 3 * SMALL, 'real': 224}
 ENLARGED = 640      # of the real images whose tokens are drawn
 LARGEST = 26        # half-light radius, in pixels
 #: Kinds in equal shares, and no others upon them.
@@ -217,13 +220,13 @@ def read_tasks(args):
     """The three tasks: images, labels, splits and size; and the pairs."""
     found, pairs = simulated(args.galaxies, args.pairs)
     tasks = {name: (images, labels, splits_by_sky(sky_of, args.seeds),
-                    None)
+                    SHOWN[name])
              for name, (images, labels, sky_of) in found.items()}
     zoo = args.data and args.data / 'galaxy_zoo_examples'
     if zoo and zoo.is_dir():
         pictures = PictureFolder(zoo)
         tasks['real'] = (pictures, pictures.labels, fold_splits(
-            pictures.labels, n_repeats=args.repeats), 224)
+            pictures.labels, n_repeats=args.repeats), SHOWN['real'])
     return tasks, pairs
 
 
