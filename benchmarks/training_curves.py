@@ -45,19 +45,19 @@ def main():
     figure = Figure(figsize=(10, 5.5), layout='constrained')
     axes = figure.subplots(2, 3, sharex=True)
     window = np.ones(WIDTH) / WIDTH
-    for one in args.runs:
+    for k, one in enumerate(args.runs):
         name, _, run = one.partition('=')
         log = read(run)
         for axis, key in zip(axes.flat, PANELS):
             if key in log and len(log[key]) > WIDTH:
-                axis.plot(*(np.convolve(log[k], window, 'valid')
-                            for k in ('step', key)), label=name)
+                axis.plot(*(np.convolve(log[column], window, 'valid')
+                            for column in ('step', key)), f'C{k}', label=name)
     for axis, title in zip(axes.flat, PANELS.values()):
         axis.set_title(title, fontsize='small')
         axis.grid(alpha=0.3)
     for axis in axes[1]:
         axis.set_xlabel('step')
-    axes[0, 0].legend(fontsize='small')
+    axes[1, 1].legend(fontsize='small')     # the one that all have
     save_figure(figure, args.output)
 
 

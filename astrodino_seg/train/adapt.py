@@ -32,8 +32,7 @@ def fit_head(model, data, *, out, n_steps=200, validation=0.2, partial=False,
 
     Parameters
     ----------
-    model : `~astrodino_seg.Model` or \\
-            `~astrodino_seg.semantic.SemanticModel`
+    model : Model or SemanticModel
         The model to adapt or to train; changed in place.
     data : sequence
         Each item is a pair (image, labels), a triple with the classes, or a
@@ -69,8 +68,7 @@ def fit_head(model, data, *, out, n_steps=200, validation=0.2, partial=False,
 
     Returns
     -------
-    model : `~astrodino_seg.Model` or \\
-            `~astrodino_seg.semantic.SemanticModel`
+    model : Model or SemanticModel
         The model, in evaluation mode.
 
     Raises

@@ -50,8 +50,7 @@ def train_from_config(config, out):
 
     Returns
     -------
-    model : `~astrodino_seg.model.Model` or \\
-            `~astrodino_seg.semantic.SemanticModel`
+    model : Model or SemanticModel
         The trained model.
 
     Raises
@@ -114,8 +113,7 @@ def make_model(table):
 
     Returns
     -------
-    model : `~astrodino_seg.model.Model` or \\
-            `~astrodino_seg.semantic.SemanticModel`
+    model : Model or SemanticModel
         The model.
 
     Raises

@@ -108,8 +108,7 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2,
 
     Parameters
     ----------
-    model : `~astrodino_seg.model.Model` or \
-            `~astrodino_seg.semantic.SemanticModel`
+    model : Model or SemanticModel
         The model; changed in place, in the end to the running average.
     scenes : sequence of `~astrodino_seg.simulate.Scene` or \
             `~astrodino_seg.train.LabelledImage`
@@ -164,8 +163,7 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2,
 
     Returns
     -------
-    model : `~astrodino_seg.model.Model` or \
-            `~astrodino_seg.semantic.SemanticModel`
+    model : Model or SemanticModel
         The averaged model, in evaluation mode.
 
     Raises

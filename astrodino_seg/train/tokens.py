@@ -40,8 +40,7 @@ def teach(teacher, x):
 
     Parameters
     ----------
-    teacher : `~astrodino_seg.model.Model` or \
-            `~astrodino_seg.semantic.SemanticModel`
+    teacher : Model or SemanticModel
         The teacher.
     x : `~torch.Tensor`
         (B, plane, y, x) its input.

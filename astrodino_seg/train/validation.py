@@ -30,8 +30,7 @@ def panoptic_quality(model, scenes, *, seed=0):
 
     Parameters
     ----------
-    model : `~astrodino_seg.model.Model` or \
-            `~astrodino_seg.semantic.SemanticModel`
+    model : Model or SemanticModel
         The model, which is left as it is.
     scenes : sequence
         Of `~astrodino_seg.train.LabelledImage` or of
