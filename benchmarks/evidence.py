@@ -355,6 +355,7 @@ def main():
     add('backbones', nargs='+', metavar='NAME=FILE')
     add('--data', type=Path, default=os.environ.get('ASTRODINO_DATA'))
     add('--images', nargs='*', help='FITS files; bands with commas between')
+    add('--draw', nargs='*', metavar='NAME', help='in the figure; or all')
     add('--galaxies', type=int, default=100, help='of each kind')
     add('--pairs', type=int, default=40, help='scenes to segment')
     add('--seeds', type=int, default=3, help='splits of the scenes')
@@ -383,7 +384,8 @@ def main():
     (args.output / 'evidence.rst').write_text(table(rows))
     images = real_images(args)
     if images:      # of each name one
-        first = {name.split('#')[0]: name for name in reversed(names)}
+        first = {name.split('#')[0]: name for name in reversed(names)
+                 if not args.draw or name.split('#')[0] in args.draw}
         save_figure(draw([open_backbone(name, files) for name in
                           reversed(first.values())], images),
                     args.output / 'features.png')
