@@ -93,27 +93,18 @@ class Cutouts(Sequence):
             part = copy(self)
             part.table, part.shapes = self.table[i], self.shapes[i]
             return part
-        i = range(len(self))[index(i)]
-        if self.table['flags'][i] & FLAGS['off_image']:
+        image, n_bands = self.image, self.image.n_bands
+        cube = self.cut(i, image.cube, np.zeros(n_bands))
+        if cube is None:
             return None
-        shape = tuple(self.shapes[i])
-        inner, outer = self._overlap(i)
-        cube = np.zeros((self.image.n_bands, *shape), np.float32)
-        mask = np.ones(cube.shape, bool)
-        cube[:, *outer] = self.image.cube[:, *inner]
-        mask[:, *outer] = self.image.mask[:, *inner]
+        mask = self.cut(i, image.mask, np.ones(n_bands, bool))
         noise = None
-        if self.image.noise is not None:
-            inside = self.image.noise[:, *inner]
-            noise = np.empty_like(cube)
-            noise[:] = np.median(inside, axis=(1, 2), keepdims=True)
-            noise[:, *outer] = inside
-        if self.labels is not None:
-            own = self.labels[inner]
-            mask[:, *outer] |= (own != 0) & (own != self.table['id'][i])
-            cube[mask] = 0
-        return Image(cube, mask, noise, bands=self.image.bands,
-                     unit=self.image.unit, order=self.image.order)
+        if image.noise is not None:
+            inner, _ = self._overlap(i)
+            noise = self.cut(i, image.noise, np.median(
+                image.noise[:, *inner], axis=(1, 2)))
+        return Image(cube, mask, noise, bands=image.bands, unit=image.unit,
+                     order=image.order)
 
     def cut(self, i, planes, blank):
         """

@@ -26,9 +26,9 @@ from astrodino_seg.unet import UNet
 from astrodino_seg.vit import VisionTransformer
 from astrodino_seg.weights import write_weights
 
-__all__ = ['BUNDLED', 'BUNDLED_BACKBONE', 'BUNDLED_NAMES', 'ENCODER_FORMAT',
-           'FORMAT', 'Encoder', 'Model', 'load_any', 'load_encoder',
-           'load_model', 'weights_file']
+__all__ = ['BUNDLED', 'BUNDLED_BACKBONE', 'BUNDLED_FILES', 'BUNDLED_NAMES',
+           'ENCODER_FORMAT', 'FORMAT', 'Encoder', 'Model', 'load_any',
+           'load_encoder', 'load_model', 'weights_file']
 
 #: Name and version of the file format, in the metadata of each file.
 FORMAT = 'astrodino_seg/1'
@@ -41,6 +41,8 @@ BUNDLED = DATA / 'grouping_tiny.safetensors'
 BUNDLED_NAMES = ('grouping_tiny', 'grouping_unet')
 #: Name of the bundled encoder, which was trained without labels.
 BUNDLED_BACKBONE = 'backbone_tiny'
+#: All names that stand for a bundled file.
+BUNDLED_FILES = (*BUNDLED_NAMES, BUNDLED_BACKBONE)
 
 DEFAULT_VIT = {'patch_size': 16, 'dim': 192, 'depth': 6, 'n_heads': 3,
                'pos_embed': 'none', 'rope': True, 'n_registers': 2}
@@ -222,7 +224,7 @@ def weights_file(path=None):
     """
     if path is None:
         return BUNDLED
-    if path in (*BUNDLED_NAMES, BUNDLED_BACKBONE):
+    if path in BUNDLED_FILES:
         return DATA / f'{path}.safetensors'
     return Path(path)
 
@@ -305,7 +307,7 @@ def load_any(path=None):
 
 def _read(path, kinds):
     """Make a model from a file; the class is that of the file's format."""
-    named = path is None or path in (*BUNDLED_NAMES, BUNDLED_BACKBONE)
+    named = path is None or path in BUNDLED_FILES
     path = weights_file(path)
     if named:
         _check_bundled(path)

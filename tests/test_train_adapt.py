@@ -341,7 +341,7 @@ def test_a_teacher_teaches(tmp_path, freeze):
     student = semantic_model()
     off = []
     x = torch.from_numpy(NoiseUnits()(as_labelled(*void[0]).image))[None]
-    for n_steps in (0, 40):
+    for n_steps in (0, 80):
         if n_steps:
             fit_head(student, void, out=tmp_path / 'b', n_steps=n_steps,
                      crop_sizes=[64], validation=None, teacher=teacher,
@@ -349,7 +349,7 @@ def test_a_teacher_teaches(tmp_path, freeze):
         with torch.no_grad():
             off.append((student.probabilities(x) - teacher.probabilities(x))
                        .abs().mean().item())
-    assert off[1] < 0.5 * off[0]
+    assert off[1] < 0.4 * off[0]
 
 
 def test_balanced_weights():

@@ -20,7 +20,7 @@ from astrodino_seg.errors import ModelFileError, require
 from astrodino_seg.image import as_image
 from astrodino_seg.model import (
     BUNDLED_BACKBONE,
-    BUNDLED_NAMES,
+    BUNDLED_FILES,
     FORMAT,
     load_any,
 )
@@ -190,7 +190,7 @@ def load_backbone(name_or_path=None, *, key=None, planes=None):
         name_or_path = BUNDLED_BACKBONE
     path = Path(name_or_path)
     name = os.fspath(name_or_path)
-    if name in (BUNDLED_BACKBONE, *BUNDLED_NAMES):
+    if name in BUNDLED_FILES:
         return _own(load_any(name), name, planes)
     if path.is_file():
         if _is_own(path):
