@@ -3,6 +3,7 @@
 Losses of the grouping head, for one crop at a time, and of semantic heads.
 """
 
+import math
 from dataclasses import replace
 
 import torch
@@ -113,7 +114,7 @@ def heat_target(xy, log_size, shape):
     return target
 
 
-def centre_focal_loss(logits, target, ignore):
+def centre_focal_loss(logits, target, ignore, weight=None):
     """
     Penalty-reduced focal loss (Zhou et al. 2019, equation 1; alpha 2,
     beta 4), normalised by the number of centres.
@@ -124,18 +125,30 @@ def centre_focal_loss(logits, target, ignore):
         (h, w).
     ignore : `~torch.Tensor`
         (h, w) bool; negatives that are not counted.
+    weight : `~torch.Tensor`, optional
+        (h, w) of each pixel, by default 1.
 
     Returns
     -------
     loss : `~torch.Tensor`
         Scalar.
     """
+    weight = torch.ones_like(target) if weight is None else weight
     p = logits.sigmoid().clamp(1e-5, 1 - 1e-5)
     centre = target == 1
-    positive = ((1 - p)**2 * p.log())[centre]
-    negative = (1 - target)**4 * p**2 * (1 - p).log()
+    positive = (weight * (1 - p)**2 * p.log())[centre]
+    negative = weight * (1 - target)**4 * p**2 * (1 - p).log()
     negative = negative[~centre & ~ignore]
     return -(positive.sum() + negative.sum()) / max(int(centre.sum()), 4)
+
+
+def _importance(log_size):
+    """
+    Weight of an object in the heatmap: large galaxies are rare, and a centre
+    that they lack, or have twice, costs more pixels.
+    """
+    area = math.pi * (2 * log_size).exp()
+    return 1 + 0.5 * (area / 100.0).clamp(min=1).log()
 
 
 def _members(sample, generator):
@@ -266,8 +279,10 @@ def grouping_losses(head, maps, sample, generator, *, own_seeds=False,
     void = sample.labels < 0
     target = heat_target(sample.seed_xy[:n], sample.log_size,
                          maps.heat.shape[1:])
-    losses = {'heat': centre_focal_loss(maps.heat[0], target,
-                                        void[::2, ::2] | void[1::2, 1::2]),
+    weight = F.pad(_importance(sample.log_size), (1, 0), value=1.0)
+    losses = {'heat': centre_focal_loss(
+                  maps.heat[0], target, void[::2, ::2] | void[1::2, 1::2],
+                  weight[sample.labels[::2, ::2].clamp(min=0)]),
               'classes': class_loss(maps.classes[None],
                                     sample.classes[None], class_weights)}
     if void.all():                         # nothing is known of this crop
