@@ -60,8 +60,12 @@ FLOORS = {
     'unet': 'heads',
     'weights': '',
     'semantic': 'heads planes preprocess vit weights',
-    'model': 'errors bands preprocess vit unet heads pairs semantic weights',
-    'backbones': 'errors bands image preprocess plotting planes vit model',
+    'encoder': 'heads preprocess vit weights',
+    'grouping_model': 'encoder heads pairs planes preprocess unet vit '
+                      'weights',
+    'model': 'encoder errors grouping_model semantic',
+    'backbones': 'encoder errors bands image preprocess plotting planes vit '
+                 'model',
     'binning': '',
     'inference': 'errors tiling heads model binning pairs',
     'coarse': 'binning grouping inference',
@@ -89,9 +93,9 @@ FLOORS = {
 }
 
 # modules that may import torch; the rest stay quick to import
-TORCH = ('vit_layers vit unet heads pairs model backbones attention binning '
-         'semantic class_regions inference train pretrain segmenter '
-         'network_input embed probe cli')
+TORCH = ('vit_layers vit unet heads pairs encoder grouping_model backbones '
+         'attention binning semantic class_regions inference train pretrain '
+         'segmenter network_input embed probe cli')
 
 # never imported at the head of a module: optional, slow, or liable to fail
 LAZY = {'dask', 'datasets', 'galsim', 'h5py', 'lightning_fabric', 'matplotlib',

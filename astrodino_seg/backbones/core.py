@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from astrodino_seg.backbones.files import read_state
 from astrodino_seg.backbones.layouts import convert
+from astrodino_seg.encoder import dense_tokens
 from astrodino_seg.errors import ModelFileError, require
 from astrodino_seg.image import as_image
 from astrodino_seg.model import (
@@ -38,7 +39,6 @@ __all__ = ['Backbone', 'load_backbone']
 TIMM_NAMES = (r'vit_(small|base)_patch(8|16)_224\.dino',
               r'vit_\w+_patch14(_reg4)?_dinov2(\.lvd142m)?',
               r'vit_\w+_patch16_dinov3(_qkvb)?(\.\w+)?')
-STRIDE = 16     # of the tokens that dense heads take
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,10 +103,8 @@ class Backbone:
 
     def tokens(self, x):
         """
-        Patch tokens on the grid that dense heads take.
-
-        Patches that divide 16 pixels are averaged. For others (14, 12) the
-        image is first resampled, so that a patch covers 16 of its pixels.
+        Patch tokens on the grid that dense heads take; see
+        `~astrodino_seg.encoder.dense_tokens`.
 
         Parameters
         ----------
@@ -118,12 +116,7 @@ class Backbone:
         tokens : `~torch.Tensor`
             (B, dim, H/16, W/16).
         """
-        patch = self.vit.patch_size
-        if STRIDE % patch:
-            x = _resample(x, [n // STRIDE * patch for n in x.shape[-2:]])
-            return self.vit.forward_features(x).patches[-1]
-        return F.avg_pool2d(self.vit.forward_features(x).patches[-1],
-                            STRIDE // patch)
+        return dense_tokens(self.vit, x)
 
 
 def _resample(x, size):
