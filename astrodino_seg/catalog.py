@@ -43,7 +43,10 @@ def make_table(image, normalised, grouping, classes):
         (pixels), ``x_centroid``, ``y_centroid`` (S/N-weighted, pixels),
         ``sky_centroid`` (with a WCS), ``flux_<band>`` and
         ``flux_err_<band>`` (the sum over the label less the background, in
-        the image's unit) and ``flags`` (bits of `FLAGS`).
+        the image's unit) and ``flags`` (bits of `FLAGS`). With a calibrated
+        model, ``group_confidence`` is the probability that the label is one
+        object, neither cut nor merged, and else that its weakest grouping
+        decision is right.
     """
     groups = grouping.groups
     n = len(grouping.seed_of)

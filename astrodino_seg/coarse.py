@@ -16,7 +16,7 @@ from astrodino_seg.binning import bin_channels
 from astrodino_seg.grouping import segment_maps
 from astrodino_seg.inference import predict
 
-__all__ = ['find_giants']
+__all__ = ['find_giants', 'giants_of', 'look_at_binned']
 
 #: Further binning of the image.
 FACTOR = 4
@@ -44,13 +44,56 @@ def find_giants(model, channels, *, merge, min_seed, bin_factor=1,
         radius of 40 times ``bin_factor`` pixels or more; `None` if there
         is none.
     """
+    prediction = look_at_binned(model, channels, bin_factor=bin_factor,
+                                device=device, tile_size=tile_size)
+    if prediction is None:
+        return None
+    return giants_of(prediction, channels.shape[1:], merge=merge,
+                     min_seed=min_seed, bin_factor=bin_factor)
+
+
+def look_at_binned(model, channels, *, bin_factor=1, device='cpu',
+                   tile_size=768):
+    """
+    What the network says of the binned image.
+
+    Parameters
+    ----------
+    model, channels, bin_factor, device, tile_size
+        As of `find_giants`.
+
+    Returns
+    -------
+    prediction : `~astrodino_seg.inference.Prediction` or None
+        In binned pixels; `None` if the image cannot hold a giant.
+    """
     shape = channels.shape[1:]
-    limit = GIANT_AREA * bin_factor**2
-    if shape[0] * shape[1] < limit:
+    if shape[0] * shape[1] < GIANT_AREA * bin_factor**2:
         return None
     factor = FACTOR * bin_factor
-    prediction = predict(model, bin_channels(channels, factor), bin_factor=1,
-                         device=device, tile_size=tile_size)
+    return predict(model, bin_channels(channels, factor), bin_factor=1,
+                   device=device, tile_size=tile_size)
+
+
+def giants_of(prediction, shape, *, merge, min_seed, bin_factor=1):
+    """
+    Label the giant galaxies that a look at the binned image has shown.
+
+    Parameters
+    ----------
+    prediction : `~astrodino_seg.inference.Prediction`
+        Of `look_at_binned`.
+    shape : tuple of int
+        (ny, nx) of the image.
+    merge, min_seed, bin_factor
+        As of `find_giants`.
+
+    Returns
+    -------
+    giants : `~numpy.ndarray` or None
+        As of `find_giants`.
+    """
+    limit, factor = GIANT_AREA * bin_factor**2, FACTOR * bin_factor
     labels = segment_maps(prediction, merge=merge, min_seed=min_seed,
                           n_pixels=1).groups
     area = np.bincount(labels.ravel()) * factor**2

@@ -45,7 +45,8 @@ class Grouping:
         (n_objects,) index of the leading seed of each object.
     confidence : `~numpy.ndarray`
         (n_objects,) probability that the object's weakest grouping decision
-        (a merge made, or a merge refused) is right.
+        (a merge made, or a merge refused) is right; of a calibrated model,
+        that it is one object (`astrodino_seg.calibration`).
     n_fragments : `~numpy.ndarray`
         (n_objects,) int.
     """

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from astrodino_seg.binning import bin_channels, oversampling, unbin_prediction
+from astrodino_seg.calibration import read_calibration
 from astrodino_seg.heads import STRIDES, DenseMaps, Seeds
 from astrodino_seg.pairs import pair_features, seed_looks, valleys
 from astrodino_seg.tiling import taper, tiles
@@ -234,6 +235,9 @@ def read_prediction(model, maps, channels, x, y, heat):
     """
     Read given seeds and compare those that may be one object.
 
+    The probabilities of classes and pairs are calibrated, if the model's
+    provenance says how (`astrodino_seg.calibration`).
+
     Parameters
     ----------
     model : `~astrodino_seg.model.Model`
@@ -249,7 +253,13 @@ def read_prediction(model, maps, channels, x, y, heat):
     -------
     prediction : `Prediction`
         All that grouping needs.
+
+    Raises
+    ------
+    ValueError
+        If the model's calibration cannot be used.
     """
+    calibration = read_calibration(model.provenance)
     head, score = model.head, model.pairs
     if next(head.parameters()).device.type != 'cpu':
         head, score = deepcopy(head).cpu(), deepcopy(score).cpu()
@@ -258,12 +268,13 @@ def read_prediction(model, maps, channels, x, y, heat):
     seeds = head.read_seeds(maps.pyramid, x, y)
     radius = seeds.log_size.clamp(-1, 6).exp()
     i, j, features = describe_pairs(head, seeds, maps, channels, x, y, heat)
-    same = score(features).sigmoid()
+    same = calibration.pair_logits(score(features)).sigmoid()
+    classes = calibration.class_logits(seeds.classes)
     arrays = (maps.embedding.permute(1, 2, 0), maps.sky[0],
               maps.classes.softmax(dim=0), maps.vote.permute(1, 2, 0), x, y,
               heat, seeds.kernel, seeds.centre, seeds.matrix, seeds.falloff,
-              radius, seeds.classes.softmax(dim=-1),
-              torch.stack([i, j], dim=-1), same)
+              radius, classes.softmax(dim=-1), torch.stack([i, j], dim=-1),
+              same)
     return Prediction(*(a.numpy() for a in arrays))
 
 

@@ -16,6 +16,7 @@ from photutils.segmentation import SegmentationImage
 from photutils.utils.exceptions import NoDetectionsWarning
 
 from astrodino_seg.binning import oversampling
+from astrodino_seg.calibration import read_calibration
 from astrodino_seg.catalog import make_table
 from astrodino_seg.class_regions import predict_classes, segment_classes
 from astrodino_seg.coarse import find_giants
@@ -105,7 +106,8 @@ class DinoSegmenter:
     merge : float, optional
         The merge/split dial in [0, 1]. Two pieces are joined if the
         probability that they are one object exceeds ``1 - merge``: 0 joins
-        nothing, larger values split less and merge more.
+        nothing, larger values split less and merge more. The probability
+        is the calibrated one, if the model is calibrated.
     min_seed : float, optional
         The least probability, in (0, 1), of an object's centre for it to
         be considered. A less probable one, down to 0.1, is used where there
@@ -270,6 +272,7 @@ class DinoSegmenter:
 
     def _by_grouping(self, model, image, normalised, bin_factor, **rules):
         """Labels, their classes and those of pixels, by the grouping head."""
+        calibration = read_calibration(model.provenance)
         prediction = predict(model, normalised.channels,
                              min_heat=min(WEAK_HEAT, self.min_seed),
                              bin_factor=bin_factor, device=self.device,
@@ -282,7 +285,8 @@ class DinoSegmenter:
         grouping = segment_maps(prediction, merge=self.merge,
                                 min_seed=self.min_seed, giants=giants,
                                 **rules)
-        return (grouping, prediction.classes[grouping.seed_of],
+        return (calibration.rate(grouping, prediction),
+                prediction.classes[grouping.seed_of],
                 prediction.probabilities)
 
     def _by_classes(self, model, image, normalised, bin_factor, **rules):

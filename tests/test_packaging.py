@@ -67,7 +67,8 @@ FLOORS = {
     'backbones': 'encoder errors bands image preprocess plotting planes vit '
                  'model',
     'binning': '',
-    'inference': 'errors tiling heads model binning pairs',
+    'calibration': '',
+    'inference': 'errors tiling heads model binning calibration pairs',
     'coarse': 'binning grouping inference',
     'class_regions': 'grouping inference tiling',
     # 4 and 5: what users call
@@ -81,8 +82,8 @@ FLOORS = {
     'benchmark': 'catalog errors model score_tables scores simulate '
                  'version',
     'segmenter': 'errors bands image preprocess tiling grouping catalog '
-                 'model binning inference coarse threshold planes semantic '
-                 'class_regions',
+                 'model binning calibration inference coarse threshold planes '
+                 'semantic class_regions',
     'train': 'errors bands image preprocess simulate vit heads model '
              'inference matching grouping tiling backbones semantic '
              'class_regions planes',

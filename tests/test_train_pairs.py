@@ -176,7 +176,7 @@ def test_fit_of_pairs_only(toy):
     """All but the pair score is left as it was, to the last bit."""
     toy(separable)
     model = tiny_model()
-    model.provenance['steps'] = 7
+    model.provenance |= {'steps': 7, 'calibration': {'pair_bias': 1.0}}
     before = state_of(model)
     fit(model, n_epochs=1)
     changed = {key for key, value in model.state_dict().items()
@@ -184,6 +184,7 @@ def test_fit_of_pairs_only(toy):
     assert changed == {f'pairs.{key}' for key in model.pairs.state_dict()}
     assert list(model.state_dict()) == list(before)
     assert model.provenance['steps'] == 7
+    assert 'calibration' not in model.provenance    # of the old score
     assert all(param.grad is None for name, param in model.named_parameters()
                if not name.startswith('pairs.'))
 

@@ -120,6 +120,8 @@ def fit_pairs(model, scenes, *, n_scenes=400, min_heat=0.1, n_epochs=12,
                         for part in used])
     weight = weight * torch.where(primary, PRIMARY_WEIGHT, 1.0)
     weight = weight / weight.mean()
+    # what was fitted to the old score is not true of the new
+    model.provenance.pop('calibration', None)
     score = model.pairs
     score.mean.copy_(features.mean(dim=0))
     score.scale.copy_(features.std(dim=0) + 1e-3)

@@ -1,0 +1,189 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Maps that make a model's probabilities come true.
+
+A network that has learned its training scenes by heart is too sure of itself,
+and one that was trained with weights is biased. A temperature for the classes
+(`Guo et al. 2017 <https://arxiv.org/abs/1706.04599>`_) and straight lines for
+the log-odds of yes and no (Platt 1999) repair both. They are fitted by
+``benchmarks/calibration.py`` and stand in the model's provenance under
+``'calibration'``; a model without is used as it is.
+"""
+
+from dataclasses import dataclass, fields, replace
+from numbers import Real
+
+import numpy as np
+
+__all__ = ['DECISION_LIMIT', 'Calibration', 'log_odds', 'read_calibration']
+
+#: A grouping decision counts as at most so certain, or so uncertain by one
+#: less this: where nothing was compared it has probability one.
+DECISION_LIMIT = 0.99
+#: Key of the provenance of a model.
+KEY = 'calibration'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """
+    What is done to the log-odds of a model.
+
+    Attributes
+    ----------
+    class_temperature : float
+        The logits of the classes of a seed are divided by this.
+    pair_scale, pair_bias : float
+        The logit that two seeds are one object is multiplied by the first;
+        the second is added to it.
+    confidence : sequence of float or None
+        Weights of the log-odds of an object's weakest grouping decision and
+        of its leading centre, and a bias: their sum is the log-odds that the
+        label is one object, neither cut nor merged. `None` leaves the
+        probability of the weakest decision as it is.
+    fit : dict or None
+        How they were fitted, to be read by people.
+
+    Raises
+    ------
+    ValueError
+        If a value is not a finite number, or a factor is not positive.
+    """
+
+    class_temperature: float = 1.0
+    pair_scale: float = 1.0
+    pair_bias: float = 0.0
+    confidence: tuple | None = None
+    fit: dict | None = None
+
+    def __post_init__(self):
+        for name in ('class_temperature', 'pair_scale'):
+            value = getattr(self, name)
+            if not _is_number(value) or value <= 0:
+                _refuse(name, 'a positive number', value)
+        if not _is_number(self.pair_bias):
+            _refuse('pair_bias', 'a finite number', self.pair_bias)
+        values = self.confidence
+        if values is not None and not (
+                isinstance(values, list | tuple) and len(values) == 3
+                and all(map(_is_number, values))):
+            _refuse('confidence', 'three finite numbers or None', values)
+
+    def class_logits(self, logits):
+        """The logits of classes, in an array or tensor of any shape."""
+        return logits / self.class_temperature
+
+    def pair_logits(self, logits):
+        """The logits of pairs, in an array or tensor of any shape."""
+        return self.pair_scale * logits + self.pair_bias
+
+    def confidences(self, decision, heat):
+        """
+        The probability that labels are one object each.
+
+        Parameters
+        ----------
+        decision : `~numpy.ndarray`
+            (n,) probability that the weakest decision about each is right.
+        heat : `~numpy.ndarray`
+            (n,) probability of its leading centre.
+
+        Returns
+        -------
+        confidence : `~numpy.ndarray`
+            (n,); ``decision`` itself where there is no map.
+        """
+        if self.confidence is None:
+            return decision
+        *weights, bias = self.confidence
+        total = features_of(decision, heat) @ np.array(weights, float) + bias
+        return 1 / (1 + np.exp(-np.clip(total, -50, 50)))
+
+    def rate(self, grouping, prediction):
+        """
+        The labels of an image with calibrated confidence.
+
+        Parameters
+        ----------
+        grouping : `~astrodino_seg.grouping.Grouping`
+            The labels.
+        prediction : `~astrodino_seg.inference.Prediction`
+            What they were made of.
+
+        Returns
+        -------
+        grouping : `~astrodino_seg.grouping.Grouping`
+            The same labels.
+        """
+        if self.confidence is None:
+            return grouping
+        heat = prediction.heat[grouping.seed_of]
+        return replace(grouping, confidence=self.confidences(
+            grouping.confidence, heat))
+
+
+def log_odds(probability, limit=1 - 1e-7):
+    """
+    Log-odds of probabilities, which are first clipped.
+
+    Parameters
+    ----------
+    probability : array_like
+        Probabilities.
+    limit : float, optional
+        The largest that counts; one less this is the smallest.
+
+    Returns
+    -------
+    logit : `~numpy.ndarray`
+        Finite, float64.
+    """
+    p = np.clip(np.asarray(probability, float), 1 - limit, limit)
+    return np.log(p) - np.log1p(-p)
+
+
+def features_of(decision, heat):
+    """(n, 2) log-odds that `Calibration.confidences` is made of."""
+    return np.stack([log_odds(decision, DECISION_LIMIT), log_odds(heat)],
+                    axis=-1)
+
+
+def read_calibration(provenance):
+    """
+    The calibration in a model's provenance.
+
+    Parameters
+    ----------
+    provenance : dict
+        Of a model; ``'calibration'``, if there, is a dict of the attributes
+        of `Calibration`.
+
+    Returns
+    -------
+    calibration : `Calibration`
+        One that changes nothing, to the last bit, where there is none.
+
+    Raises
+    ------
+    ValueError
+        If it is not a dict, or has a key or a value that is not known.
+    """
+    found = provenance.get(KEY)
+    if found is None:
+        return Calibration()
+    names = [field.name for field in fields(Calibration)]
+    if not isinstance(found, dict) or not set(found) <= set(names):
+        msg = (f"calibration in the model's provenance must be a dict with "
+               f'keys of {names}, got {found!r}')
+        raise ValueError(msg)
+    return Calibration(**found)
+
+
+def _is_number(value):
+    return (isinstance(value, Real) and not isinstance(value, bool)
+            and bool(np.isfinite(value)))
+
+
+def _refuse(name, wanted, value):
+    msg = f'{name} of a calibration must be {wanted}, got {value!r}'
+    raise ValueError(msg)
