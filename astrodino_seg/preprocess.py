@@ -12,6 +12,7 @@ weights.
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import torch
 from scipy.ndimage import gaussian_filter
 
 __all__ = ['Normalised', 'PreprocessSpec', 'background_mesh', 'band_weights',
@@ -293,23 +294,27 @@ def fold(bands, n_bands, spec):
         (channel, y, x) float32, as `normalise` says.
     """
     weights = np.vstack([np.ones((1, n_bands), np.float32),
-                         band_weights(n_bands, spec.n_slots)])
+                         band_weights(n_bands, spec.n_slots)]).tolist()
     for b, (sn, valid) in enumerate(bands):
+        sn = torch.from_numpy(np.ascontiguousarray(sn, np.float32))
+        valid = torch.from_numpy(np.asarray(valid, np.float32))
         if b == 0:
-            total = np.zeros((len(weights), *sn.shape), np.float32)
-            power = np.zeros_like(total)
-            n_valid = np.zeros(sn.shape, np.float32)
+            channels = torch.zeros(len(weights) + 1, *sn.shape)
+            *slots, n_valid = channels
+            power = torch.zeros(len(weights), *sn.shape)
         n_valid += valid
-        for k in np.flatnonzero(weights[:, b]):
-            total[k] += weights[k, b] * sn
-            power[k] += weights[k, b]**2 * valid
-    with np.errstate(invalid='ignore', divide='ignore'):
-        slots = np.where(power > 0, total / np.sqrt(power), 0)
-    empty = (power[1:] == 0) & (power[0] > 0)
-    slots[1:][empty] = np.broadcast_to(slots[0], slots[1:].shape)[empty]
-    channels = np.concatenate([np.arcsinh(slots / spec.softening),
-                               n_valid[None] / n_bands])
-    return channels.astype(np.float32, copy=False)
+        for k, row in enumerate(weights):
+            if row[b]:
+                slots[k].add_(sn, alpha=row[b])
+                power[k].add_(valid, alpha=row[b]**2)
+    for k in range(len(weights)):
+        empty = power[k] == 0           # the sum of the bands is 0 there too
+        slots[k].div_(power[k].sqrt_().masked_fill_(empty, 1))
+        if k > 0:
+            torch.where(empty, slots[0], slots[k], out=slots[k])
+    channels[:-1].div_(spec.softening).asinh_()
+    n_valid /= n_bands
+    return channels.numpy()
 
 
 def normalise(image, spec):

@@ -10,18 +10,21 @@ the first, with ``--random`` sets of random weights, is the row ``random``;
 with ``--supervised`` it is also trained for each task, on the same splits,
 which is the row ``supervised``. Measured are
 
-- the kind of simulated galaxies, as cutouts of scenes of the validation split
+- the kind of simulated galaxies that are bright and large enough to show it,
+  as cutouts of eight half-light radii from scenes of the validation split,
   observed at survey depth;
 - star, galaxy or artifact, as cutouts around objects of the same scenes;
 - with ``--data`` (or the environment variable ASTRODINO_DATA), the ten classes
   of the pictures in ``galaxy_zoo_examples``, in repeated stratified folds;
 
-each by nearest neighbours and by logistic regression of ``--what``, with 95%
-confidence intervals over the sample; and linear segmentation of the middle of
-scenes, as mIoU with its range over the splits. Galaxies are drawn anew for
-each of 20 skies, and a sky is either in train or in test. FOLDER gets
+each by nearest neighbours and by logistic regression of ``--what``; and linear
+segmentation of the middle of scenes, as mIoU. Galaxies are drawn anew for each
+of 20 skies, a sky is either in train or in test, and the 95% confidence
+intervals are bootstraps over skies (for the pictures, over them; for mIoU, the
+range over the splits). What a backbone has more than ``random`` has intervals
+of its own, of the differences on the same items. FOLDER gets
 ``evidence.csv`` (what it has of an earlier run is not measured again),
-``evidence.rst``, and with real images (``--data``, or
+``evidence.rst`` and ``gains.rst``, and with real images (``--data``, or
 ``--images``) ``features.png``: the principal components of patch tokens as
 colours, and the mean attention of the CLS token.
 """
@@ -33,6 +36,7 @@ import os
 import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -52,6 +56,7 @@ from astrodino_seg.probe import (
     evaluate_network,
     fold_splits,
     linear_segmentation,
+    mean_interval,
     patch_maps,
     pca_rgb,
 )
@@ -65,21 +70,21 @@ from astrodino_seg.simulate import (
 
 MORPHOLOGIES = [kind for kind in KINDS if kind != 'central']
 CLASSES = ('star', 'galaxy', 'artifact')
-SCENE, LARGE, SMALL = 512, 128, 64      # pixels a side
-#: Sides that the network sees; small objects are enlarged three times, as they
-#: are smaller than a patch.
-SHOWN = {'morphology': LARGE, 'class': 3 * SMALL, 'real': 224}
+SCENE, SMALL = 512, 64      # pixels a side
+#: Sides that the network sees; small objects are enlarged, as they are smaller
+#: than a patch.
+SHOWN = {'morphology': 224, 'class': 3 * SMALL, 'real': 224}
 ENLARGED = 640      # of the real images whose tokens are drawn
-LARGEST = 26        # half-light radius, in pixels
+SMALLEST, LARGEST = 5, 26        # half-light radius, in pixels
 #: Kinds in equal shares, and no others upon them.
 RATES = {**dict.fromkeys(MORPHOLOGIES, 1), **dict.fromkeys(
     ('cosmos', 'group', 'pair', 'companion'), 0), 'large': 5}
 #: What has nothing to do with the object.
 NOT_TOLD = dict.fromkeys(('missing_bands', 'gap', 'stripes'), 0)
-MIN_SN = 20
+MIN_SN, MIN_SN_KIND = 20, 100
 N_SKIES, N_SCENES = 20, 40       # skies, and scenes of each at most
 FIELDS = ('backbone', 'task', 'probe', 'n', 'classes', 'score', 'std', 'low',
-          'high')
+          'high', 'shares', 'groups')
 LAST = 'segmentation'      # of the tasks
 TITLES = {'morphology': 'kind of galaxy', 'class': 'object class',
           'real': 'real pictures', 'segmentation': 'segmentation'}
@@ -100,19 +105,21 @@ def take(image, truth, wanted):
     """Yield task, class and cutout of objects of the classes wanted."""
     objects = truth.objects
     where = np.stack([objects['x'], objects['y']], axis=-1)
-    good = objects['sn'] >= MIN_SN
-    large = good & objects['primary'] & (objects['re'] <= LARGEST)
+    re, fits = objects['re'], objects['re'] <= LARGEST
+    large = (fits & (re >= SMALLEST) & objects['primary']
+             & (objects['sn'] >= MIN_SN_KIND))
     names = np.array(['', *CLASSES])[objects['cls']]
     for task, labels, rows, size in (
-            ('morphology', objects['kind'], large, LARGE),
-            ('class', names, good & (objects['re'] <= LARGEST), SMALL)):
-        rows &= np.all((where >= size / 2) & (where < SCENE - size / 2),
-                       axis=1)
-        for row in np.flatnonzero(rows):
+            ('morphology', objects['kind'], large, 8 * re),
+            ('class', names, fits & (objects['sn'] >= MIN_SN),
+             np.full(len(re), SMALL))):
+        edge = np.minimum(where, SCENE - where).min(axis=1)
+        for row in np.flatnonzero(rows & (edge > size / 2)):
             label = str(labels[row])
             if wanted[task].get(label):
                 wanted[task][label] -= 1
-                yield task, label, cutouts(image, where[[row]], size)[0]
+                yield task, label, cutouts(image, where[[row]],
+                                           int(size[row]))[0]
 
 
 def simulated(n_each, n_pairs):
@@ -175,28 +182,54 @@ def make_ready(images, backbone, size):
     return [as_image(inputs[k].x.numpy()) for k in range(len(images))]
 
 
-def row(name, task, probe, result):
+class Task(NamedTuple):
+    """
+    What is to be told.
+
+    Attributes
+    ----------
+    images, labels : sequence
+        The sample.
+    groups : `~numpy.ndarray`
+        Numbers of what is drawn together: skies, or pictures.
+    splits : list of tuple
+        Rows of train and test.
+    """
+
+    images: object
+    labels: object
+    groups: object
+    splits: list
+
+
+def row(name, kind, probe, result, task):
     """A row of the results of a `~astrodino_seg.probe.ProbeResult`."""
-    low, high = result.interval()
-    return {'backbone': name, 'task': task, 'probe': probe,
+    low, high = result.interval(groups=task.groups)
+    return {'backbone': name, 'task': kind, 'probe': probe,
             'n': len(result.truth), 'classes': len(result.classes),
             'score': result.accuracy, 'std': result.std, 'low': low,
-            'high': high}
+            'high': high, 'shares': dump(result.shares),
+            'groups': dump(task.groups)}
 
 
-def probes(backbone, task, images, labels, splits, args):
+def dump(values):
+    """Numbers as one string, for a field of the table."""
+    return ' '.join(f'{value:.4g}' for value in values)
+
+
+def probes(backbone, kind, task, args):
     """Yield a row of results for each probe."""
-    vectors = embed(images, backbone, what=args.what)
+    vectors = embed(task.images, backbone, what=args.what)
     for probe in ('knn', 'linear'):
-        yield row(backbone.name, task, probe, evaluate(
-            vectors, labels, protocol=probe, splits=splits))
+        yield row(backbone.name, kind, probe, evaluate(
+            vectors, task.labels, protocol=probe, splits=task.splits), task)
 
 
-def supervised(backbone, task, images, labels, splits, args):
+def supervised(backbone, kind, task, args):
     """The row of the same network, trained from its random weights."""
-    return row('supervised', task, 'linear', evaluate_network(
-        images, labels, backbone=backbone, splits=splits, size=None,
-        n_epochs=args.epochs, batch_size=32, rate=5e-4))
+    return row('supervised', kind, 'linear', evaluate_network(
+        task.images, task.labels, backbone=backbone, splits=task.splits,
+        size=None, n_epochs=args.epochs, batch_size=32, rate=5e-4), task)
 
 
 def segmentation(backbone, pairs, args, *, frozen=True):
@@ -213,20 +246,22 @@ def segmentation(backbone, pairs, args, *, frozen=True):
             'probe': 'linear', 'n': len(pairs), 'classes': 4,
             'score': np.mean(scores),
             'std': np.std(scores, ddof=1) if len(scores) > 1 else np.nan,
-            'low': np.min(scores), 'high': np.max(scores)}
+            'low': np.min(scores), 'high': np.max(scores),
+            'shares': dump(scores), 'groups': ''}
 
 
 def read_tasks(args):
-    """The three tasks: images, labels, splits and size; and the pairs."""
+    """The three tasks by name, and the pairs."""
     found, pairs = simulated(args.galaxies, args.pairs)
-    tasks = {name: (images, labels, splits_by_sky(sky_of, args.seeds),
-                    SHOWN[name])
+    tasks = {name: Task(images, labels, np.array(sky_of),
+                        splits_by_sky(sky_of, args.seeds))
              for name, (images, labels, sky_of) in found.items()}
     zoo = args.data and args.data / 'galaxy_zoo_examples'
     if zoo and zoo.is_dir():
         pictures = PictureFolder(zoo)
-        tasks['real'] = (pictures, pictures.labels, fold_splits(
-            pictures.labels, n_repeats=args.repeats), SHOWN['real'])
+        tasks['real'] = Task(
+            pictures, pictures.labels, np.arange(len(pictures)),
+            fold_splits(pictures.labels, n_repeats=args.repeats))
     return tasks, pairs
 
 
@@ -249,19 +284,19 @@ def measure(names, files, args):
         vit = backbone.vit
         if made_for != (backbone.planes, vit.patch_size):
             made_for = backbone.planes, vit.patch_size
-            ready = {task: make_ready(images, backbone, size) for
-                     task, (images, _, _, size) in tasks.items()}
+            ready = {kind: task._replace(images=make_ready(
+                task.images, backbone, SHOWN[kind]))
+                for kind, task in tasks.items()}
             ready_pairs = list(zip(make_ready(
                 [image for image, _ in pairs], backbone, None),
                 [classes for _, classes in pairs]))
         backbone = Backbone(vit, Ready(vit.in_channels), backbone.name)
-        for task, (_, labels, splits, _) in tasks.items():
-            yield from probes(backbone, task, ready[task], labels, splits,
-                              args)
+        for kind, task in ready.items():
+            yield from probes(backbone, kind, task, args)
             if args.supervised and name == 'random#0':
-                few = splits[:5] if task == 'real' else splits  # one repeat
-                yield supervised(backbone, task, ready[task], labels, few,
-                                 args)
+                few = 5 if kind == 'real' else args.seeds    # one repeat
+                yield supervised(backbone, kind, task._replace(
+                    splits=task.splits[:few]), args)
         yield segmentation(backbone, ready_pairs, args)
         if args.supervised and name == 'random#0':
             yield segmentation(backbone, ready_pairs, args, frozen=False)
@@ -274,7 +309,7 @@ def read_rows(path):
     with open(path, newline='') as stream:
         rows = list(csv.DictReader(stream))
     done = {one['backbone'] for one in rows if one['task'] == LAST}
-    return [{**one, **{key: float(one[key]) for key in FIELDS[5:]}}
+    return [{**one, **{key: float(one[key]) for key in FIELDS[5:9]}}
             for one in rows if one['backbone'] in done]
 
 
@@ -290,22 +325,49 @@ def write_rows(path, rows):
     temporary.replace(path)
 
 
-def table(rows):
-    """The results in reStructuredText; sets of random weights are one row."""
-    columns = list(dict.fromkeys((row['task'], row['probe']) for row in rows))
-    names = list(dict.fromkeys(row['backbone'].split('#')[0] for row in rows))
+def by_cell(rows):
+    """Rows by name, task and probe; seeds of a name are together."""
+    cells = {}
+    for one in rows:
+        key = one['backbone'].split('#')[0], (one['task'], one['probe'])
+        cells.setdefault(key, []).append(one)
+    return cells
+
+
+def score_of(rows, _):
+    """Score, low and high of a cell: the means of its seeds."""
+    return [np.mean([one[key] for one in rows])
+            for key in ('score', 'low', 'high')]
+
+
+def gain_of(rows, random):
+    """What a cell has more than random weights, and the interval of that."""
+    own, other = (np.nanmean([np.array(one['shares'].split(), float)
+                              for one in some], axis=0)
+                  for some in (rows, random))
+    if rows[0]['task'] == LAST:
+        return (own - other).mean(), *np.sort(own - other)[[0, -1]]
+    return (score_of(rows, None)[0] - score_of(random, None)[0],
+            *mean_interval(own - other,
+                           groups=rows[0]['groups'].split()))
+
+
+def table(rows, measure, sign=''):
+    """One of the two measures above in reStructuredText."""
+    cells = by_cell(rows)
+    names, columns = (list(dict.fromkeys(part)) for part in zip(*cells))
     lines = ['.. list-table::', '   :header-rows: 1', '', '   * - backbone']
     lines += [f'     - {TITLES[task]}, {probe}' for task, probe in columns]
     for name in names:
+        if sign and name == 'random':
+            continue
         lines.append(f'   * - {name}')
         for column in columns:
-            some = [row for row in rows
-                    if row['backbone'].split('#')[0] == name
-                    and (row['task'], row['probe']) == column]
-            score, low, high = (np.mean([row[key] for row in some] or [np.nan])
-                                for key in ('score', 'low', 'high'))
-            lines.append(f'     - {score:.3f} ({low:.3f} to {high:.3f})'
-                         if some else '     -')
+            some, random = (cells.get((key, column)) for key in
+                            (name, 'random'))
+            lines.append('     - {:{s}.3f} ({:{s}.3f} to {:{s}.3f})'.format(
+                *measure(some, random), s=sign)
+                if some and random else '     -')
     return '\n'.join(lines) + '\n'
 
 
@@ -358,7 +420,7 @@ def main():
     add('--draw', nargs='*', metavar='NAME', help='in the figure; or all')
     add('--galaxies', type=int, default=100, help='of each kind')
     add('--pairs', type=int, default=40, help='scenes to segment')
-    add('--seeds', type=int, default=3, help='splits of the scenes')
+    add('--seeds', type=int, default=5, help='splits of the scenes')
     add('--epochs', type=int, default=15, help='of training, where there is')
     add('--supervised', action='store_true',
         help='train the first set of random weights for each task, too')
@@ -380,8 +442,10 @@ def main():
     for one in measure(todo, files, args) if todo else ():
         rows.append(one)
         write_rows(args.output / 'evidence.csv', rows)
-        print(', '.join(str(value) for value in one.values()), flush=True)
-    (args.output / 'evidence.rst').write_text(table(rows))
+        print(*[one[key] for key in FIELDS[:9]], sep=', ', flush=True)
+    for name, one in (('evidence', table(rows, score_of)),
+                      ('gains', table(rows, gain_of, '+'))):
+        (args.output / f'{name}.rst').write_text(one)
     images = real_images(args)
     if images:      # of each name one
         first = {name.split('#')[0]: name for name in reversed(names)

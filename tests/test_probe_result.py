@@ -14,6 +14,7 @@ from astrodino_seg.probe import (
     STUDY,
     ProbeResult,
     evaluate,
+    mean_interval,
     run_study,
     seed_splits,
 )
@@ -93,6 +94,52 @@ def test_interval():
     assert result.interval()[0] < low < p < high < result.interval()[1]
     assert result.interval() == result.interval()
     assert made_up(50, 1).interval() == (1, 1)
+
+
+def test_interval_of_groups():
+    # ten copies of each value are no more than one: the normal approximation
+    # with n = 60, not 600
+    values = np.random.default_rng(0).normal(size=60)
+    groups = np.repeat(np.arange(60), 10)
+    half = 1.96 * values.std() / np.sqrt(60)
+    mean = values.mean()
+    assert_allclose(mean_interval(np.repeat(values, 10), groups=groups,
+                                  n_draws=4000), (mean - half, mean + half),
+                    atol=0.02)
+    alone = mean_interval(np.repeat(values, 10), n_draws=4000)
+    assert_allclose(np.ptp(alone), 2 * half / np.sqrt(10), rtol=0.1)
+    # the order of the groups does not matter, and a NaN is left out
+    names = np.array([f'{99 - k}' for k in groups])
+    low, high = mean_interval(np.append(np.repeat(values, 10), np.nan),
+                              groups=np.append(names, 'x'), n_draws=4000)
+    assert_allclose((low, high), (mean - half, mean + half), atol=0.02)
+
+
+def test_interval_of_a_difference():
+    # what is hard for both cancels
+    rng = np.random.default_rng(1)
+    hard = rng.random(300)
+    one, other = (hard + shift + 0.01 * rng.normal(size=300)
+                  for shift in (0.1, 0))
+    low, high = mean_interval(one - other)
+    assert 0.095 < low < 0.1 < high < 0.105
+    assert mean_interval(one)[0] < mean_interval(other)[1]
+
+
+@pytest.mark.parametrize('values, groups, match', [
+    ([np.nan], None, 'no finite number'),
+    ([1, 2], [1], r'groups has shape \(1,\), values \(2,\)')])
+def test_bad_interval(values, groups, match):
+    with pytest.raises(ValueError, match=match):
+        mean_interval(values, groups=groups)
+
+
+def test_shares():
+    result = ProbeResult(
+        'x', ('a', 'b'), np.array([0, 1, 1, 0]),
+        [(np.array([3]), np.array([0, 1])), (np.array([3]), np.array([1]))],
+        [np.array([0, 1]), np.array([0])])
+    assert_allclose(result.shares, [1, 0.5, np.nan, np.nan])
 
 
 def test_repeats_are_no_new_items():

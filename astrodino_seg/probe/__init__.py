@@ -21,13 +21,17 @@ from astrodino_seg.probe.networks import (
     evaluate_network,
     make_baseline,
 )
-from astrodino_seg.probe.result import ProbeResult, evaluate
+from astrodino_seg.probe.result import (
+    ProbeResult,
+    evaluate,
+    mean_interval,
+)
 from astrodino_seg.probe.splits import encode_labels, fold_splits, seed_splits
 from astrodino_seg.probe.study import STUDY, run_study
 
 __all__ = ['BASELINES', 'PROTOCOLS', 'STUDY', 'FineTuned', 'ProbeResult',
            'SegmentationScore', 'class_map', 'encode_labels', 'evaluate',
            'evaluate_network', 'fold_splits', 'intersection_over_union',
-           'knn', 'linear', 'linear_segmentation', 'make_baseline', 'mlp',
-           'patch_maps', 'pca_rgb', 'plot_confusion', 'plot_tsne',
+           'knn', 'linear', 'linear_segmentation', 'make_baseline',
+           'mean_interval', 'mlp', 'patch_maps', 'pca_rgb', 'plot_confusion', 'plot_tsne',
            'run_study', 'seed_splits', 'tsne']

@@ -16,7 +16,58 @@ from astrodino_seg.probe.splits import (
 )
 from astrodino_seg.vectors import vectors_of
 
-__all__ = ['ProbeResult', 'evaluate']
+__all__ = ['ProbeResult', 'evaluate', 'mean_interval']
+
+
+def mean_interval(values, level=0.95, *, groups=None, n_draws=1000, seed=0):
+    """
+    Confidence interval of a mean, by bootstraps (Efron 1979, Ann. Statist.
+    7, 1).
+
+    Of the difference of the `ProbeResult.shares` of two probes with the same
+    splits, it is a paired test of the two, in which what makes items hard
+    for both cancels.
+
+    Parameters
+    ----------
+    values : array_like
+        (n,) float; NaN are left out.
+    level : float, optional
+        The probability.
+    groups : array_like, optional
+        (n,) numbers or names of groups of values that are not independent,
+        and are therefore drawn together.
+    n_draws : int, optional
+        Bootstraps.
+    seed : int, optional
+        Their seed.
+
+    Returns
+    -------
+    low, high : float
+        The interval.
+
+    Raises
+    ------
+    ValueError
+        If there are no values, or ``groups`` has another length.
+    """
+    values = np.asarray(values, float)
+    groups = np.arange(len(values)) if groups is None else np.asarray(groups)
+    if groups.shape != values.shape:
+        msg = f'groups has shape {groups.shape}, values {values.shape}'
+        raise ValueError(msg)
+    good = np.isfinite(values)
+    if not good.any():
+        msg = 'values has no finite number'
+        raise ValueError(msg)
+    _, member = np.unique(groups[good], return_inverse=True)
+    total, count = np.bincount(member, values[good]), np.bincount(member)
+    rng = np.random.default_rng(seed)
+    pick = rng.integers(len(count), size=(n_draws, len(count)))
+    means = total[pick].sum(axis=1) / count[pick].sum(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,38 +121,35 @@ class ProbeResult:
         n = len(self.splits)
         return self.accuracies.std(ddof=1) if n > 1 else np.nan
 
-    def interval(self, level=0.95, *, n_draws=1000, seed=0):
+    @property
+    def shares(self):
+        """(n,) share of right answers for each item; NaN if never tested."""
+        right, times = np.zeros((2, len(self.truth)))
+        for (_, test), predicted in zip(self.splits, self.predictions):
+            right[test] += self.truth[test] == predicted
+            times[test] += 1
+        return np.divide(right, times, out=np.full_like(right, np.nan),
+                         where=times > 0)
+
+    def interval(self, level=0.95, *, groups=None, n_draws=1000, seed=0):
         """
         Confidence interval of the accuracy, by bootstraps of the sample.
 
-        What is drawn with replacement (Efron 1979, Ann. Statist. 7, 1) is
-        the share of right answers for each item that was tested: folds that
-        share their training sets are not independent, items are.
+        What is drawn is `shares`: folds that share their training sets are
+        not independent, items are.
 
         Parameters
         ----------
-        level : float, optional
-            The probability.
-        n_draws : int, optional
-            Bootstraps.
-        seed : int, optional
-            Their seed.
+        level, groups, n_draws, seed
+            See `mean_interval`.
 
         Returns
         -------
         low, high : float
             The interval.
         """
-        right, times = np.zeros((2, len(self.truth)))
-        for (_, test), predicted in zip(self.splits, self.predictions):
-            right[test] += self.truth[test] == predicted
-            times[test] += 1
-        share = (right / np.maximum(times, 1))[times > 0]
-        rng = np.random.default_rng(seed)
-        means = [share[rng.integers(len(share), size=len(share))].mean()
-                 for _ in range(n_draws)]
-        low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-        return float(low), float(high)
+        return mean_interval(self.shares, level, groups=groups,
+                             n_draws=n_draws, seed=seed)
 
     @property
     def confusion(self):
