@@ -19,7 +19,7 @@ from astrodino_seg.tiling import taper, tiles
 __all__ = ['predict_classes', 'segment_classes']
 
 
-def predict_classes(model, planes, *, bin_factor=1, tile_size=768,
+def predict_classes(model, planes, *, bin_factor=1, tile_size=512,
                     device='cpu', progress=False):
     """
     Class probabilities of an image of any size.

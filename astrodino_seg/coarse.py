@@ -10,7 +10,7 @@ are joined, and what they leave to the sky is given to it.
 """
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, zoom
+from scipy.ndimage import find_objects, gaussian_filter, zoom
 
 from astrodino_seg.binning import bin_channels
 from astrodino_seg.grouping import segment_maps
@@ -25,7 +25,7 @@ GIANT_AREA = 40**2 * np.pi
 
 
 def find_giants(model, channels, *, merge, min_seed, bin_factor=1,
-                device='cpu', tile_size=768):
+                device='cpu', tile_size=512):
     """
     Label the giant galaxies of an image.
 
@@ -53,7 +53,7 @@ def find_giants(model, channels, *, merge, min_seed, bin_factor=1,
 
 
 def look_at_binned(model, channels, *, bin_factor=1, device='cpu',
-                   tile_size=768):
+                   tile_size=512):
     """
     What the network says of the binned image.
 
@@ -71,8 +71,9 @@ def look_at_binned(model, channels, *, bin_factor=1, device='cpu',
     if shape[0] * shape[1] < GIANT_AREA * bin_factor**2:
         return None
     factor = FACTOR * bin_factor
-    return predict(model, bin_channels(channels, factor), bin_factor=1,
-                   device=device, tile_size=tile_size)
+    binned = bin_channels(channels, factor, model.head.in_channels)
+    return predict(model, binned, bin_factor=1, device=device,
+                   tile_size=tile_size)
 
 
 def giants_of(prediction, shape, *, merge, min_seed, bin_factor=1):
@@ -101,9 +102,14 @@ def giants_of(prediction, shape, *, merge, min_seed, bin_factor=1):
     if area.max(initial=0) < limit:
         return None
     giants = np.zeros(shape, np.int32)
+    boxes = find_objects(labels)
     for k in np.flatnonzero(area >= limit):
         # interpolated, so that the outline has no steps of a binned pixel
-        soft = gaussian_filter((labels == k).astype(np.float32), 0.7)
+        box = tuple(slice(max(one.start - 4, 0), one.stop + 4)
+                    for one in boxes[k - 1])
+        soft = gaussian_filter((labels[box] == k).astype(np.float32), 0.7)
         full = zoom(soft, factor, order=1, mode='nearest', grid_mode=True)
-        giants[full[:shape[0], :shape[1]] > 0.5] = k
+        there = giants[tuple(slice(factor * one.start, factor * one.stop)
+                             for one in box)]
+        there[full[:there.shape[0], :there.shape[1]] > 0.5] = k
     return giants

@@ -9,6 +9,12 @@ from torch import nn
 from astrodino_seg.encoder import DEFAULT_VIT, dense_tokens
 from astrodino_seg.heads import ConvBlock, GroupingHead
 from astrodino_seg.pairs import PairScore, n_features
+from astrodino_seg.planes import (
+    NoiseUnits,
+    WithNoiseUnits,
+    planes_from_dict,
+    planes_to_dict,
+)
 from astrodino_seg.preprocess import PreprocessSpec
 from astrodino_seg.unet import UNet
 from astrodino_seg.vit import VisionTransformer
@@ -24,6 +30,9 @@ class Model(nn.Module):
     """
     Preprocessing spec, backbone and grouping head.
 
+    The Vision Transformer sees the channels in noise units that the head
+    sees; or planes of its own, which follow these in the input.
+
     Parameters
     ----------
     vit : dict, optional
@@ -37,41 +46,114 @@ class Model(nn.Module):
         and ``token_dim``.
     preprocess : dict, optional
         Arguments of `~astrodino_seg.preprocess.PreprocessSpec`.
+    planes : dict, optional
+        The rule for planes of the ViT's own, as of
+        `~astrodino_seg.planes.planes_to_dict`.
     provenance : dict, optional
         Where the weights come from, and thresholds measured with them.
+
+    Attributes
+    ----------
+    in_bfloat16 : bool
+        Whether `~astrodino_seg.inference.predict` runs the network in
+        bfloat16; `False` unless it is set.
 
     Raises
     ------
     ValueError
-        If both ``vit`` and ``unet`` are given.
+        If ``unet`` is given with ``vit`` or ``planes``.
     """
 
+    in_bfloat16 = False
+
     def __init__(self, *, vit=None, unet=None, head=None, preprocess=None,
-                 provenance=None):
+                 planes=None, provenance=None):
         super().__init__()
-        if vit is not None and unet is not None:
-            msg = f'only one of vit={vit!r} and unet={unet!r} can be given'
-            raise ValueError(msg)
+        for name, value in (('vit', vit), ('planes', planes)):
+            if value is not None and unet is not None:
+                msg = (f'only one of {name}={value!r} and unet={unet!r} can '
+                       f'be given')
+                raise ValueError(msg)
         self.preprocess = PreprocessSpec(**(preprocess or {}))
+        self.vit_planes = None if planes is None else planes_from_dict(planes)
         n_channels = self.preprocess.n_channels
         if unet is None:
             self.spec = {'vit': {**DEFAULT_VIT, **(vit or {})}}
-            self.vit = VisionTransformer(in_channels=n_channels,
+            n_planes = getattr(self.vit_planes, 'n_planes', n_channels)
+            self.vit = VisionTransformer(in_channels=n_planes,
                                          **self.spec['vit'])
         else:
             self.spec = {'unet': dict(unet)}
             self.unet = UNet(in_channels=n_channels, **unet)
         self.spec.update(head=dict(head or {}),
                          preprocess=self.preprocess.to_dict())
+        if planes is not None:
+            self.spec['planes'] = dict(planes)
         self.provenance = dict(provenance or {})
         backbone = self.vit if unet is None else self.unet
         self.head = GroupingHead(in_channels=n_channels,
                                  token_dim=backbone.dim, **self.spec['head'])
         self.pairs = PairScore(n_features(self.head.n_descriptor, n_channels))
 
+    @classmethod
+    def from_backbone(cls, backbone, head=None, *, preprocess=None):
+        """
+        Put a new grouping head on a backbone, which is copied.
+
+        Parameters
+        ----------
+        backbone : `~astrodino_seg.backbones.Backbone`
+            Any, of any patch size.
+        head : dict, optional
+            As of `Model`.
+        preprocess : dict, optional
+            As of `Model`, for a backbone with planes of its own. One of noise
+            units has these already.
+
+        Returns
+        -------
+        model : `Model`
+            To be trained by `~astrodino_seg.train.fit_model` and
+            `~astrodino_seg.train.pairs.fit_pairs`.
+
+        Raises
+        ------
+        TypeError
+            If the backbone has a rule for its planes that is not one of
+            `~astrodino_seg.backbones`.
+        ValueError
+            If ``preprocess`` is given and the backbone has noise units.
+        """
+        planes = None
+        if not isinstance(backbone.planes, NoiseUnits):
+            planes = planes_to_dict(backbone.planes)
+        elif preprocess is None:
+            preprocess = backbone.planes.spec.to_dict()
+        else:
+            msg = (f'preprocess is that of the backbone {backbone.name!r}, '
+                   f'got {preprocess!r}')
+            raise ValueError(msg)
+        vit = {k: v for k, v in backbone.vit.spec.items()
+               if k != 'in_channels'}
+        model = cls(vit=vit, head=head, preprocess=preprocess, planes=planes,
+                    provenance={'backbone': {'file': backbone.name,
+                                             **backbone.provenance}})
+        model.vit.load_state_dict(backbone.vit.state_dict())
+        return model.eval()
+
+    @property
+    def planes(self):
+        """
+        The rule for the input, `~astrodino_seg.backbones.NoiseUnits` or
+        `~astrodino_seg.planes.WithNoiseUnits`.
+        """
+        if self.vit_planes is None:
+            return NoiseUnits(self.preprocess)
+        return WithNoiseUnits(self.vit_planes, self.preprocess)
+
     def forward(self, x):
         """
-        Predict the dense maps of a batch of channels (B, C, H, W).
+        Predict the dense maps of a batch of ``planes`` (B, C, H, W).
 
         Returns
         -------
@@ -84,7 +166,7 @@ class Model(nn.Module):
         """The backbone's last features, (B, dim, H/16, W/16)."""
         if 'unet' in self.spec:
             return self.unet(x)
-        return dense_tokens(self.vit, x)
+        return dense_tokens(self.vit, x[:, -self.vit.in_channels:])
 
     def fused(self):
         """

@@ -145,7 +145,8 @@ class GroupingHead(nn.Module):
     Parameters
     ----------
     in_channels : int
-        Channels of the network's input.
+        Channels of the network's input that the head sees: the first, if
+        there are more.
     token_dim : int
         Length of the ViT's tokens (at stride 16).
     widths : sequence of int, optional
@@ -160,6 +161,7 @@ class GroupingHead(nn.Module):
                  widths=(16, 32, 64, 96, 128), n_embedding=12,
                  n_descriptor=24):
         super().__init__()
+        self.in_channels = in_channels
         self.n_embedding, self.n_descriptor = n_embedding, n_descriptor
         self.detail = DetailStream(in_channels, widths)
         self.fuse = nn.Sequential(
@@ -194,7 +196,7 @@ class GroupingHead(nn.Module):
         Parameters
         ----------
         x : `~torch.Tensor`
-            (B, in_channels, H, W), sides multiples of 16.
+            (B, in_channels or more, H, W), sides multiples of 16.
         tokens : `~torch.Tensor`
             (B, token_dim, H/16, W/16).
 
@@ -203,7 +205,7 @@ class GroupingHead(nn.Module):
         maps : `DenseMaps`
             The maps.
         """
-        detail = self.detail(x)
+        detail = self.detail(x[:, :self.in_channels])
         feature = self.fuse(torch.cat([detail[4], tokens], dim=1))
         features = [feature]
         for i in (3, 2, 1, 0):
@@ -213,11 +215,17 @@ class GroupingHead(nn.Module):
             features.append(feature)
         *coarse, full = features
         pyramid = tuple(read(f) for read, f in zip(self.read, coarse[::-1]))
-        pixel = self.pixel(full)
-        embedding, sky, classes = pixel.split(
-            [self.n_embedding, 1, N_CLASSES], dim=1)
-        return DenseMaps(self.heat(coarse[-1]), embedding, sky, classes,
-                         VOTE_SCALE * self.vote(full), pyramid)
+        block, last = self.heat
+        centre = block(coarse[-1])
+        # in float32 within autocast too: bfloat16 has steps of half a pixel
+        # in a vote, and ties in the peaks of the heatmap
+        with torch.autocast(x.device.type, enabled=False):
+            centre, full = (part.to(last.weight.dtype)
+                            for part in (centre, full))
+            embedding, sky, classes = self.pixel(full).split(
+                [self.n_embedding, 1, N_CLASSES], dim=1)
+            return DenseMaps(last(centre), embedding, sky, classes,
+                             VOTE_SCALE * self.vote(full), pyramid)
 
     def read_seeds(self, pyramid, x, y):
         """

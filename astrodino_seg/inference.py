@@ -22,7 +22,8 @@ from astrodino_seg.pairs import pair_features, seed_looks, valleys
 from astrodino_seg.tiling import taper, tiles
 
 __all__ = ['WEAK_HEAT', 'Prediction', 'describe_pairs', 'find_seeds',
-           'predict', 'predict_maps', 'read_prediction', 'seeds_of']
+           'has_bfloat16', 'predict', 'predict_maps', 'read_prediction',
+           'seeds_of']
 
 STEP = max(STRIDES)
 #: Weak seeds, kept for light that no other claims.
@@ -32,7 +33,7 @@ CONTEXT = 48
 #: How far the convolutions of `GroupingHead` see, rounded up to a step.
 REACH = 96
 #: Side of the tiles that the head runs on, pixels.
-MAP_TILE = 1024
+MAP_TILE = 1536
 
 
 class Prediction(NamedTuple):
@@ -83,7 +84,7 @@ class Prediction(NamedTuple):
 
 
 def predict(model, channels, *, min_heat=WEAK_HEAT, bin_factor=None,
-            tile_size=768, device='cpu', progress=False):
+            tile_size=512, device='cpu', progress=False):
     """
     Dense maps, seeds and pair probabilities of an image.
 
@@ -95,7 +96,7 @@ def predict(model, channels, *, min_heat=WEAK_HEAT, bin_factor=None,
     model : `~astrodino_seg.model.Model`
         The model, on ``device``.
     channels : `~numpy.ndarray`
-        (C, y, x) float32 of `~astrodino_seg.preprocess.normalise`.
+        (C, y, x) float32 of the model's ``planes``.
     min_heat : float, optional
         Seeds below this probability are dropped.
     bin_factor : int, optional
@@ -114,8 +115,9 @@ def predict(model, channels, *, min_heat=WEAK_HEAT, bin_factor=None,
         All that grouping needs.
     """
     shape = channels.shape[1:]
-    factor = oversampling(channels) if bin_factor is None else bin_factor
-    channels = bin_channels(channels, factor)
+    n = model.head.in_channels
+    factor = oversampling(channels[:n]) if bin_factor is None else bin_factor
+    channels = bin_channels(channels, factor, n)
     with torch.inference_mode():
         maps = predict_maps(model, channels, tile_size=tile_size,
                             device=device, progress=progress)
@@ -124,7 +126,7 @@ def predict(model, channels, *, min_heat=WEAK_HEAT, bin_factor=None,
         return unbin_prediction(prediction, factor, shape)
 
 
-def predict_maps(model, channels, *, tile_size=768, device='cpu',
+def predict_maps(model, channels, *, tile_size=512, device='cpu',
                  progress=False):
     """
     Dense maps of an image of any size, on the CPU.
@@ -137,8 +139,7 @@ def predict_maps(model, channels, *, tile_size=768, device='cpu',
     sides of the image.
     """
     _, ny, nx = channels.shape
-    # what lies outside the image is sky without valid bands
-    x = F.pad(torch.from_numpy(channels), (0, -nx % STEP, 0, -ny % STEP))
+    x = _pad(torch.from_numpy(channels), model.head.in_channels)
     shape = tuple(x.shape[1:])
     for_tokens = tiles(shape, size=tile_size, margin=CONTEXT)
     for_maps = tiles(shape, size=MAP_TILE, margin=REACH)
@@ -150,9 +151,14 @@ def predict_maps(model, channels, *, tile_size=768, device='cpu',
         return array[None, :, ys, xs].to(device).contiguous(
             memory_format=torch.channels_last)
 
+    def run(function, *inputs):
+        with torch.autocast(torch.device(device).type, torch.bfloat16,
+                            enabled=model.in_bfloat16):
+            return function(*inputs)
+
     tokens, weights = None, torch.zeros(shape[0] // STEP, shape[1] // STEP)
     for tile in for_tokens:
-        part = model.tokens(batch(x, tile))[0].cpu()
+        part = run(model.tokens, batch(x, tile))[0].cpu()
         weight = torch.from_numpy(taper(tile, shape, step=STEP))
         if tokens is None:
             tokens = torch.zeros(len(part), *weights.shape)
@@ -164,7 +170,8 @@ def predict_maps(model, channels, *, tile_size=768, device='cpu',
 
     full = None
     for tile in for_maps:
-        maps = _flat(model.head(batch(x, tile), batch(tokens, tile, STEP)))
+        maps = _flat(run(model.head, batch(x, tile),
+                         batch(tokens, tile, STEP)))
         if full is None:
             full = [torch.empty(shape[0] // s, shape[1] // s, m.shape[1])
                     for s, m in maps]
@@ -179,10 +186,37 @@ def predict_maps(model, channels, *, tile_size=768, device='cpu',
     return DenseMaps(heat, *(m[:, :ny, :nx] for m in dense), tuple(pyramid))
 
 
+def _pad(x, n_noise):
+    """Whole steps; what lies outside is sky without valid bands."""
+    edges = (0, -x.shape[2] % STEP, 0, -x.shape[1] % STEP)
+    out = F.pad(x, edges)
+    if len(x) > n_noise:        # 0 is no sky in the planes of others
+        out[n_noise:] = F.pad(x[n_noise:], edges, mode='replicate')
+    return out
+
+
 def _flat(maps):
     """(stride, map) of all maps in order."""
     return [(2, maps.heat), (1, maps.embedding), (1, maps.sky),
             (1, maps.classes), (1, maps.vote), *zip(STRIDES, maps.pyramid)]
+
+
+def has_bfloat16(device):
+    """
+    Whether a network runs faster in bfloat16.
+
+    Parameters
+    ----------
+    device : str
+        Where it runs.
+
+    Returns
+    -------
+    is_faster : bool
+        Whether it is a CPU with instructions for bfloat16.
+    """
+    test = getattr(torch.cpu, '_is_avx512_bf16_supported', bool)
+    return torch.device(device).type == 'cpu' and test()
 
 
 def find_seeds(heat, min_heat):
@@ -298,7 +332,7 @@ def describe_pairs(head, seeds, maps, channels, x, y, heat):
     features : `~torch.Tensor`
         (P, n) of `~astrodino_seg.pairs.pair_features`.
     """
-    channels = torch.from_numpy(channels)
+    channels = torch.from_numpy(channels[:head.in_channels])
     i, j = _near(x, y, seeds.log_size.clamp(-1, 6).exp())
     ix, iy = x.long(), y.long()
     claims = [_claim(head, seeds, maps, a, ix[b], iy[b])

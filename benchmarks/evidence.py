@@ -73,7 +73,7 @@ CLASSES = ('star', 'galaxy', 'artifact')
 SCENE, SMALL = 512, 64      # pixels a side
 #: Sides that the network sees; small objects are enlarged, as they are smaller
 #: than a patch.
-SHOWN = {'morphology': 224, 'class': 3 * SMALL, 'real': 224}
+SHOWN = {'morphology': 128, 'class': 3 * SMALL, 'real': 224}
 ENLARGED = 640      # of the real images whose tokens are drawn
 SMALLEST, LARGEST = 5, 26        # half-light radius, in pixels
 #: Kinds in equal shares, and no others upon them.
@@ -294,9 +294,9 @@ def measure(names, files, args):
         for kind, task in ready.items():
             yield from probes(backbone, kind, task, args)
             if args.supervised and name == 'random#0':
-                few = 5 if kind == 'real' else args.seeds    # one repeat
-                yield supervised(backbone, kind, task._replace(
-                    splits=task.splits[:few]), args)
+                few = task.splits[:5 if kind == 'real' else 3]
+                yield supervised(backbone, kind, task._replace(splits=few),
+                                 args)
         yield segmentation(backbone, ready_pairs, args)
         if args.supervised and name == 'random#0':
             yield segmentation(backbone, ready_pairs, args, frozen=False)

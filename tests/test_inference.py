@@ -18,11 +18,12 @@ from astrodino_seg.heads import Seeds
 from astrodino_seg.inference import (
     Prediction,
     find_seeds,
+    has_bfloat16,
     predict,
     predict_maps,
     read_prediction,
 )
-from astrodino_seg.model import Model
+from astrodino_seg.model import Model, load_model
 from astrodino_seg.pairs import pair_features, seed_looks, valleys
 from astrodino_seg.tiling import taper, tiles
 
@@ -142,6 +143,34 @@ def test_reach():
     cells = np.flatnonzero(tokens.grad.abs().sum(dim=(0, 1, 2)))
     assert 16 * (10 - cells.min()) <= inference.REACH
     assert 16 * (cells.max() - 10) <= inference.REACH
+
+
+def test_bfloat16():
+    """As exact as its eight bits, and float32 where steps would show."""
+    model, x = load_model(), channels((96, 112))
+    exact = predict_maps(model, x)
+    assert not model.in_bfloat16
+    model.in_bfloat16 = True
+    found = predict_maps(model, x)
+    differ = False
+    for one, wanted in zip(all_maps(found), all_maps(exact)):
+        assert one.dtype == torch.float32
+        scale = wanted.abs().max()
+        assert (one - wanted).abs().max() < 0.1 * scale
+        assert (one - wanted).abs().median() < 2**-8 * scale
+        differ |= bool((one != wanted).any())
+    assert differ
+    for last in (found.heat, found.vote):
+        assert (last != last.bfloat16()).any()
+
+
+def test_has_bfloat16(monkeypatch):
+    monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', lambda: True)
+    assert has_bfloat16('cpu')
+    assert not has_bfloat16('cuda')
+    # it is private, and may go
+    monkeypatch.delattr(torch.cpu, '_is_avx512_bf16_supported')
+    assert not has_bfloat16('cpu')
 
 
 @pytest.mark.parametrize('tile_size', [176, 256])

@@ -47,11 +47,13 @@ from astrodino_seg.baselines import PhotutilsFinder, detection_image
 from astrodino_seg.catalog import CLASS_NAMES, FLAGS
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.grouping import Grouping
+from astrodino_seg.matching import match_labels
 from astrodino_seg.preprocess import PreprocessSpec
 
 SAMPLE = Path(astrodino_seg.__file__).parent / 'data' / 'demo_griz.fits.fz'
 PARAMETERS = ('n_pixels', 'connectivity', 'n_sigma', 'merge', 'min_seed',
-              'bin_factor', 'model', 'device', 'tile_size', 'progress_bar')
+              'bin_factor', 'model', 'device', 'bfloat16', 'tile_size',
+              'progress_bar')
 ALL_PIXELS = {4: ndimage.generate_binary_structure(2, 1),
               8: np.ones((3, 3), int)}
 SLOW = settings(max_examples=15, deadline=None,
@@ -620,6 +622,7 @@ def test_unknown_reference():
     ('bin_factor', [0, -2, 2.0, '2', True, np.nan], 'bin_factor must be '),
     ('tile_size', [0, -640, 16, 641, 640.0, '640', None, True],
      'tile_size must be a multiple of 16'),
+    ('bfloat16', [1, 'yes', np.nan], 'bfloat16 must be a bool or None'),
     ('device', ['nonsense', 'cuda:77', 3.5], 'device .*cannot be used')])
 def test_bad_parameter(name, values, match):
     for value in values:
@@ -794,6 +797,20 @@ def test_change_of_model(image, model):
     assert_array_equal(finder(image).data, expected)
     own.load_state_dict(blind.state_dict())
     assert find(finder, image) is None
+
+
+def test_bfloat16(image):
+    finder = DinoSegmenter(bfloat16=False)
+    expected = finder(image).data
+    finder.bfloat16 = True
+    found = finder(image).data
+    assert finder.model_.in_bfloat16
+    scores = match_labels(expected, found)
+    assert min(scores.precision, scores.recall, scores.sq) > 0.95
+    finder.bfloat16 = None
+    again = finder(image).data
+    assert_array_equal(again, found if finder.model_.in_bfloat16
+                       else expected)
 
 
 def test_change_of_device(image):
