@@ -42,16 +42,19 @@ def oversampling(channels):
     return factor
 
 
-def bin_channels(channels, factor):
+def bin_channels(channels, factor, n_noise=None):
     """
     Mean S/N of blocks of pixels; the far edges are padded to whole blocks.
 
     Parameters
     ----------
     channels : `~numpy.ndarray`
-        (C, y, x) of `~astrodino_seg.preprocess.normalise`.
+        (C, y, x) of `~astrodino_seg.preprocess.normalise`, and perhaps other
+        planes after these, of which the mean is taken as they are.
     factor : int
         Side of the blocks.
+    n_noise : int, optional
+        The number of the former; all if `None`.
 
     Returns
     -------
@@ -61,12 +64,13 @@ def bin_channels(channels, factor):
     if factor == 1:
         return channels
     n, ny, nx = channels.shape
-    linear = np.concatenate([np.sinh(channels[:-1]), channels[-1:]])
+    last = (n if n_noise is None else n_noise) - 1      # the valid fraction
+    linear = np.concatenate([np.sinh(channels[:last]), channels[last:]])
     linear = np.pad(linear, ((0, 0), (0, -ny % factor), (0, -nx % factor)),
                     mode='edge')
     linear = linear.reshape(n, -(-ny // factor), factor, -(-nx // factor),
                             factor).mean(axis=(2, 4))
-    return np.concatenate([np.arcsinh(linear[:-1]), linear[-1:]])
+    return np.concatenate([np.arcsinh(linear[:last]), linear[last:]])
 
 
 def unbin_prediction(prediction, factor, shape):

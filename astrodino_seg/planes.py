@@ -20,7 +20,8 @@ from astrodino_seg.plotting import rgb_image
 from astrodino_seg.preprocess import PreprocessSpec, band_weights, normalise
 
 __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'NanomaggyRGB', 'NoiseUnits',
-           'Photographic', 'planes_from_dict', 'planes_to_dict']
+           'Photographic', 'WithNoiseUnits', 'planes_from_dict',
+           'planes_to_dict']
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -167,6 +168,37 @@ class NanomaggyRGB:
         total[total == 0] = 1e-6
         stretch = np.arcsinh(self.q * total) / np.sqrt(self.q) / total
         return (scaled * stretch).clip(0, 1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class WithNoiseUnits:
+    """
+    The input of a grouping head on weights that have planes of their own.
+
+    First the channels of `NoiseUnits`, which the head and the score of pairs
+    see, then the planes of the weights. Both are made of the whole image, so
+    that a crop or a tile of the input is that of the same stretch.
+
+    Parameters
+    ----------
+    planes : `Photographic` or `NanomaggyRGB`
+        The rule of the weights.
+    spec : `~astrodino_seg.preprocess.PreprocessSpec`, optional
+        How the noise units are made.
+    """
+
+    planes: Photographic | NanomaggyRGB
+    spec: PreprocessSpec = field(default_factory=PreprocessSpec)
+
+    @property
+    def n_planes(self):
+        """The number of all planes."""
+        return self.spec.n_channels + self.planes.n_planes
+
+    def __call__(self, image):
+        """Return all planes, (plane, y, x) float32."""
+        return np.concatenate([NoiseUnits(self.spec)(image),
+                               self.planes(image)])
 
 
 def planes_to_dict(planes):

@@ -5,7 +5,7 @@ Binning of oversampled images: when, how, and the way back.
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 from skimage.measure import block_reduce
 
@@ -52,6 +52,16 @@ def test_bin_channels():
     assert_allclose(binned[-1], 1)
     assert bin_channels(channels, 1) is channels
     assert bin_channels(channels, 7).shape == (5, 5, 4)
+
+
+def test_bin_planes_of_others():
+    """The mean of what follows the noise units, which are as without it."""
+    rng = np.random.default_rng(4)
+    cube = rng.normal(2, 3, size=(8, 12, 15)).astype(np.float32)
+    binned = bin_channels(cube, 3, 5)
+    assert_array_equal(binned[:5], bin_channels(cube[:5], 3))
+    wanted = block_reduce(cube[5:], (1, 3, 3), np.mean)
+    assert_allclose(binned[5:], wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_unbin_constant_vote():

@@ -3,6 +3,8 @@
 Tests for the coarse module.
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -12,6 +14,7 @@ from astrodino_seg import coarse
 from astrodino_seg.coarse import GIANT_AREA, find_giants
 
 SHAPE = (402, 610)
+MODEL = SimpleNamespace(head=SimpleNamespace(in_channels=5))
 KNOWN = {'min_seed': 0.3, 'merge': 0.35}
 
 
@@ -42,7 +45,7 @@ def channels(shape=SHAPE):
 
 def test_giant(look):
     seen = look(30)
-    giants = find_giants(None, channels(), **KNOWN)
+    giants = find_giants(MODEL, channels(), **KNOWN)
     (binned, kwargs), = seen
     assert binned.shape == (5, 101, 153)        # whole blocks of four
     assert kwargs['bin_factor'] == 1
@@ -56,13 +59,13 @@ def test_giant(look):
 
 def test_no_giant(look):
     look(9)                                     # a radius of 36 pixels
-    assert find_giants(None, channels(), **KNOWN) is None
+    assert find_giants(MODEL, channels(), **KNOWN) is None
 
 
 def test_small_image_is_not_looked_at(look):
     seen = look(30)
     side = int(GIANT_AREA**0.5) - 1
-    assert find_giants(None, channels((side, side)), **KNOWN) is None
+    assert find_giants(MODEL, channels((side, side)), **KNOWN) is None
     # the image binned by eight has less than a giant's pixels
-    assert find_giants(None, channels(), bin_factor=8, **KNOWN) is None
+    assert find_giants(MODEL, channels(), bin_factor=8, **KNOWN) is None
     assert seen == []

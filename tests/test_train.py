@@ -1015,7 +1015,7 @@ def test_start_from_a_backbone(backbone):
     table = {'backbone': str(path), 'head': {'widths': [4, 8, 8, 8, 8]}}
     model = make_model(table)
     assert table['backbone'] == str(path)       # the recipe is left as it is
-    assert model.spec['vit'] == encoder.spec['vit']
+    assert model.vit.spec == encoder.vit.spec
     assert model.preprocess == PreprocessSpec(softening=2.0)
     assert model.provenance['backbone'] == {
         'file': 'backbone.safetensors', 'n_steps': 7}

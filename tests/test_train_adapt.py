@@ -457,9 +457,16 @@ def test_recipe_with_scenes(files):
     ({'model': {'start': 'grouping_tiny', 'head': 'ms'}},
      "model has start='grouping_tiny' and"),
     ({'model': {'backbone': 'grouping_tiny', 'head': 'big'}},
-     'config: head must be one of'),
+     r"head must be one of \['grouping', 'linear', 'ms'\] or a table, got 'b"),
+    ({'model': {'backbone': 'grouping_tiny', 'head': {'width': [4]}}},
+     r"model.head has unknown keys \['width'\]; known are .*'widths'\]"),
+    ({'model': {'backbone': 'grouping_tiny', 'head': 3}},
+     'head must be one of .* got 3'),
+    ({'model': {'backbone': 'grouping_tiny', 'scales': [1]}},
+     "config: .* argument 'scales'"),
+    ({'model': {'head': 'linear'}}, "head='linear' needs a backbone"),
     ({'model': {'backbone': 'grouping_unet'}},
-     "backbone='grouping_unet' has no Vision Transformer")])
+     "the model 'grouping_unet' has no Vision Transformer")])
 def test_bad_recipe(files, change, match):
     images, path = files
     config = {'model': {'start': str(path / 'grouping.safetensors')},

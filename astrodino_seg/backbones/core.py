@@ -6,7 +6,7 @@
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from astrodino_seg.planes import (
     NanomaggyRGB,
     NoiseUnits,
     Photographic,
+    WithNoiseUnits,
 )
 from astrodino_seg.vit import VisionTransformer
 
@@ -56,11 +57,14 @@ class Backbone:
         ``n_planes``.
     name : str
         Where the weights come from.
+    provenance : dict
+        What a file of this package says of them; nothing of others.
     """
 
     vit: VisionTransformer
     planes: Callable
     name: str
+    provenance: dict = field(default_factory=dict)
 
     def __post_init__(self):
         n_planes = getattr(self.planes, 'n_planes', None)
@@ -222,7 +226,9 @@ def _own(model, name, planes):
         msg = f'name_or_path: the model {name!r} has no Vision Transformer'
         raise ModelFileError(msg)
     own = getattr(model, 'planes', None) or NoiseUnits(model.preprocess)
-    return Backbone(model.vit, planes or own, name)
+    if isinstance(own, WithNoiseUnits):
+        own = own.planes
+    return Backbone(model.vit, planes or own, name, dict(model.provenance))
 
 
 def _build(state, planes, name):

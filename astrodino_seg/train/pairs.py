@@ -13,7 +13,6 @@ from astrodino_seg.inference import (
     predict_maps,
     seeds_of,
 )
-from astrodino_seg.preprocess import normalise
 from astrodino_seg.train.targets import observed
 
 __all__ = ['fit_pairs', 'pairs_of_scene']
@@ -47,7 +46,7 @@ def pairs_of_scene(model, image, truth, min_heat):
     primary : `~torch.Tensor`
         (P,) bool, whether one of the objects is a large galaxy.
     """
-    channels = normalise(image, model.preprocess).channels
+    channels = model.planes(image)
     with torch.no_grad():
         maps = predict_maps(model, channels)
         x, y, heat = seeds_of(maps, min_heat)

@@ -4,6 +4,7 @@ Training as a recipe says.
 """
 
 import os
+from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import torch
 from astropy.table import Table
 
 from astrodino_seg.backbones import load_backbone
+from astrodino_seg.heads import GroupingHead
 from astrodino_seg.image import read_label_map
-from astrodino_seg.model import Encoder, Model, load_any, load_model
+from astrodino_seg.model import Model, load_model
+from astrodino_seg.planes import NoiseUnits
 from astrodino_seg.semantic import HEADS, SemanticModel
 from astrodino_seg.simulate.scene_library import SceneLibrary
 from astrodino_seg.train.adapt import fit_head
@@ -22,6 +25,8 @@ from astrodino_seg.train.supervised import fit_model
 
 __all__ = ['make_images', 'make_model', 'train_from_config']
 
+#: Name of the head that is not one of `~astrodino_seg.semantic.HEADS`.
+GROUPING = 'grouping'
 TABLES = ('model', 'scenes', 'images', 'fit', 'head', 'pairs')
 
 
@@ -107,8 +112,9 @@ def make_model(table):
           with;
         * ``backbone``: what `~astrodino_seg.backbones.load_backbone` takes,
           with ``head = 'linear'`` or ``'ms'`` and perhaps ``scales``;
-        * ``backbone``: the file or name of one of this package, with
-          arguments of the grouping head in ``head``;
+        * ``backbone``, with ``head = 'grouping'`` or arguments of the
+          grouping head in ``head``; and perhaps ``preprocess``, if it has
+          planes of its own;
         * arguments of `~astrodino_seg.Model`, from random weights.
 
     Returns
@@ -119,7 +125,7 @@ def make_model(table):
     Raises
     ------
     ValueError
-        If keys do not go together.
+        If keys do not go together, or a head is unknown.
     """
     table = dict(table)
     if 'start' in table:
@@ -128,32 +134,40 @@ def make_model(table):
             msg = f'config: model has start={start!r} and {sorted(table)} too'
             raise ValueError(msg)
         return load_model(start)
+    head = _read_head(table)
     if 'backbone' not in table:
+        if head in HEADS:
+            msg = f'config: head={head!r} needs a backbone'
+            raise ValueError(msg)
         return Model(**table)
     path = os.fspath(table.pop('backbone'))
-    if isinstance(table.get('head'), str):
-        if table['head'] not in HEADS:
-            msg = (f'config: head must be one of {sorted(HEADS)} or a table, '
-                   f'got {table["head"]!r}')
-            raise ValueError(msg)
-        return SemanticModel.from_backbone(load_backbone(path), **table)
-    given = sorted({'vit', 'unet', 'preprocess'} & set(table))
+    backbone = load_backbone(path)
+    if head in HEADS:
+        return SemanticModel.from_backbone(backbone, **table)
+    own = {'vit', 'unet', 'planes'}
+    if isinstance(backbone.planes, NoiseUnits):
+        own.add('preprocess')
+    given = sorted(own & set(table))
     if given:
         msg = (f'config: model has {given}, which are those of backbone='
                f'{path!r}')
         raise ValueError(msg)
-    encoder = load_any(path)
-    if not (isinstance(encoder, Encoder) or 'vit' in encoder.spec
-            and isinstance(encoder, Model)):
-        msg = (f'config: backbone={path!r} has no Vision Transformer for the '
-               f'grouping head')
+    return Model.from_backbone(backbone, **table)
+
+
+def _read_head(table):
+    """The name of the head; that of the grouping head leaves the table."""
+    head = table.get('head', {})
+    if isinstance(head, Mapping):
+        _check_keys('model.head', head, GroupingHead)
+        return GROUPING
+    if head not in (GROUPING, *HEADS):
+        msg = (f'config: head must be one of {[GROUPING, *HEADS]} or a table, '
+               f'got {head!r}')
         raise ValueError(msg)
-    model = Model(vit=encoder.spec['vit'],
-                  preprocess=encoder.spec['preprocess'], **table)
-    model.vit.load_state_dict(encoder.vit.state_dict())
-    model.provenance['backbone'] = {'file': Path(path).name,
-                                    **encoder.provenance}
-    return model
+    if head == GROUPING:
+        del table['head']
+    return head
 
 
 def make_images(tables):
@@ -213,7 +227,8 @@ def _check_tables(config):
 def _check_keys(name, given, *functions):
     known = {key for function in functions
              for key in signature(function).parameters}
-    known -= {'model', 'scenes', 'data', 'out', 'options'}
+    known -= {'model', 'scenes', 'data', 'out', 'options', 'in_channels',
+              'token_dim'}
     if name == 'fit':
         known -= {'validation'}
     if set(given) - known:

@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from astrodino_seg.heads import DenseMaps
-from astrodino_seg.planes import NoiseUnits
 from astrodino_seg.semantic import SemanticModel
 from astrodino_seg.train.losses import (
     CLASS_WEIGHTS,
@@ -195,9 +194,8 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2,
         start, seconds = state['step'], state['seconds']
         stopping.load(state.get('stopping'))
         _shorten(out / 'log.jsonl', start)
-    data = CropDataset(scenes, getattr(model, 'planes', model.preprocess),
-                       n_steps, n_items=n_items, crop_sizes=crop_sizes,
-                       seed=seed)
+    data = CropDataset(scenes, model.planes, n_steps, n_items=n_items,
+                       crop_sizes=crop_sizes, seed=seed)
     if freeze_backbone and isinstance(model, SemanticModel):
         data, n_workers = TokenCrops(model, data, teacher), 0
     end = start if stopping.is_over else n_steps
@@ -283,10 +281,9 @@ def _check_teacher(teacher, model):
     """Raise if the two do not have the same input."""
     if teacher is None:
         return
-    own, other = (getattr(one, 'planes', None) or NoiseUnits(one.preprocess)
-                  for one in (model, teacher))
-    if own != other:
-        msg = f'teacher must have the input {own!r}, got {other!r}'
+    if model.planes != teacher.planes:
+        msg = (f'teacher must have the input {model.planes!r}, got '
+               f'{teacher.planes!r}')
         raise ValueError(msg)
     teacher.eval()
 

@@ -12,7 +12,6 @@ from astrodino_seg.class_regions import predict_classes, segment_classes
 from astrodino_seg.grouping import segment_maps
 from astrodino_seg.inference import predict
 from astrodino_seg.matching import match_labels
-from astrodino_seg.preprocess import normalise
 from astrodino_seg.semantic import SemanticModel
 from astrodino_seg.train.labelled import UNKNOWN
 from astrodino_seg.train.targets import observed
@@ -60,8 +59,8 @@ def _segment(model, image):
         probabilities = predict_classes(model, model.planes(image))
         grouping, classes = segment_classes(probabilities)
         return grouping.groups, 1 + classes.argmax(axis=1)
-    channels = normalise(image, model.preprocess).channels
-    return segment_maps(predict(model, channels), min_seed=0.3).groups, None
+    prediction = predict(model, model.planes(image))
+    return segment_maps(prediction, min_seed=0.3).groups, None
 
 
 def _right(found, objects, classes):
