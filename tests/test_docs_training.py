@@ -9,12 +9,16 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 from photutils.utils.exceptions import NoDetectionsWarning
+from test_backbones import dinov2
 
 import astrodino_seg
 from astrodino_seg import load_model
+from astrodino_seg.backbones.core import TIMM_NAMES
+from astrodino_seg.planes import Photographic, WithNoiseUnits
 from astrodino_seg.semantic import HEADS, SemanticModel
-from astrodino_seg.train.recipe import TABLES
+from astrodino_seg.train.recipe import TABLES, train_from_config
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / 'docs' / 'training.rst'
@@ -38,6 +42,28 @@ def test_snippets(tmp_path, monkeypatch):
     exec(compile(code, PAGE.name, 'exec'), {})
     assert isinstance(load_model('semantic/model.safetensors'),
                       SemanticModel)
+
+
+@pytest.mark.slow
+def test_grouping_head_on_another_backbone(tmp_path):
+    """Its recipe, on weights in a file, fewer scenes and fewer steps."""
+    pytest.importorskip('galsim')
+    block, = re.findall(r'code-block:: toml\n\n((?:    .*\n|\n)+)',
+                        PAGE.read_text())
+    torch.save(dinov2(), tmp_path / 'dinov2.pth')
+    name = 'vit_small_patch14_dinov2.lvd142m'
+    assert any(re.fullmatch(pattern, name) for pattern in TIMM_NAMES)
+    code = textwrap.dedent(block)
+    for old, new in ((name, str(tmp_path / 'dinov2.pth')),
+                     ('n_scenes = 3000\nsize = 512',
+                      'n_scenes = 12\nsize = 192'),
+                     ('n_steps = 6000', 'n_steps = 1\ncrop_sizes = [64]'),
+                     ('n_scenes = 400', 'min_heat = 0.001')):
+        assert old in code
+        code = code.replace(old, new)
+    model = train_from_config(tomllib.loads(code), tmp_path / 'run')
+    saved = load_model(tmp_path / 'run' / 'model.safetensors')
+    assert saved.planes == model.planes == WithNoiseUnits(Photographic())
 
 
 def test_cost():
