@@ -32,7 +32,7 @@ from astrodino_seg.simulate import SceneLibrary
 
 COLUMNS = ('pq', 'f1', 'ok', 'frag', 'n_fragments', 'contam', 'lost', 'sep')
 MIN_SEED = (0.15, 0.2, 0.25, 0.3, 0.4)
-MERGE = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8)
+MERGE = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.85, 0.9, 0.95)
 
 
 def main():
