@@ -12,7 +12,6 @@ weights.
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import torch
 from scipy.ndimage import gaussian_filter
 
 __all__ = ['Normalised', 'PreprocessSpec', 'background_mesh', 'band_weights',
@@ -294,27 +293,26 @@ def fold(bands, n_bands, spec):
         (channel, y, x) float32, as `normalise` says.
     """
     weights = np.vstack([np.ones((1, n_bands), np.float32),
-                         band_weights(n_bands, spec.n_slots)]).tolist()
+                         band_weights(n_bands, spec.n_slots)])
     for b, (sn, valid) in enumerate(bands):
-        sn = torch.from_numpy(np.ascontiguousarray(sn, np.float32))
-        valid = torch.from_numpy(np.asarray(valid, np.float32))
         if b == 0:
-            channels = torch.zeros(len(weights) + 1, *sn.shape)
-            *slots, n_valid = channels
-            power = torch.zeros(len(weights), *sn.shape)
+            channels = np.zeros((len(weights) + 1, *sn.shape), np.float32)
+            slots, n_valid = channels[:-1], channels[-1]
+            power, buffer = np.zeros_like(slots), np.empty_like(n_valid)
         n_valid += valid
-        for k, row in enumerate(weights):
-            if row[b]:
-                slots[k].add_(sn, alpha=row[b])
-                power[k].add_(valid, alpha=row[b]**2)
-    for k in range(len(weights)):
+        for k in np.flatnonzero(weights[:, b]):
+            slots[k] += np.multiply(sn, weights[k, b], out=buffer)
+            power[k] += np.multiply(valid, weights[k, b]**2, out=buffer)
+    for k, slot in enumerate(slots):
         empty = power[k] == 0           # the sum of the bands is 0 there too
-        slots[k].div_(power[k].sqrt_().masked_fill_(empty, 1))
+        power[k][empty] = 1
+        slot /= np.sqrt(power[k], out=buffer)
         if k > 0:
-            torch.where(empty, slots[0], slots[k], out=slots[k])
-    channels[:-1].div_(spec.softening).asinh_()
+            np.copyto(slot, slots[0], where=empty)
+    slots /= spec.softening
+    np.arcsinh(slots, out=slots)
     n_valid /= n_bands
-    return channels.numpy()
+    return channels
 
 
 def normalise(image, spec):
