@@ -2,10 +2,10 @@
 """
 Maps that make a model's probabilities come true.
 
-A network may be too sure of itself, or not sure enough, and one that was trained
-with weights is biased. A temperature for the classes
-(`Guo et al. 2017 <https://arxiv.org/abs/1706.04599>`_) and straight lines for
-the log-odds of yes and no (Platt 1999) repair both. They are fitted by
+A network may be too sure of itself, or not sure enough, and one that was
+trained with weights is biased. A temperature for the classes (`Guo et al. 2017
+<https://arxiv.org/abs/1706.04599>`_) and straight lines for the log-odds of
+yes and no (Platt 1999) repair both. They are fitted by
 ``benchmarks/calibration.py`` and stand in the model's provenance under
 ``'calibration'``; a model without is used as it is.
 """
