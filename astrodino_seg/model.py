@@ -19,9 +19,9 @@ from astrodino_seg.errors import ModelFileError
 from astrodino_seg.grouping_model import FORMAT, Model
 from astrodino_seg.semantic import SEMANTIC_FORMAT, SemanticModel
 
-__all__ = ['BUNDLED', 'BUNDLED_BACKBONE', 'BUNDLED_FILES', 'BUNDLED_NAMES',
-           'ENCODER_FORMAT', 'FORMAT', 'Encoder', 'Model', 'load_any',
-           'load_encoder', 'load_model', 'weights_file']
+__all__ = ['BUNDLED', 'BUNDLED_BACKBONE', 'BUNDLED_FILES', 'BUNDLED_HEADS',
+           'BUNDLED_NAMES', 'ENCODER_FORMAT', 'FORMAT', 'Encoder', 'Model',
+           'load_any', 'load_encoder', 'load_model', 'weights_file']
 
 DATA = Path(__file__).parent / 'data'
 #: The weights of the default model.
@@ -30,8 +30,10 @@ BUNDLED = DATA / 'grouping_tiny.safetensors'
 BUNDLED_NAMES = ('grouping_tiny', 'grouping_unet')
 #: Name of the bundled encoder, which was trained without labels.
 BUNDLED_BACKBONE = 'backbone_tiny'
+#: Names of the bundled semantic heads, whose backbone is that.
+BUNDLED_HEADS = ('linear_tiny', 'ms_tiny')
 #: All names that stand for a bundled file.
-BUNDLED_FILES = (*BUNDLED_NAMES, BUNDLED_BACKBONE)
+BUNDLED_FILES = (*BUNDLED_NAMES, *BUNDLED_HEADS, BUNDLED_BACKBONE)
 
 
 def weights_file(path=None):
@@ -64,7 +66,8 @@ def load_model(path=None):
     path : path-like, optional
         A file that `Model.save` or
         `~astrodino_seg.semantic.SemanticModel.save` wrote, or the name of a
-        bundled model, one of `BUNDLED_NAMES`; the default model if `None`.
+        bundled model, one of `BUNDLED_NAMES` and `BUNDLED_HEADS`; the
+        default model if `None`.
 
     Returns
     -------
@@ -156,12 +159,23 @@ def _read(path, kinds):
     try:
         model = kinds[found](**json.loads(metadata['spec']),
                      provenance=json.loads(metadata['provenance']))
+        if 'backbone' in metadata:          # the file has the head alone
+            tensors.update(_backbone_weights(metadata['backbone']))
         model.load_state_dict(tensors)
     except (ArithmeticError, LookupError, TypeError, ValueError,
             RuntimeError) as err:
         msg = f'path: weights of {str(path)!r} do not fit their spec: {err}'
         raise ModelFileError(msg) from err
     return model.eval()
+
+
+def _backbone_weights(name):
+    """The weights of a bundled backbone, as a model that contains it has."""
+    if name != BUNDLED_BACKBONE:
+        msg = f'no bundled backbone {name!r}'
+        raise ValueError(msg)
+    weights = load_encoder(name).vit.state_dict()
+    return {f'vit.{key}': value for key, value in weights.items()}
 
 
 @lru_cache

@@ -235,9 +235,9 @@ class SemanticModel(nn.Module):
         """This model, for inference only."""
         return self.eval().requires_grad_(False)
 
-    def save(self, path, *, half=False):
+    def save(self, path, *, half=False, backbone=None):
         """
-        Write all weights, the spec and the provenance to one file.
+        Write the weights, the spec and the provenance to one file.
 
         Parameters
         ----------
@@ -245,8 +245,14 @@ class SemanticModel(nn.Module):
             The safetensors file. It appears whole or not at all.
         half : bool, optional
             Whether to store float16, in half the space.
+        backbone : str, optional
+            The name of the bundled backbone that this one is, with weights
+            as they are there; the file then holds the head alone.
         """
-        write_weights(path, self, SEMANTIC_FORMAT, half=half)
+        but, more = (None, {}) if backbone is None else (
+            'vit', {'backbone': backbone})
+        write_weights(path, self, SEMANTIC_FORMAT, half=half, but=but,
+                      more=more)
 
 
 def _check_head(*, kind, scales=None):

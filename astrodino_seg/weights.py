@@ -13,7 +13,7 @@ from safetensors.torch import save as to_bytes
 __all__ = ['write_weights']
 
 
-def write_weights(path, model, form, *, half=False):
+def write_weights(path, model, form, *, half=False, but=None, more=()):
     """
     Write a model's weights, spec and provenance to one file.
 
@@ -27,12 +27,17 @@ def write_weights(path, model, form, *, half=False):
         Name and version of the format.
     half : bool, optional
         Whether to store float16, in half the space.
+    but : str, optional
+        The name of a part whose weights are left out.
+    more : dict of str, optional
+        Further metadata.
     """
     path = Path(path)
     metadata = {'format': form, 'spec': json.dumps(model.spec),
-                'provenance': json.dumps(model.provenance)}
+                'provenance': json.dumps(model.provenance), **dict(more)}
     tensors = {k: v.half() if half and v.is_floating_point() else v
-               for k, v in model.state_dict().items()}
+               for k, v in model.state_dict().items()
+               if but is None or not k.startswith(f'{but}.')}
     tensors = {k: v.contiguous() for k, v in tensors.items()}
     handle, name = tempfile.mkstemp(dir=path.parent, suffix='.part')
     try:

@@ -2,6 +2,8 @@
 """
 Make a bundled model, or the bundled backbone, of a finished training run.
 
+A semantic head on the bundled backbone is stored without that.
+
     python benchmarks/bundle_model.py RUN NAME
 
 Writes ``astrodino_seg/data/NAME.safetensors`` (float16), its sha256, and
@@ -16,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from astrodino_seg.model import load_any
+from astrodino_seg.model import BUNDLED_BACKBONE, load_any, load_encoder
+from astrodino_seg.semantic import SemanticModel
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 50
@@ -60,7 +63,14 @@ def main():
     model = load_any(file if file.exists() else args.run / 'model.safetensors')
     model.provenance['name'] = args.name
     path = ROOT / 'astrodino_seg' / 'data' / f'{args.name}.safetensors'
-    model.save(path, half=True)
+    if isinstance(model, SemanticModel):
+        own = load_encoder().vit.state_dict()
+        if any((value != own[key]).any()
+               for key, value in model.vit.state_dict().items()):
+            parser.error(f'the backbone of {args.run} is not the bundled one')
+        model.save(path, half=True, backbone=BUNDLED_BACKBONE)
+    else:
+        model.save(path, half=True)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     path.with_suffix('.sha256').write_text(f'{digest}  {path.name}\n')
     write_means(*read_log(args.run), ROOT / 'docs' / f'{args.name}_log.csv')

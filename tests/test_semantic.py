@@ -22,10 +22,12 @@ from astrodino_seg.backbones import (
     load_backbone,
 )
 from astrodino_seg.class_regions import predict_classes, segment_classes
-from astrodino_seg.model import load_any
+from astrodino_seg.model import BUNDLED_BACKBONE, BUNDLED_HEADS, load_any
 from astrodino_seg.planes import planes_from_dict, planes_to_dict
 from astrodino_seg.preprocess import PreprocessSpec
+from astrodino_seg.probe import class_map
 from astrodino_seg.semantic import HEADS, SemanticModel
+from astrodino_seg.simulate import SPLITS, make_scene, observe
 
 RULES = [NoiseUnits(PreprocessSpec(softening=2.0)), Photographic(),
          Photographic((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)), NanomaggyRGB()]
@@ -134,6 +136,42 @@ def test_file(tmp_path, head, planes):
     backbone = load_backbone(path)
     assert backbone.planes == planes
     assert torch.equal(backbone.vit.cls_token, model.vit.cls_token)
+
+
+def test_head_without_its_backbone(tmp_path):
+    """The bundled backbone is not stored twice."""
+    path = tmp_path / 'head.safetensors'
+    model = SemanticModel.from_backbone(load_backbone(BUNDLED_BACKBONE), 'ms')
+    with torch.no_grad():
+        model.head[1].weight.normal_()
+    model.save(path, backbone=BUNDLED_BACKBONE)
+    assert path.stat().st_size < 60_000
+    x = torch.randn(1, model.vit.in_channels, 48, 64)
+    found = load_model(path)
+    assert found.spec == model.spec
+    with torch.no_grad():
+        assert_array_equal(found(x), model(x))
+    model.save(path, backbone='other')
+    with pytest.raises(ModelFileError, match="no bundled backbone 'other'"):
+        load_model(path)
+
+
+@pytest.mark.parametrize('name', BUNDLED_HEADS)
+def test_bundled_heads(name):
+    """Each beats the guess that all is sky, in a scene it has not seen."""
+    model = load_model(name)
+    assert model.spec['head']['kind'] == name.split('_')[0]
+    scene = make_scene(SPLITS['validation'][0] + 7, size=192)
+    image, truth = observe(scene, [7], depth=1.0)
+    with torch.no_grad():
+        found = model.probabilities(torch.from_numpy(
+            model.planes(image))[None])[0].argmax(dim=0).numpy()
+    wanted = class_map(truth)
+    known = wanted >= 0
+    iou = [((found == k) & (wanted == k) & known).sum()
+           / (((found == k) | (wanted == k)) & known).sum() for k in (0, 2)]
+    assert iou[0] > (wanted == 0).sum() / known.sum()
+    assert iou[1] > 0.3
 
 
 def test_damaged_file(tmp_path):

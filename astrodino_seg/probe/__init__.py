@@ -33,5 +33,5 @@ __all__ = ['BASELINES', 'PROTOCOLS', 'STUDY', 'FineTuned', 'ProbeResult',
            'SegmentationScore', 'class_map', 'encode_labels', 'evaluate',
            'evaluate_network', 'fold_splits', 'intersection_over_union',
            'knn', 'linear', 'linear_segmentation', 'make_baseline',
-           'mean_interval', 'mlp', 'patch_maps', 'pca_rgb', 'plot_confusion', 'plot_tsne',
-           'run_study', 'seed_splits', 'tsne']
+           'mean_interval', 'mlp', 'patch_maps', 'pca_rgb', 'plot_confusion',
+           'plot_tsne', 'run_study', 'seed_splits', 'tsne']

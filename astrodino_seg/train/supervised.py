@@ -91,7 +91,7 @@ def _flatten(items):
 def fit_model(model, scenes, *, out, n_steps, n_items=2,
               crop_sizes=(256, 256, 448), peak_rate=1e-3, weight_decay=0.02,
               warmup=200, average_decay=0.998, own_seeds_from=0,
-              freeze_backbone=False, layer_decay=1.0,
+              freeze_backbone=False, n_pool=48, layer_decay=1.0,
               class_weights=CLASS_WEIGHTS, teacher=None, validation=None,
               validate_every=100, patience=5, bfloat16=False, save_every=200,
               n_workers=1, seed=0, progress=True):
@@ -132,6 +132,9 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2,
     freeze_backbone : bool, optional
         Whether the Vision Transformer stays as it is and the head alone is
         trained.
+    n_pool : int, optional
+        Observations whose tokens are kept, if the backbone is frozen and the
+        head a semantic one: all steps draw from these.
     layer_decay : float, optional
         The learning rate of each layer of the transformer is this factor
         less than that of the layer above (Bao et al. 2022, arXiv:2106.08254).
@@ -197,7 +200,8 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2,
     data = CropDataset(scenes, model.planes, n_steps, n_items=n_items,
                        crop_sizes=crop_sizes, seed=seed)
     if freeze_backbone and isinstance(model, SemanticModel):
-        data, n_workers = TokenCrops(model, data, teacher), 0
+        data = TokenCrops(model, data, teacher, n_pool=n_pool)
+        n_workers = 0
     end = start if stopping.is_over else n_steps
     todo = Subset(data, range(start * n_items, end * n_items))
     loader = DataLoader(todo, batch_size=n_items, num_workers=n_workers,
