@@ -126,7 +126,7 @@ def test_interval_of_a_difference():
     assert mean_interval(one)[0] < mean_interval(other)[1]
 
 
-@pytest.mark.parametrize('values, groups, match', [
+@pytest.mark.parametrize(('values', 'groups', 'match'), [
     ([np.nan], None, 'no finite number'),
     ([1, 2], [1], r'groups has shape \(1,\), values \(2,\)')])
 def test_bad_interval(values, groups, match):
