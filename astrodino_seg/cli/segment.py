@@ -42,11 +42,13 @@ def add_parser(commands):
         help="least probability of an object's centre (%(default)s)")
     add('--bin-factor', type=int,
         help='pixels to bin in x and y for the network (only if oversampled)')
-    add('--tile-size', type=int, default=768,
+    add('--tile-size', type=int, default=512,
         help='side of the tiles in pixels (%(default)s)')
     add('--catalog-format', choices=('ecsv', 'fits'), default='ecsv')
     add('--model', help='a weights file; default: bundled')
     add('--device', default='cpu')
+    add('--float32', action='store_true',
+        help='no bfloat16, where the processor has instructions for it')
     add('--no-png', action='store_true', help='no picture')
     add('--overwrite', action='store_true', help='replace old products')
     add('-q', '--quiet', action='store_true', help='no progress bar')
@@ -67,7 +69,8 @@ def run(args):
         n_pixels=args.n_pixels, connectivity=args.connectivity,
         n_sigma=args.n_sigma, merge=args.merge, min_seed=args.min_seed,
         bin_factor=args.bin_factor, model=args.model, device=args.device,
-        tile_size=args.tile_size, progress_bar=not args.quiet)
+        bfloat16=False if args.float32 else None, tile_size=args.tile_size,
+        progress_bar=not args.quiet)
     threshold = args.threshold
     if threshold is not None and image.unit is not None:
         threshold = threshold * image.unit
