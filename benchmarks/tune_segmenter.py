@@ -23,7 +23,6 @@ from astrodino_seg.inference import (
     seeds_of,
 )
 from astrodino_seg.model import load_model
-from astrodino_seg.preprocess import normalise
 from astrodino_seg.score_tables import (
     summary,
 )
@@ -51,7 +50,7 @@ def main():
     library = SceneLibrary('validation', args.scenes, path=args.cache)
     for k in range(args.scenes):
         image, truth = split_scene(library, k)
-        channels = normalise(image, model.preprocess).channels
+        channels = model.planes(image)
         with torch.inference_mode():
             maps = predict_maps(model, channels)
             if args.true_seeds:
