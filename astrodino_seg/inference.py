@@ -138,6 +138,10 @@ def predict_maps(model, channels, *, tile_size=512, device='cpu',
     Parameters are those of `predict`; the maps have no batch axis and the
     sides of the image.
     """
+    if len(channels) != model.planes.n_planes:
+        msg = (f'channels must be the {model.planes.n_planes} planes of the '
+               f'model, got {len(channels)}')
+        raise ValueError(msg)
     _, ny, nx = channels.shape
     x = _pad(torch.from_numpy(channels), model.head.in_channels)
     shape = tuple(x.shape[1:])
@@ -203,7 +207,7 @@ def _flat(maps):
 
 def has_bfloat16(device):
     """
-    Whether a network runs faster in bfloat16.
+    Whether a network runs in bfloat16 unless it is told otherwise.
 
     Parameters
     ----------
@@ -212,8 +216,9 @@ def has_bfloat16(device):
 
     Returns
     -------
-    is_faster : bool
-        Whether it is a CPU with instructions for bfloat16.
+    has_bfloat16 : bool
+        Whether it is a CPU with instructions for bfloat16, and so twice as
+        fast.
     """
     test = getattr(torch.cpu, '_is_avx512_bf16_supported', bool)
     return torch.device(device).type == 'cpu' and test()

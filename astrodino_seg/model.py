@@ -18,6 +18,7 @@ from astrodino_seg.encoder import ENCODER_FORMAT, Encoder
 from astrodino_seg.errors import ModelFileError
 from astrodino_seg.grouping_model import FORMAT, Model
 from astrodino_seg.semantic import SEMANTIC_FORMAT, SemanticModel
+from astrodino_seg.weights import digest
 
 __all__ = ['BUNDLED', 'BUNDLED_BACKBONE', 'BUNDLED_FILES', 'BUNDLED_HEADS',
            'BUNDLED_NAMES', 'ENCODER_FORMAT', 'FORMAT', 'Encoder', 'Model',
@@ -160,7 +161,7 @@ def _read(path, kinds):
         model = kinds[found](**json.loads(metadata['spec']),
                      provenance=json.loads(metadata['provenance']))
         if 'backbone' in metadata:          # the file has the head alone
-            tensors.update(_backbone_weights(metadata['backbone']))
+            tensors.update(_backbone_weights(metadata))
         model.load_state_dict(tensors)
     except (ArithmeticError, LookupError, TypeError, ValueError,
             RuntimeError) as err:
@@ -169,13 +170,17 @@ def _read(path, kinds):
     return model.eval()
 
 
-def _backbone_weights(name):
+def _backbone_weights(metadata):
     """The weights of a bundled backbone, as a model that contains it has."""
+    name = metadata['backbone']
     if name != BUNDLED_BACKBONE:
         msg = f'no bundled backbone {name!r}'
         raise ValueError(msg)
-    weights = load_encoder(name).vit.state_dict()
-    return {f'vit.{key}': value for key, value in weights.items()}
+    vit = load_encoder(name).vit
+    if digest(vit) != metadata['sha256']:
+        msg = f'it is the head of other weights than those of {name!r}'
+        raise ValueError(msg)
+    return {f'vit.{key}': value for key, value in vit.state_dict().items()}
 
 
 @lru_cache

@@ -18,7 +18,7 @@ from astrodino_seg.heads import N_CLASSES
 from astrodino_seg.planes import planes_from_dict, planes_to_dict
 from astrodino_seg.preprocess import PreprocessSpec
 from astrodino_seg.vit import VisionTransformer
-from astrodino_seg.weights import write_weights
+from astrodino_seg.weights import digest, write_weights
 
 __all__ = ['HEADS', 'SEMANTIC_FORMAT', 'PixelHead', 'SemanticModel',
            'at_pixels']
@@ -246,11 +246,12 @@ class SemanticModel(nn.Module):
         half : bool, optional
             Whether to store float16, in half the space.
         backbone : str, optional
-            The name of the bundled backbone that this one is, with weights
-            as they are there; the file then holds the head alone.
+            The name of the bundled backbone that this one is. The file then
+            holds the head alone, and cannot be read with a backbone of other
+            weights.
         """
         but, more = (None, {}) if backbone is None else (
-            'vit', {'backbone': backbone})
+            'vit', {'backbone': backbone, 'sha256': digest(self.vit)})
         write_weights(path, self, SEMANTIC_FORMAT, half=half, but=but,
                       more=more)
 

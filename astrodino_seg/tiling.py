@@ -38,7 +38,7 @@ def _cuts(n, size, margin, step):
              start, min(start + length, n)) for start in starts]
 
 
-def tiles(shape, *, size=768, margin=48, step=16):
+def tiles(shape, *, size=512, margin=48, step=16):
     """
     Cut an image into overlapping tiles whose cores cover it once.
 

@@ -3,6 +3,7 @@
 The file of any model: written here, read by `astrodino_seg.model`.
 """
 
+import hashlib
 import json
 import os
 import tempfile
@@ -10,7 +11,29 @@ from pathlib import Path
 
 from safetensors.torch import save as to_bytes
 
-__all__ = ['write_weights']
+__all__ = ['digest', 'write_weights']
+
+
+def digest(module):
+    """
+    What tells the weights of a part from any others.
+
+    Parameters
+    ----------
+    module : `~torch.nn.Module`
+        The part, in float32.
+
+    Returns
+    -------
+    digest : str
+        Hexadecimal sha256 of names and values.
+    """
+    content = hashlib.sha256()
+    for key, value in sorted(module.state_dict().items()):
+        content.update(key.encode())
+        # -0 is 0
+        content.update((value + 0).contiguous().numpy().tobytes())
+    return content.hexdigest()
 
 
 def write_weights(path, model, form, *, half=False, but=None, more=()):

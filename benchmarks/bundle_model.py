@@ -20,6 +20,7 @@ import numpy as np
 
 from astrodino_seg.model import BUNDLED_BACKBONE, load_any, load_encoder
 from astrodino_seg.semantic import SemanticModel
+from astrodino_seg.weights import digest
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 50
@@ -64,17 +65,15 @@ def main():
     model.provenance['name'] = args.name
     path = ROOT / 'astrodino_seg' / 'data' / f'{args.name}.safetensors'
     if isinstance(model, SemanticModel):
-        own = load_encoder().vit.state_dict()
-        if any((value != own[key]).any()
-               for key, value in model.vit.state_dict().items()):
+        if digest(model.vit) != digest(load_encoder().vit):
             parser.error(f'the backbone of {args.run} is not the bundled one')
         model.save(path, half=True, backbone=BUNDLED_BACKBONE)
     else:
         model.save(path, half=True)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    path.with_suffix('.sha256').write_text(f'{digest}  {path.name}\n')
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_suffix('.sha256').write_text(f'{sha256}  {path.name}\n')
     write_means(*read_log(args.run), ROOT / 'docs' / f'{args.name}_log.csv')
-    print(f'{path}: {path.stat().st_size / 2**20:.1f} MiB, {digest}')
+    print(f'{path}: {path.stat().st_size / 2**20:.1f} MiB, {sha256}')
 
 
 if __name__ == '__main__':

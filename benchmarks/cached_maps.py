@@ -24,6 +24,7 @@ from astrodino_seg.model import load_model
 from astrodino_seg.preprocess import normalise
 from astrodino_seg.segmenter import DinoSegmenter
 from astrodino_seg.simulate import SceneLibrary, Truth
+from astrodino_seg.simulate.scene_library import VERSION
 from astrodino_seg.threshold import has_pixels
 
 DEFAULTS = DinoSegmenter()
@@ -61,7 +62,8 @@ class Network:
         self.calibration = read_calibration(model.provenance)
         model.provenance.pop('calibration', None)
         self.folder = folder
-        content = hashlib.sha256(json.dumps(model.spec).encode())
+        content = hashlib.sha256(
+            f'{json.dumps(model.spec)}, scenes {VERSION}'.encode())
         for value in model.state_dict().values():
             content.update(value.numpy().tobytes())
         # in the numbers that the segmenter would choose

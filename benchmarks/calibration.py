@@ -3,19 +3,19 @@
 Calibrate a model on the validation split, and measure it on the benchmark's.
 
     python benchmarks/calibration.py FOLDER [--model FILE] [--write FILE]
-        [--merge M] [--fit-scenes 100] [--scenes 40] [--docs docs]
+        [--pairs] [--merge M] [--fit-scenes 100] [--scenes 40] [--docs docs]
 
-Fitted are a temperature for the classes, a straight line for the log-odds
-that two centres are one object, and one for the log-odds that a label is one
-object, of its weakest grouping decision and its leading centre; see
-``astrodino_seg.calibration``. ``--write`` writes the model with these in its
-provenance, which ``bundle_model.py`` keeps.
+Fitted are a temperature for the classes, and a straight line for the log-odds
+that a label is one object, of its weakest grouping decision and its leading
+centre; see ``astrodino_seg.calibration``. ``--write`` writes the model with
+these in its provenance, which ``bundle_model.py`` keeps.
 
-``merge`` is a threshold on the pair probability, so that it means something
-else once pairs are calibrated: tune it (``tune_segmenter.py``) with the file
-that was written, and run this again with that value as ``--merge``, because
-the confidence is that of labels made with it. Without ``--merge`` the labels
-are those of the model as it is, with the segmenter's default.
+With ``--pairs`` there is a line for the log-odds that two centres are one
+object, too. ``merge`` is a threshold on that probability, and then means
+something else: tune it (``tune_segmenter.py``) with the file that was written,
+and run this again with that value as ``--merge``, because the confidence is
+that of labels made with it. Without ``--merge`` the labels are those of the
+model as it is, with the segmenter's default.
 
 FOLDER keeps the rendered scenes and the network's output; it gets
 ``calibration.json``, ``reliability.png`` and ``calibration.txt``, of which
@@ -224,13 +224,15 @@ def dial_after(merge, calibration):
     return float(1 - expit(calibration.pair_logits(logit(1 - merge))))
 
 
-def fit(network, n_scenes, merge, min_seed):
+def fit(network, n_scenes, merge, min_seed, *, pairs=False):
     """The calibration, and the dial that its labels were made with."""
     scenes = [pairs_of(maps, min_seed)
               for maps in network.scenes('validation', n_scenes)]
     logits, same = map(np.concatenate, zip(*scenes))
-    scale, bias = fit_line(logits[:, None], same)
-    line = Calibration(pair_scale=scale, pair_bias=bias)
+    line = Calibration()
+    if pairs:
+        scale, bias = fit_line(logits[:, None], same)
+        line = Calibration(pair_scale=scale, pair_bias=bias)
     if merge is None:
         merge = dial_after(DEFAULTS.merge, line)
     found = join([labels_of(maps, merge, min_seed, line)
@@ -327,6 +329,8 @@ def main():
     parser.add_argument('--model', help='a weights file; default: bundled')
     parser.add_argument('--write', type=Path,
                         help='file for the calibrated model')
+    parser.add_argument('--pairs', action='store_true',
+                        help='calibrate pairs too: merge is then another dial')
     parser.add_argument('--merge', type=float, help='the tuned dial')
     parser.add_argument('--min-seed', type=float, default=DEFAULTS.min_seed)
     parser.add_argument('--fit-scenes', type=int, default=100)
@@ -335,7 +339,7 @@ def main():
     args = parser.parse_args()
     network = Network(args.model, args.folder)
     calibration, merge = fit(network, args.fit_scenes, args.merge,
-                             args.min_seed)
+                             args.min_seed, pairs=args.pairs)
     values = asdict(calibration)
     print(json.dumps(values, indent=1))
     (args.folder / 'calibration.json').write_text(json.dumps(values))

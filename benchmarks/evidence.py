@@ -209,7 +209,7 @@ def row(name, kind, probe, result, task):
             'n': len(result.truth), 'classes': len(result.classes),
             'score': result.accuracy, 'std': result.std, 'low': low,
             'high': high, 'shares': dump(result.shares),
-            'groups': dump(task.groups)}
+            'groups': ' '.join(map(str, task.groups))}
 
 
 def dump(values):
@@ -347,7 +347,7 @@ def gain_of(rows, random):
                   for some in (rows, random))
     if rows[0]['task'] == LAST:
         return (own - other).mean(), *np.sort(own - other)[[0, -1]]
-    return (score_of(rows, None)[0] - score_of(random, None)[0],
+    return (np.nanmean(own - other),
             *mean_interval(own - other,
                            groups=rows[0]['groups'].split()))
 
@@ -367,7 +367,7 @@ def table(rows, measure, sign=''):
                             (name, 'random'))
             lines.append('     - {:{s}.3f} ({:{s}.3f} to {:{s}.3f})'.format(
                 *measure(some, random), s=sign)
-                if some and random else '     -')
+                if some and (random or not sign) else '     -')
     return '\n'.join(lines) + '\n'
 
 

@@ -7,14 +7,15 @@ What parts of the finished model are worth, and what the number of bands is.
 
 On scenes of the benchmark split: as the segmenter does it; without the look
 at the binned image; and with the true centres in the place of the network's
-own. And on other scenes, of nine bands (u to Ks), observed with one, three,
-four and all of them; the truth is always that of nine. FOLDER gets what the
+own. And on other scenes, of nine bands (u to Ks), seen in one, three, four
+and all of them; image and truth are else the same. FOLDER gets what the
 network says of each scene, so that a run that was stopped goes on from there,
 and the tables ``parts.txt`` and ``bands.txt``, with half the distance from the
 16th to the 84th percentile over bootstraps of the scenes.
 """
 
 import argparse
+import hashlib
 import json
 from pathlib import Path
 
@@ -22,10 +23,12 @@ import numpy as np
 import torch
 from cached_maps import DEFAULTS, Network, group
 
+from astrodino_seg.image import Image
 from astrodino_seg.inference import predict_maps, read_prediction
 from astrodino_seg.score_tables import bootstrap, summary
 from astrodino_seg.scores import scene_scores
 from astrodino_seg.simulate import SPLITS, make_scene, observe
+from astrodino_seg.simulate.scene_library import VERSION
 
 COLUMNS = ('pq', 'f1', 'ok', 'frag', 'sep', 'contam')
 NINE = 'ugriZYJHKs'
@@ -64,13 +67,16 @@ def parts(network, n_scenes, merge):
 def bands(network, n_scenes, merge):
     """Yield number of bands and record of each scene of the second table."""
     for seed in range(FIRST_OF_NINE, FIRST_OF_NINE + n_scenes):
-        scene = make_scene(seed, band_set=NINE)
+        whole, truth = observe(make_scene(seed, band_set=NINE), [seed, 1],
+                               bands=BANDS[9], depth=1.0)
+        names = list(whole.bands)
         for n, which in BANDS.items():
-            image, truth = observe(scene, [seed, 1], bands=which, depth=1.0)
+            image = Image(whole.cube[which], whole.mask[which], whole.noise,
+                          bands=[names[k] for k in which], unit=whole.unit)
             maps = network.look(image, truth, f'nine-{seed:06d}-{n}')
             grouping, _ = group(maps, merge=merge,
                                 calibration=network.calibration)
-            yield n, scene_scores(truth, grouping.groups, image)
+            yield n, scene_scores(truth, grouping.groups, whole)
 
 
 def kept(path, records):
@@ -113,7 +119,9 @@ def main():
     network = Network(args.model, args.folder)
     for title, make, n in (('parts', parts, args.scenes),
                            ('bands', bands, args.band_scenes)):
-        name = f'{title}-{network.digest}-{n}-{args.merge:g}.jsonl'
+        made_of = f'{network.digest}, {network.calibration}, {VERSION}'
+        made_of = hashlib.sha256(made_of.encode()).hexdigest()[:8]
+        name = f'{title}-{made_of}-{n}-{args.merge:g}.jsonl'
         found = kept(args.folder / name,
                      lambda make=make, n=n: make(network, n, args.merge))
         text = table(found, title)

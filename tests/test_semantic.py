@@ -151,6 +151,11 @@ def test_head_without_its_backbone(tmp_path):
     assert found.scales == model.scales
     with torch.no_grad():
         assert_array_equal(found(x), model(x))
+    with torch.no_grad():
+        model.vit.norm.bias += 1
+    model.save(path, backbone=BUNDLED_BACKBONE)
+    with pytest.raises(ModelFileError, match='head of other weights than'):
+        load_model(path)
     model.save(path, backbone='other')
     with pytest.raises(ModelFileError, match="no bundled backbone 'other'"):
         load_model(path)

@@ -140,7 +140,7 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2,
         less than that of the layer above (Bao et al. 2022, arXiv:2106.08254).
     class_weights : sequence of float, optional
         See `~astrodino_seg.train.losses.class_loss`.
-    teacher : `~torch.nn.Module`, optional
+    teacher : Model or SemanticModel, optional
         A model of the same input, whose classes, and whose heatmap if both
         have one, are imitated in all pixels.
     validation : sequence, optional
@@ -181,6 +181,8 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2,
         msg = 'freeze_backbone: the model has no Vision Transformer'
         raise ValueError(msg)
     _check_teacher(teacher, model)
+    # what was fitted to the old weights is not true of the new
+    model.provenance.pop('calibration', None)
     frozen = model.vit if freeze_backbone else torch.nn.Module()
     frozen.requires_grad_(False)
     groups, factors = _parameter_groups(model, layer_decay)

@@ -77,6 +77,10 @@ class TokenCrops(Dataset):
     def __init__(self, model, crops, teacher=None, *, n_pool=48):
         self.crops, self.scales = crops, model.scales
         n_sizes = len(crops.crop_sizes)
+        if n_pool < n_sizes * crops.n_items:
+            msg = (f'n_pool must be {n_sizes * crops.n_items} or more, a step '
+                   f'of each crop size, got {n_pool!r}')
+            raise ValueError(msg)
         self.pool = {}
         model.eval()
         for k in range(min(n_pool, len(crops))):
