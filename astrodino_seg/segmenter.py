@@ -156,7 +156,7 @@ class DinoSegmenter:
     """
 
     def __init__(self, *, n_pixels=5, connectivity=8, n_sigma=None,
-                 merge=0.5, min_seed=0.3, bin_factor=None, model=None,
+                 merge=0.5, min_seed=0.25, bin_factor=None, model=None,
                  device='cpu', bfloat16=None, tile_size=512,
                  progress_bar=False):
         self.n_pixels = n_pixels

@@ -12,8 +12,11 @@ others,
   backbone ``--dino``, which was pretrained by views alone
   (``pretraining_variants.py``);
 - ``frozen`` trains the head alone;
-- ``linear`` and ``ms`` are the semantic heads on the same frozen backbone;
+- ``linear`` and ``ms`` are the semantic heads on the same frozen backbone, at
+  the rates of their own recipes;
 - ``unet`` is the control.
+
+All layers have the same rate where all start from random weights.
 
 FOLDER gets a folder ``NAME-SEED`` of each, as ``astrodino train`` leaves it;
 what is complete is left alone, and what was stopped goes on. All are then
@@ -25,6 +28,7 @@ there are several seeds, their standard deviation.
 
 import argparse
 import copy
+import json
 import tomllib
 from pathlib import Path
 
@@ -44,6 +48,7 @@ def random(config, args):
     encoder = load_encoder(config['model'].pop('backbone'))
     config['model'].update(vit=encoder.spec['vit'],
                            preprocess=encoder.spec['preprocess'])
+    config['fit'].update(layer_decay=1.0)
 
 
 def dino(config, args):
@@ -62,7 +67,9 @@ def semantic(head):
         frozen(config, args)
         config['model'].update(head=head)
         config.pop('pairs')
-        config['fit'].pop('own_seeds_from')
+        # as in the recipes of these heads
+        config['fit'].update(peak_rate=1e-2, weight_decay=0.0,
+                             n_pool=min(240, 2 * args.steps))
     return change
 
 
@@ -86,6 +93,21 @@ def variant(base, name, seed, args):
     config['pairs'].update(n_scenes=PAIR_SCENES)
     VARIANTS[name](config, args)
     return config
+
+
+def train(config, out):
+    """Train as a recipe says, if that has not been done in this folder."""
+    text, recipe = json.dumps(config), out / 'recipe.json'
+    done = out / 'done'
+    if recipe.exists() and recipe.read_text() != text:
+        msg = f'{out} is of another recipe: remove it'
+        raise SystemExit(msg)
+    if not done.exists():
+        print(out, flush=True)
+        out.mkdir(parents=True, exist_ok=True)
+        recipe.write_text(text)
+        train_from_config(config, out)
+        done.touch()
 
 
 def table(rows):
@@ -130,11 +152,7 @@ def main():
     for seed in args.seeds:
         for name in names:
             out = args.folder / f'{name}-{seed}'
-            done = out / 'done'
-            if not done.exists():
-                print(out, flush=True)
-                train_from_config(variant(base, name, seed, args), out)
-                done.touch()
+            train(variant(base, name, seed, args), out)
             finders[f'{name}#{seed}'] = DinoSegmenter(
                 model=str(out / 'model.safetensors'))
     finders = {key: finders[key] for name in names for key in finders

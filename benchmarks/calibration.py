@@ -299,18 +299,21 @@ def table(measures, calibration, n_scenes):
                   f'{np.ptp(one["ece_interval"]) / 2:.3f}' for one in ones]
         lines += [f'     - {one["loss"]:.3f}' for one in ones]
     decision, heat, bias = calibration.confidence
-    fitted = calibration.fit
+    fitted, pairs, dial = calibration.fit, '', ''
+    if (calibration.pair_scale, calibration.pair_bias) != (1, 0):
+        pairs = (f'{calibration.pair_scale:.3f} times the log-odds '
+                 f'{calibration.pair_bias:+.3f} for the pairs '
+                 f'({fitted["n_pairs"]}), ')
+        before = dial_before(fitted['merge'], calibration)
+        dial = f', which without calibration would be {before:.3g}'
     return [*lines, '', (
         f'Measured on {n_scenes} scenes of the benchmark split, fitted to '
         f'{fitted["n_scenes"]} of the validation split: a temperature of '
         f'{calibration.class_temperature:.3f} for the classes '
-        f'({fitted["n_classes"]} labels), {calibration.pair_scale:.3f} times '
-        f'the log-odds {calibration.pair_bias:+.3f} for the pairs '
-        f'({fitted["n_pairs"]}), and {decision:.3f} times the log-odds of '
-        f'the decision {heat:+.3f} times those of the centre {bias:+.3f} for '
-        f'the confidence ({fitted["n_labels"]} labels). ``merge`` was '
-        f'{fitted["merge"]:.3g}, which without calibration would be '
-        f'{dial_before(fitted["merge"], calibration):.3g}.')]
+        f'({fitted["n_classes"]} labels), {pairs}and {decision:.3f} times the '
+        f'log-odds of the decision {heat:+.3f} times those of the centre '
+        f'{bias:+.3f} for the confidence ({fitted["n_labels"]} labels). '
+        f'``merge`` was {fitted["merge"]:.3g}{dial}.')]
 
 
 def is_half(model):

@@ -60,7 +60,7 @@ def _segment(model, image):
         grouping, classes = segment_classes(probabilities)
         return grouping.groups, 1 + classes.argmax(axis=1)
     prediction = predict(model, model.planes(image))
-    return segment_maps(prediction, min_seed=0.3).groups, None
+    return segment_maps(prediction, min_seed=0.25).groups, None
 
 
 def _right(found, objects, classes):
