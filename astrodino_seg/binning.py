@@ -66,8 +66,9 @@ def bin_channels(channels, factor, n_noise=None):
     n, ny, nx = channels.shape
     last = (n if n_noise is None else n_noise) - 1      # the valid fraction
     linear = np.concatenate([np.sinh(channels[:last]), channels[last:]])
-    linear = np.pad(linear, ((0, 0), (0, -ny % factor), (0, -nx % factor)),
-                    mode='edge')
+    if ny % factor or nx % factor:      # else it would copy all the same
+        linear = np.pad(linear, ((0, 0), (0, -ny % factor),
+                                 (0, -nx % factor)), mode='edge')
     linear = linear.reshape(n, -(-ny // factor), factor, -(-nx // factor),
                             factor).mean(axis=(2, 4))
     return np.concatenate([np.arcsinh(linear[:last]), linear[last:]])
