@@ -65,7 +65,8 @@ def bin_channels(channels, factor, n_noise=None):
         return channels
     n, ny, nx = channels.shape
     last = (n if n_noise is None else n_noise) - 1      # the valid fraction
-    linear = np.concatenate([np.sinh(channels[:last]), channels[last:]])
+    grown = np.exp(channels[:last])     # of which sinh is made much faster
+    linear = np.concatenate([(grown - 1 / grown) / 2, channels[last:]])
     if ny % factor or nx % factor:      # else it would copy all the same
         linear = np.pad(linear, ((0, 0), (0, -ny % factor),
                                  (0, -nx % factor)), mode='edge')

@@ -63,7 +63,7 @@ FLOORS = {
     'encoder': 'heads preprocess vit weights',
     'grouping_model': 'encoder heads pairs planes preprocess unet vit '
                       'weights',
-    'model': 'encoder errors grouping_model semantic',
+    'model': 'encoder errors grouping_model semantic weights',
     'backbones': 'encoder errors bands image preprocess plotting planes vit '
                  'model',
     'binning': '',
