@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from scipy import ndimage
 from test_grouping import prediction
 
 from astrodino_seg import coarse
@@ -55,6 +56,23 @@ def test_giant(look):
     far = np.hypot(x // 4 - 80, y // 4 - 50)
     assert_array_equal(giants[far < 28.5] > 0, True)
     assert_array_equal(giants[far > 31], 0)
+
+
+@pytest.mark.parametrize(('x', 'y'), [(0, 0), (152, 100), (80, 100), (3, 50)])
+def test_giant_at_the_edge(monkeypatch, x, y):
+    """It is cut from a box of the image as it would be from the whole."""
+    monkeypatch.setattr(coarse, 'predict', lambda model, channels, **kwargs:
+                        prediction(channels.shape[1:], [
+                            {'x': x, 'y': y, 'radius': 35, 'bias': 3,
+                             'falloff': (3, 0)}]))
+    giants = find_giants(MODEL, channels(), **KNOWN)
+    shape = (101, 153)
+    labels = coarse.segment_maps(prediction(shape, [
+        {'x': x, 'y': y, 'radius': 35, 'bias': 3, 'falloff': (3, 0)}]),
+        **KNOWN, n_pixels=1).groups
+    soft = ndimage.gaussian_filter((labels > 0).astype(np.float32), 0.7)
+    whole = ndimage.zoom(soft, 4, order=1, mode='nearest', grid_mode=True)
+    assert_array_equal(giants > 0, whole[:SHAPE[0], :SHAPE[1]] > 0.5)
 
 
 def test_no_giant(look):

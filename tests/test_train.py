@@ -26,6 +26,7 @@ from astrodino_seg.train import (
 )
 from astrodino_seg.train.losses import (
     WEIGHTS,
+    _importance,
     _with_own_seeds,
     centre_focal_loss,
     grouping_losses,
@@ -266,22 +267,33 @@ def test_heat_target_is_found():
 @FEW
 @given(st.integers(0, 10**6), st.integers(0, 7))
 def test_focal_loss(seed, n):
-    """Equation 1 of Zhou et al. (2019), pixel by pixel."""
+    """Equation 1 of Zhou et al. (2019), pixel by pixel, with weights."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 4, (6, 8))
     target = rng.uniform(0, 0.99, (6, 8))
     target.flat[rng.choice(48, n, replace=False)] = 1
     ignore = rng.random((6, 8)) < 0.2
-    total = 0
-    for value, wanted, skip in zip(logits.flat, target.flat, ignore.flat):
+    weight = rng.uniform(0, 5, (6, 8))
+    terms = np.zeros((6, 8))
+    for k, (value, wanted, skip) in enumerate(zip(
+            logits.flat, target.flat, ignore.flat)):
         p = np.clip(1 / (1 + np.exp(-value)), 1e-5, 1 - 1e-5)
         if wanted == 1:
-            total += (1 - p)**2 * np.log(p)
+            terms.flat[k] = (1 - p)**2 * np.log(p)
         elif not skip:
-            total += (1 - wanted)**4 * p**2 * np.log(1 - p)
-    found = centre_focal_loss(*map(torch.from_numpy,
-                                   (logits, target, ignore)))
-    assert_allclose(found, -total / max(n, 4), rtol=1e-9)
+            terms.flat[k] = (1 - wanted)**4 * p**2 * np.log(1 - p)
+    tensors = [torch.from_numpy(a) for a in (logits, target, ignore, weight)]
+    assert_allclose(centre_focal_loss(*tensors[:3]),
+                    -terms.sum() / max(n, 4), rtol=1e-9)
+    assert_allclose(centre_focal_loss(*tensors),
+                    -(weight * terms).sum() / max(n, 4), rtol=1e-9)
+
+
+def test_large_objects_weigh_more():
+    """1 up to 100 pixels, then one half more for each factor e in area."""
+    area = np.array([10, 100, 100 * np.e, 100 * np.e**4])
+    weight = _importance(torch.from_numpy(0.5 * np.log(area / np.pi)))
+    assert_allclose(weight, [1, 1, 1.5, 3])
 
 
 def maps_of(model, sample):
