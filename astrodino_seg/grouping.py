@@ -342,7 +342,8 @@ def segment_maps(prediction, *, merge=0.5, min_seed=0.0, n_pixels=5,
                                      merge)
     groups = np.concatenate([[0], leader + 1])[owner].astype(np.int32)
     if giants is not None:
-        is_star = prediction.classes.argmax(axis=1) == 0
+        star, *others = prediction.classes.T
+        is_star = star > np.max(others, axis=0)
         leader = join_in_giants(leader, groups, giants, is_star)
         groups = np.concatenate([[0], leader + 1])[owner].astype(np.int32)
         groups = fill_giants(groups, giants)

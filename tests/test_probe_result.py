@@ -120,9 +120,9 @@ def test_interval_of_a_difference():
     rng = np.random.default_rng(1)
     hard = rng.random(300)
     one, other = (hard + shift + 0.01 * rng.normal(size=300)
-                  for shift in (0.1, 0))
+                  for shift in (0.03, 0))
     low, high = mean_interval(one - other)
-    assert 0.095 < low < 0.1 < high < 0.105
+    assert 0.027 < low < 0.03 < high < 0.033
     assert mean_interval(one)[0] < mean_interval(other)[1]
 
 

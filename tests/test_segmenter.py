@@ -965,7 +965,7 @@ def drawn(monkeypatch):
         n = int(groups.max())
         prediction = SimpleNamespace(
             probabilities=np.full((4, *groups.shape), 0.25, np.float32),
-            classes=np.eye(3)[np.arange(n) % 3])
+            heat=np.full(n, 0.9), classes=np.eye(3)[np.arange(n) % 3])
         grouping = Grouping(groups.astype(np.int32), groups.astype(np.int32),
                             {}, np.arange(n), np.ones(n), np.ones(n, int))
         monkeypatch.setattr(segmenter, 'predict',

@@ -47,7 +47,7 @@ def add_parser(commands):
     add('--catalog-format', choices=('ecsv', 'fits'), default='ecsv')
     add('--model', help='a weights file; default: bundled')
     add('--device', default='cpu')
-    add('--float32', action='store_true',
+    add('--float32', dest='bfloat16', action='store_const', const=False,
         help='no bfloat16, where the processor has instructions for it')
     add('--no-png', action='store_true', help='no picture')
     add('--overwrite', action='store_true', help='replace old products')
@@ -69,7 +69,7 @@ def run(args):
         n_pixels=args.n_pixels, connectivity=args.connectivity,
         n_sigma=args.n_sigma, merge=args.merge, min_seed=args.min_seed,
         bin_factor=args.bin_factor, model=args.model, device=args.device,
-        bfloat16=False if args.float32 else None, tile_size=args.tile_size,
+        bfloat16=args.bfloat16, tile_size=args.tile_size,
         progress_bar=not args.quiet)
     threshold = args.threshold
     if threshold is not None and image.unit is not None:
