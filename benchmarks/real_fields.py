@@ -3,9 +3,11 @@
 Segment the real development images and draw them, with photutils beside.
 
     python benchmarks/real_fields.py OUTPUT [NAME ...] [--data FOLDER]
+        [--sheet FILE]
 
 Without names, all of `FIELDS`. The folder of the images is ``--data``, or the
-environment variable ASTRODINO_DATA.
+environment variable ASTRODINO_DATA. ``--sheet`` puts the pictures of `SHEET`
+one below the other, for the docs.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from PIL import Image as Picture
 
 from astrodino_seg.baselines import PhotutilsFinder
 from astrodino_seg.image import as_image
@@ -25,6 +28,13 @@ KIDS = 'kids_viking/{}.fits'
 ZOOMS = {'spiral': (1050, 1362, 330, 630), 'merger': (1220, 1400, 1580, 1760),
          'tail': (790, 1030, 1760, 2000), 'edge_on': (1180, 1390, 930, 1130),
          'saturated': (520, 820, 610, 910), 'gaps': (0, 400, 0, 400)}
+
+
+#: Pictures of the docs.
+SHEET = ('spiral_DES', 'spiral_PS1', 'spiral_SDSS', 'jwst_three_spiral',
+         'single_M51', 'kids_griZ_saturated', 'kids_griZ_tail',
+         'kids_griZ_merger', 'kids_griZ_edge_on')
+SHEET_WIDTH = 900       # pixels
 
 
 def _npz(path):
@@ -110,6 +120,22 @@ def draw(name, source, zooms, output, finder):
                     output / f'{name}_{part}.png', dpi=70)
 
 
+def write_sheet(folder, path):
+    """Write the pictures of `SHEET` as one."""
+    pictures = []
+    for name in SHEET:
+        with Picture.open(folder / f'{name}.png') as one:
+            height = round(one.height * SHEET_WIDTH / one.width)
+            pictures.append(one.convert('RGB').resize((SHEET_WIDTH, height)))
+    sheet = Picture.new('RGB', (SHEET_WIDTH, sum(
+        one.height for one in pictures)))
+    y = 0
+    for one in pictures:
+        sheet.paste(one, (0, y))
+        y += one.height
+    sheet.save(path, quality=80)
+
+
 def main():
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -119,6 +145,7 @@ def main():
                         default=os.environ.get('ASTRODINO_DATA'))
     parser.add_argument('--model')
     parser.add_argument('--merge', type=float, default=0.5)
+    parser.add_argument('--sheet', type=Path, help='for example a .jpg')
     args = parser.parse_args()
     if args.data is None or not Path(args.data).is_dir():
         parser.error('no folder of images: give --data')
@@ -128,6 +155,8 @@ def main():
     for name, (source, zooms) in fields(Path(args.data)).items():
         if not args.names or name in args.names:
             draw(name, source, zooms, args.output, finder)
+    if args.sheet:
+        write_sheet(args.output, args.sheet)
 
 
 if __name__ == '__main__':
