@@ -342,7 +342,7 @@ def score_of(rows, _):
 
 def gain_of(rows, random):
     """What a cell has more than random weights, and the interval of that."""
-    own, other = (np.nanmean([np.array(one['shares'].split(), float)
+    own, other = (np.mean([np.array(one['shares'].split(), float)
                               for one in some], axis=0)
                   for some in (rows, random))
     if rows[0]['task'] == LAST:
