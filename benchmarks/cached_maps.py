@@ -26,6 +26,7 @@ from astrodino_seg.segmenter import DinoSegmenter
 from astrodino_seg.simulate import SceneLibrary, Truth
 from astrodino_seg.simulate.scene_library import VERSION
 from astrodino_seg.threshold import has_pixels
+from astrodino_seg.weights import digest
 
 DEFAULTS = DinoSegmenter()
 
@@ -62,14 +63,11 @@ class Network:
         self.calibration = read_calibration(model.provenance)
         model.provenance.pop('calibration', None)
         self.folder = folder
-        content = hashlib.sha256(
-            f'{json.dumps(model.spec)}, scenes {VERSION}'.encode())
-        for value in model.state_dict().values():
-            content.update(value.numpy().tobytes())
         # in the numbers that the segmenter would choose
         self.model = DinoSegmenter(model=model)._fetch_model()
-        content.update(str(self.model.in_bfloat16).encode())
-        self.digest = content.hexdigest()[:12]
+        made_of = (f'{json.dumps(model.spec)}, {digest(model)}, scenes '
+                   f'{VERSION}, {self.model.in_bfloat16}')
+        self.digest = hashlib.sha256(made_of.encode()).hexdigest()[:12]
 
     def scenes(self, split, n_scenes):
         """Yield the `SceneMaps` of the first scenes of a split."""

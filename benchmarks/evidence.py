@@ -343,7 +343,7 @@ def score_of(rows, _):
 def gain_of(rows, random):
     """What a cell has more than random weights, and the interval of that."""
     own, other = (np.mean([np.array(one['shares'].split(), float)
-                              for one in some], axis=0)
+                           for one in some], axis=0)
                   for some in (rows, random))
     if rows[0]['task'] == LAST:
         return (own - other).mean(), *np.sort(own - other)[[0, -1]]

@@ -23,9 +23,7 @@ from astrodino_seg.inference import (
     seeds_of,
 )
 from astrodino_seg.model import load_model
-from astrodino_seg.score_tables import (
-    summary,
-)
+from astrodino_seg.score_tables import summary
 from astrodino_seg.scores import scene_scores
 from astrodino_seg.simulate import SceneLibrary
 

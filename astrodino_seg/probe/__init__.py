@@ -21,11 +21,7 @@ from astrodino_seg.probe.networks import (
     evaluate_network,
     make_baseline,
 )
-from astrodino_seg.probe.result import (
-    ProbeResult,
-    evaluate,
-    mean_interval,
-)
+from astrodino_seg.probe.result import ProbeResult, evaluate, mean_interval
 from astrodino_seg.probe.splits import encode_labels, fold_splits, seed_splits
 from astrodino_seg.probe.study import STUDY, run_study
 
