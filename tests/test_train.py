@@ -573,6 +573,11 @@ def test_mask_gradients():
 
 # ------------------------------------------------------- what takes part
 
+def nothing_shared(size):
+    """Rivals and shares where they are not known."""
+    return torch.zeros(0, size, size).long(), torch.zeros(0, size, size)
+
+
 def crowd(n, decoys):
     """A sample of ``n`` objects with so many decoys each."""
     owner = torch.cat([torch.arange(n), torch.arange(n).repeat_interleave(
@@ -580,7 +585,8 @@ def crowd(n, decoys):
     return Sample(torch.zeros(5, 4, 4), torch.zeros(4, 4, dtype=torch.long),
                   torch.zeros(4, 4, dtype=torch.long),
                   torch.zeros(len(owner), 2), owner, torch.zeros(n, 2),
-                  torch.zeros(n), torch.ones(n, dtype=torch.long))
+                  torch.zeros(n), torch.ones(n, dtype=torch.long),
+                  *nothing_shared(4))
 
 
 @FEW
@@ -988,7 +994,7 @@ def test_own_seeds():
     sample = Sample(torch.zeros(5, 32, 32), labels, labels.clamp(max=1),
                     torch.tensor([[4., 4.], [12., 12.]]),
                     torch.tensor([0, 1]), torch.zeros(2, 2), torch.zeros(2),
-                    torch.tensor([1, 2]))
+                    torch.tensor([1, 2]), *nothing_shared(32))
     heat = torch.full((16, 16), -9.)
     for row, column in ((5, 6), (11, 11), (2, 14)):  # object, void, sky
         heat[row, column] = 2.

@@ -25,6 +25,11 @@ OWN_HEAT = 0.2
 #: Pixels drawn for the masks in each crop, of an object and of the sky.
 OBJECT_PIXELS = 1500
 SKY_PIXELS = 8000
+#: How far the target of a pixel goes from its owner alone (0) to the shares
+#: of its light (1); and how much more a pixel counts that two objects share
+#: evenly.
+SOFTNESS = 0.5
+CONTESTED = 3.0
 
 
 def class_loss(logits, classes, weights=CLASS_WEIGHTS):
@@ -181,11 +186,42 @@ def _pixels(labels, generator):
     return index, (1 / share[index]).float()
 
 
+def owner_loss(log_p, labels, rivals, shares, weight):
+    """
+    Cross-entropy to the owners of pixels, and to those who share their light.
+
+    Parameters
+    ----------
+    log_p : `~torch.Tensor`
+        (N + 1, P) logarithm of the probability of the sky and each object.
+    labels : `~torch.Tensor`
+        (P,) int: 0 sky, i + 1 for object i.
+    rivals, shares : `~torch.Tensor`
+        (R, P) int, further objects in each pixel, and their shares of its
+        light.
+    weight : `~torch.Tensor`
+        (P,) of the pixels.
+
+    Returns
+    -------
+    loss : `~torch.Tensor`
+        The mean over the pixels.
+    """
+    rest = 1 - shares.sum(dim=0)
+    weight = weight * (1 + 4 * CONTESTED * rest * (1 - rest))
+    log_own = log_p.gather(0, labels[None])[0]
+    less = log_p.gather(0, rivals) - log_own
+    loss = log_own + SOFTNESS * (shares * less).sum(dim=0)
+    return -(loss * weight).sum() / weight.sum()
+
+
 def _mask_losses(head, seeds, owner, maps, sample, generator):
     """
     Cross-entropy over {sky, objects} and Dice, and that of the votes.
 
-    The score of an object is that of its best seed, as in `paint`.
+    The score of an object is that of its best seed, as in `paint`. Dice is
+    that of the owners; cross-entropy has the owners' light shared, and counts
+    the pixels more in which it is.
     """
     n = len(sample.cls)
     index, weight = _pixels(sample.labels, generator)
@@ -199,7 +235,6 @@ def _mask_losses(head, seeds, owner, maps, sample, generator):
         0, owner[:, None].expand_as(score), score, 'amax',
         include_self=False)
     log_p = torch.cat([sky, score]).log_softmax(dim=0)       # (N + 1, P)
-    loss = F.nll_loss(log_p.T, labels, reduction='none')
     p = log_p[1:].exp() * weight
     own = torch.zeros(n + 1).index_add(
         0, labels, p.T.gather(1, (labels - 1).clamp(min=0)[:, None])[:, 0])
@@ -211,7 +246,9 @@ def _mask_losses(head, seeds, owner, maps, sample, generator):
     k = labels[known] - 1
     off = (torch.stack([x, y], dim=-1)[known] - sample.centre[k]
            ) / sample.log_size[k].exp()[:, None]
-    return {'mask': (loss * weight).sum() / weight.sum(),
+    return {'mask': owner_loss(log_p, labels,
+                               sample.rivals.flatten(1)[:, index],
+                               sample.shares.flatten(1)[:, index], weight),
             'dice': (dice * importance).sum() / importance.sum(),
             'vote': F.smooth_l1_loss(off, torch.zeros_like(off), beta=0.2)}
 

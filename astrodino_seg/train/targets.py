@@ -46,6 +46,12 @@ class Sample:
         (S,) index of the object under each seed.
     centre, log_size, cls : `~torch.Tensor`
         (N, 2) true centre, (N,) log radius in pixels, (N,) class index.
+    rivals : `~torch.Tensor`
+        (R, H, W) int64: the other objects that shine in the pixel of an
+        object, i + 1 for object i; 0 none. R is 2, or 0 where it is not
+        known.
+    shares : `~torch.Tensor`
+        (R, H, W) their shares of its light. The owner has the rest.
     """
 
     channels: torch.Tensor
@@ -56,6 +62,8 @@ class Sample:
     centre: torch.Tensor
     log_size: torch.Tensor
     cls: torch.Tensor
+    rivals: torch.Tensor
+    shares: torch.Tensor
 
 
 def _dihedral(k, array):
@@ -79,7 +87,22 @@ def _decoys(rng, detection, where, area):
     return np.stack([xs[pick], ys[pick]], axis=-1)
 
 
-def make_sample(rng, channels, labels, own_sn, objects):
+def _rivals(owners, shares, labels, present):
+    """
+    The objects behind the owner of each pixel, and their shares of the light
+    of those that are asked for.
+    """
+    index = np.zeros(max(owners.max(initial=0), present.max(initial=0)) + 1,
+                     np.int64)
+    index[present] = 1 + np.arange(len(present))
+    rivals = np.where(labels > 0, index[owners], 0)
+    shares = np.where(rivals > 0, shares, 0)
+    total = np.maximum(shares.sum(axis=0), 1e-30)
+    return rivals[1:], (shares / total)[1:].astype(np.float32)
+
+
+def make_sample(rng, channels, labels, own_sn, objects, owners=None,
+                shares=None):
     """
     Build the targets of one crop.
 
@@ -93,6 +116,8 @@ def make_sample(rng, channels, labels, own_sn, objects):
         (H, W) crops of a `~astrodino_seg.simulate.Truth`.
     objects : dict of `~numpy.ndarray`
         ``id``, ``x``, ``y`` (in the crop's pixels), ``cls``, ``n_pixels``.
+    owners, shares : `~numpy.ndarray`, optional
+        (3, H, W) of the same `~astrodino_seg.simulate.Truth`, if known.
 
     Returns
     -------
@@ -112,7 +137,7 @@ def make_sample(rng, channels, labels, own_sn, objects):
     row = {i: k for k, i in enumerate(objects['id'])}
     order = np.argsort(labels, axis=None, kind='stable')
     ranked = labels.ravel()[order]
-    seeds, owners, decoys, decoy_owners, info = [], [], [], [], []
+    seeds, seed_owners, decoys, decoy_owners, info = [], [], [], [], []
     for n, i in enumerate(present):
         k = row[i]
         span = order[slice(*np.searchsorted(ranked, [i, i + 1]))]
@@ -126,22 +151,26 @@ def make_sample(rng, channels, labels, own_sn, objects):
             best = own_sn[ys, xs].argmax()
             ix, iy = xs[best], ys[best]
         seeds.append((ix, iy))
-        owners.append(n)
+        seed_owners.append(n)
         extra = _decoys(rng, detection, (ys, xs), len(ys))
         decoys.extend(extra)
         decoy_owners.extend([n] * len(extra))
         info.append((x, y, 0.5 * np.log(objects['n_pixels'][k] / np.pi),
                      objects['cls'][k]))
     info = np.array(info, np.float32).reshape(-1, 4)
+    if owners is None or len(owners) == 0:
+        owners = shares = np.zeros((1, height, width), np.int32)
+    rivals, shares = _rivals(owners, shares, new, present)
     return Sample(
         torch.from_numpy(np.ascontiguousarray(channels)),
         torch.from_numpy(new.astype(np.int64)),
         torch.from_numpy(classes.astype(np.int64)),
         torch.tensor(np.array(seeds + decoys, np.float32).reshape(-1, 2)),
-        torch.tensor(np.array(owners + decoy_owners, np.int64)),
+        torch.tensor(np.array(seed_owners + decoy_owners, np.int64)),
         torch.from_numpy(info[:, :2].copy()),
         torch.from_numpy(info[:, 2].copy()),
-        torch.from_numpy(info[:, 3].astype(np.int64)))
+        torch.from_numpy(info[:, 3].astype(np.int64)),
+        torch.from_numpy(rivals), torch.from_numpy(shares))
 
 
 class CropDataset(Dataset):
@@ -258,10 +287,11 @@ def _crop(rng, channels, truth, size, *, on_primary):
     ys = slice(corner[1], corner[1] + size)
     turn = int(rng.integers(8))
     cut = [np.ascontiguousarray(_dihedral(turn, a[..., ys, xs]))
-           for a in (channels, truth.labels, truth.own_sn)]
+           for a in (channels, truth.labels, truth.own_sn, truth.owners,
+                     truth.shares)]
     x, y = _turn_points(turn, objects['x'] - corner[0],
                         objects['y'] - corner[1], size)
-    return make_sample(rng, *cut, {**objects, 'x': x, 'y': y})
+    return make_sample(rng, *cut[:3], {**objects, 'x': x, 'y': y}, *cut[3:])
 
 
 def _turn_points(turn, x, y, size):
