@@ -41,6 +41,9 @@ class Calibration:
         of its leading centre, and a bias: their sum is the log-odds that the
         label is one object, neither cut nor merged. `None` leaves the
         probability of the weakest decision as it is.
+    share_power : float
+        The probabilities that a pixel is an object's are raised to it, to
+        be shares of its light (`~astrodino_seg.shares.share_flux`).
     fit : dict or None
         How they were fitted, to be read by people.
 
@@ -54,10 +57,11 @@ class Calibration:
     pair_scale: float = 1.0
     pair_bias: float = 0.0
     confidence: tuple | None = None
+    share_power: float = 1.0
     fit: dict | None = None
 
     def __post_init__(self):
-        for name in ('class_temperature', 'pair_scale'):
+        for name in ('class_temperature', 'pair_scale', 'share_power'):
             value = getattr(self, name)
             if not _is_number(value) or value <= 0:
                 _refuse(name, 'a positive number', value)

@@ -20,7 +20,7 @@ MIN_SATURATED_SN = 200
 MIN_PLATEAU = 4
 
 
-def make_table(image, normalised, grouping, classes):
+def make_table(image, normalised, grouping, classes, shares=None):
     """
     Measure the objects of a segmentation.
 
@@ -34,6 +34,8 @@ def make_table(image, normalised, grouping, classes):
         Its labels.
     classes : `~numpy.ndarray`
         (n_objects, 3) probabilities of star, galaxy, artifact.
+    shares : `~astrodino_seg.shares.FluxShares`, optional
+        What each object has of the light of each pixel.
 
     Returns
     -------
@@ -43,7 +45,10 @@ def make_table(image, normalised, grouping, classes):
         (pixels), ``x_centroid``, ``y_centroid`` (S/N-weighted, pixels),
         ``sky_centroid`` (with a WCS), ``flux_<band>`` and
         ``flux_err_<band>`` (the sum over the label less the background, in
-        the image's unit) and ``flags`` (bits of `FLAGS`). With a calibrated
+        the image's unit), with ``shares`` also ``split_flux_<band>`` and
+        ``split_flux_err_<band>`` (the sum over all pixels of the object's
+        share; the error is that of the noise alone), and ``flags`` (bits of
+        `FLAGS`). With a calibrated
         model, ``group_confidence`` is the probability that the label is one
         object, neither cut nor merged, and else that its weakest grouping
         decision is right.
@@ -77,11 +82,25 @@ def make_table(image, normalised, grouping, classes):
         table[f'flux_{band}'] = total(np.where(good, value, 0)) * unit
         table[f'flux_err_{band}'] = np.sqrt(
             total(np.where(good, sigma, 0).astype(float)**2)) * unit
+    if shares is not None:
+        _add_split(table, image, normalised, shares, n, unit)
     table['flags'] = _flags(image, normalised, groups, n)
     # a string, which FITS headers hold too
     table.meta['flags'] = ', '.join(f'{k}={v}' for k, v in FLAGS.items())
     table.meta['bands'] = ','.join(image.bands)
     return table
+
+
+def _add_split(table, image, normalised, shares, n, unit):
+    """Columns of the fluxes that are split."""
+    for b, band in enumerate(image.bands):
+        sigma = normalised.noise[b]
+        good = np.isfinite(sigma)
+        value = np.where(good, image.cube[b] - normalised.background[b], 0)
+        variance = np.where(good, sigma, 0).astype(float)**2
+        table[f'split_flux_{band}'] = shares.total(value, n) * unit
+        table[f'split_flux_err_{band}'] = np.sqrt(
+            shares.total(variance, n, power=2)) * unit
 
 
 def _centroids(normalised, where, shape, total):

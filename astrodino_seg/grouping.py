@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-From seeds and dense maps to integer labels: fragments, then groups.
+From the pixels of seeds to integer labels: fragments, then groups.
 
 A fragment is the mask of one seed; a group is the union of the fragments
 that are one object.
@@ -12,8 +12,10 @@ import numpy as np
 from scipy.ndimage import find_objects
 from scipy.ndimage import label as label_components
 
+from astrodino_seg.painting import paint
+
 __all__ = ['Grouping', 'fill_giants', 'group_seeds', 'join_in_giants',
-           'paint', 'segment_maps']
+           'segment_maps']
 
 #: Share of an object within a giant that makes it a piece of it, and the
 #: least pixels of a piece.
@@ -21,9 +23,6 @@ PIECE_SHARE = 0.8
 PIECE_PIXELS = 256
 #: Share of a giant that the object must have which the rest of it is given to.
 FILL_SHARE = 0.2
-#: A seed below ``min_seed`` is used where no other claims its pixel and the
-#: probability of the sky there is less than this.
-MAX_SKY = 0.1
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,9 @@ class Grouping:
         that it is one object (`astrodino_seg.calibration`).
     n_fragments : `~numpy.ndarray`
         (n_objects,) int.
+    seed_label : `~numpy.ndarray` or None
+        (S,) int: the object that each seed is of; 0 none. `None` where
+        objects have no seeds.
     """
 
     groups: np.ndarray
@@ -57,85 +59,7 @@ class Grouping:
     seed_of: np.ndarray
     confidence: np.ndarray
     n_fragments: np.ndarray
-
-
-def _window(prediction, k, shape, factor=1.0):
-    """A box about the ellipse of seed ``k``, ``factor`` times as wide."""
-    # d^T M d <= q_max bounds x by sqrt(q_max * (M^-1)_xx)
-    xx, xy, yy = prediction.matrix[k].astype(float)
-    det = max(xx * yy - xy**2, 1e-12)
-    reach = 2.5 * np.sqrt(np.array([xx, yy]) / det) + 4      # y, x
-    reach = np.minimum(factor * reach, max(shape))
-    centre = prediction.centre[k][::-1].astype(float)
-    seed = np.array([prediction.y[k], prediction.x[k]])
-    low = np.minimum(centre - reach, seed - 4)
-    high = np.maximum(centre + reach, seed + 5)
-    return tuple(slice(int(max(a, 0)), int(min(b, n)))
-                 for a, b, n in zip(low, high, shape))
-
-
-def _cut_off(won, window, shape):
-    """Whether a seed wins pixels at a side that is not the image's."""
-    (ys, xs), (ny, nx) = window, shape
-    return ((ys.start > 0 and won[0].any())
-            or (ys.stop < ny and won[-1].any())
-            or (xs.start > 0 and won[:, 0].any())
-            or (xs.stop < nx and won[:, -1].any()))
-
-
-def _score(prediction, k, window):
-    """Score of seed ``k`` in a window; see `~astrodino_seg.heads`."""
-    ys, xs = window
-    kernel = prediction.kernel[k]
-    match = prediction.embedding[ys, xs] @ kernel[:-1] + kernel[-1]
-    x0, y0 = prediction.centre[k]
-    vote = prediction.vote[ys, xs]
-    dx = vote[..., 0] + (np.arange(xs.start, xs.stop, dtype=np.float32) - x0)
-    dy = vote[..., 1] + (np.arange(ys.start, ys.stop, dtype=np.float32)
-                         - y0)[:, None]
-    xx, xy, yy = prediction.matrix[k]
-    q = np.clip(xx * dx**2 + 2 * xy * dx * dy + yy * dy**2, 0, 1e4)
-    u, v = prediction.falloff[k]
-    return match - u * np.sqrt(q + 1e-4) - v * np.log1p(q)
-
-
-def paint(prediction, mask=None, min_seed=0.0):
-    """
-    Give each pixel to the seed with the largest score, or to the sky.
-
-    Parameters
-    ----------
-    prediction : `~astrodino_seg.inference.Prediction`
-        The network's output.
-    mask : `~numpy.ndarray`, optional
-        (y, x) bool; these pixels stay 0.
-    min_seed : float, optional
-        Seeds below this probability are used only where there is light that
-        no other seed claims (see `MAX_SKY`).
-
-    Returns
-    -------
-    owner : `~numpy.ndarray`
-        (y, x) int32: seed index plus one, 0 for the sky.
-    """
-    best = prediction.sky.copy()
-    owner = np.zeros(best.shape, np.int32)
-    for k in range(len(prediction.x)):
-        if prediction.heat[k] < min_seed:
-            here = int(prediction.y[k]), int(prediction.x[k])
-            if owner[here] or prediction.probabilities[0][here] > MAX_SKY:
-                continue
-        for factor in (1, 2, 4, 16, 256):
-            window = _window(prediction, k, best.shape, factor)
-            score = _score(prediction, k, window)
-            won = score > best[window]
-            if not _cut_off(won, window, best.shape):
-                break
-        best[window][won] = score[won]
-        owner[window][won] = k + 1
-    if mask is not None:
-        owner[mask] = 0
-    return owner
+    seed_label: np.ndarray | None = None
 
 
 def group_seeds(pairs, same, heat, merge):
@@ -317,7 +241,7 @@ def segment_maps(prediction, *, merge=0.5, min_seed=0.0, n_pixels=5,
     merge : float, optional
         The merge/split dial in [0, 1]; see `group_seeds`.
     min_seed : float, optional
-        See `paint`.
+        See `~astrodino_seg.painting.paint`.
     n_pixels : int, optional
         Smaller objects are dropped.
     keep : callable, optional
@@ -363,7 +287,7 @@ def segment_maps(prediction, *, merge=0.5, min_seed=0.0, n_pixels=5,
     for parent, labels in children.items():
         n_fragments[parent - 1] = len(labels)
     return Grouping(groups, fragments, children, leaders,
-                    confidence[leaders], n_fragments)
+                    confidence[leaders], n_fragments, number[leader + 1])
 
 
 def _fragments(owner, groups, leader, number):

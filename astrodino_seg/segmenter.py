@@ -33,6 +33,7 @@ from astrodino_seg.model import Model, load_model
 from astrodino_seg.planes import NoiseUnits
 from astrodino_seg.preprocess import normalise
 from astrodino_seg.semantic import SemanticModel
+from astrodino_seg.shares import FluxShares, share_flux
 from astrodino_seg.threshold import has_pixels, threshold_cube
 
 __all__ = ['DinoSegmenter', 'SegmentationResult']
@@ -77,6 +78,9 @@ class SegmentationResult:
     background, noise : `~numpy.ndarray`
         (band, y, x) background and 1-sigma noise that were used, in the
         image's unit. The noise is infinite in invalid pixels.
+    shares : `~astrodino_seg.shares.FluxShares` or None
+        Which objects share the light of each pixel, if ``split_flux`` was
+        set.
     """
 
     segmentation_image: SegmentationImage
@@ -87,6 +91,7 @@ class SegmentationResult:
     image: Image
     background: np.ndarray
     noise: np.ndarray
+    shares: FluxShares | None = None
 
 
 class DinoSegmenter:
@@ -140,6 +145,11 @@ class DinoSegmenter:
         The side in pixels, a multiple of 16, of the tiles that a larger
         image is cut into. The bundled models were trained on crops of up to
         448 pixels.
+    split_flux : bool, optional
+        Whether to share the light of each pixel among the objects that
+        reach it too: `SegmentationResult.shares` and the columns
+        ``split_flux_<band>`` of the table. The labels are the same. A
+        semantic model has nothing to share it by.
     progress_bar : bool, optional
         Whether to show a progress bar.
 
@@ -158,7 +168,7 @@ class DinoSegmenter:
     def __init__(self, *, n_pixels=5, connectivity=8, n_sigma=None,
                  merge=0.5, min_seed=0.25, bin_factor=None, model=None,
                  device='cpu', bfloat16=None, tile_size=512,
-                 progress_bar=False):
+                 split_flux=False, progress_bar=False):
         self.n_pixels = n_pixels
         self.connectivity = connectivity
         self.n_sigma = n_sigma
@@ -169,6 +179,7 @@ class DinoSegmenter:
         self.device = device
         self.bfloat16 = bfloat16
         self.tile_size = tile_size
+        self.split_flux = split_flux
         self.progress_bar = progress_bar
 
     def __repr__(self):
@@ -267,7 +278,7 @@ class DinoSegmenter:
                 else self._by_grouping)
         planes = (normalised.channels if isinstance(model.planes, NoiseUnits)
                   else model.planes(image))
-        grouping, classes, probabilities = find(
+        grouping, classes, probabilities, shares = find(
             model, planes, bin_factor, n_pixels=self.n_pixels, mask=dead,
             keep=keep)
         if len(grouping.seed_of) == 0:
@@ -281,12 +292,15 @@ class DinoSegmenter:
             fragments=fragments,
             class_map=probabilities.argmax(0).astype(np.uint8),
             probabilities=probabilities,
-            table=make_table(image, normalised, grouping, classes),
+            table=make_table(image, normalised, grouping, classes, shares),
             image=image, background=normalised.background,
-            noise=normalised.noise)
+            noise=normalised.noise, shares=shares)
 
     def _by_grouping(self, model, planes, bin_factor, **rules):
-        """Labels, their classes and those of pixels, by the grouping head."""
+        """
+        Labels, their classes, those of pixels, and the shares, by the
+        grouping head.
+        """
         calibration = read_calibration(model.provenance)
         prediction = predict(model, planes,
                              min_heat=min(WEAK_HEAT, self.min_seed),
@@ -299,9 +313,13 @@ class DinoSegmenter:
         grouping = segment_maps(prediction, merge=self.merge,
                                 min_seed=self.min_seed, giants=giants,
                                 **rules)
+        shares = None
+        if self.split_flux:
+            shares = share_flux(prediction, grouping,
+                                power=calibration.share_power)
         return (calibration.rate(grouping, prediction),
                 prediction.classes[grouping.seed_of],
-                prediction.probabilities)
+                prediction.probabilities, shares)
 
     def _by_classes(self, model, planes, bin_factor, **rules):
         """The same by a semantic head: regions of one class."""
@@ -310,7 +328,7 @@ class DinoSegmenter:
             tile_size=self.tile_size, progress=self.progress_bar)
         grouping, classes = segment_classes(
             probabilities, connectivity=self.connectivity, **rules)
-        return grouping, classes, probabilities
+        return grouping, classes, probabilities, None
 
     def _fetch_model(self):
         """The model, ready to run; a file is read once."""
@@ -346,4 +364,7 @@ class DinoSegmenter:
                 raise ValueError(msg)
         if not isinstance(self.bfloat16, bool | None):
             msg = f'bfloat16 must be a bool or None, got {self.bfloat16!r}'
+            raise ValueError(msg)
+        if not isinstance(self.split_flux, bool):
+            msg = f'split_flux must be a bool, got {self.split_flux!r}'
             raise ValueError(msg)

@@ -35,9 +35,9 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, log_softmax, logit
 
 from astrodino_seg.calibration import Calibration, features_of, log_odds
-from astrodino_seg.grouping import paint
 from astrodino_seg.matching import Overlap
 from astrodino_seg.model import load_model
+from astrodino_seg.painting import paint
 from astrodino_seg.plotting import save_figure
 from astrodino_seg.primaries import measure_primaries
 from astrodino_seg.score_tables import bootstrap

@@ -14,14 +14,13 @@ from scipy.sparse.csgraph import connected_components
 
 from astrodino_seg.grouping import (
     FILL_SHARE,
-    MAX_SKY,
     fill_giants,
     group_seeds,
     join_in_giants,
-    paint,
     segment_maps,
 )
 from astrodino_seg.inference import Prediction
+from astrodino_seg.painting import MAX_SKY, paint
 
 FEW = settings(deadline=None, max_examples=40)
 

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from skimage.feature import peak_local_max
 
 from astrodino_seg import inference
-from astrodino_seg.grouping import paint
+from astrodino_seg.painting import paint
 from astrodino_seg.heads import Seeds
 from astrodino_seg.inference import (
     Prediction,

@@ -182,7 +182,7 @@ def test_crop_larger_than_scene():
         data[0]
 
 
-def hand_sample(labels, **objects):
+def hand_sample(labels, owners=None, shares=None, **objects):
     """A sample of given labels and objects on flat channels."""
     labels = np.asarray(labels)
     channels = np.zeros((5, *labels.shape), np.float32)
@@ -193,7 +193,7 @@ def hand_sample(labels, **objects):
     own_sn = np.where(labels > 0, 1 + np.arange(labels.size).reshape(
         labels.shape) / labels.size, 0)
     return make_sample(np.random.default_rng(0), channels, labels, own_sn,
-                       objects)
+                       objects, owners, shares)
 
 
 def test_make_sample_hand():
@@ -521,6 +521,60 @@ def test_mask_losses_are_sampled(monkeypatch):
         assert values.std() > 0
         error = 4 * values.std() / np.sqrt(60)
         assert abs(values.mean() - wanted[key]) < error + 0.01 * wanted[key]
+
+
+def test_owner_loss_by_hand():
+    """
+    A pixel of the sky, one of an object alone, and one that is shared: the
+    target is half the owner's and half as the light is shared, and it counts
+    up to four times.
+    """
+    p = np.array([[.7, .2, .1], [.1, .6, .2], [.2, .2, .7]])
+    p /= p.sum(axis=0)
+    rivals = torch.tensor([[0, 0, 2], [0, 0, 0]])
+    shares = torch.tensor([[0, 0, 0.3], [0, 0, 0]])
+    found = losses.owner_loss(
+        torch.from_numpy(p).log(), torch.tensor([0, 1, 1]), rivals,
+        shares.double(), torch.tensor([1., 2., 1.]).double())
+    weight = np.array([1, 2, 1 + 3 * 4 * 0.3 * 0.7])
+    terms = [np.log(p[0, 0]), np.log(p[1, 1]),
+             0.85 * np.log(p[1, 2]) + 0.15 * np.log(p[2, 2])]
+    assert_allclose(found, -(weight * terms).sum() / weight.sum(), rtol=1e-6)
+
+
+def test_shares_of_a_sample():
+    """Rivals by their index; who is not asked for has no share."""
+    labels = np.zeros((16, 16), int)
+    labels[:8], labels[8:12] = 5, 3
+    owners = np.zeros((3, 16, 16), int)
+    owners[0] = labels
+    owners[1, :8] = 3
+    owners[2, :8] = 9                      # too faint to be asked for
+    owners[0, 12:] = 9                     # below the isophote: sky
+    shares = np.zeros((3, 16, 16), np.float32)
+    shares[:, :8] = np.reshape([.6, .2, .2], (3, 1, 1))
+    shares[0, 8:] = 1
+    sample = hand_sample(labels, id=[3, 5], x=[5., 5.], y=[10., 4.],
+                         owners=owners, shares=shares)
+    assert sample.rivals.shape == sample.shares.shape == (2, 16, 16)
+    assert_array_equal(sample.rivals[0], np.where(labels == 5, 1, 0))
+    assert (sample.rivals[1] == 0).all()
+    assert_allclose(sample.shares[0], np.where(labels == 5, 0.25, 0),
+                    rtol=1e-6)
+    assert (sample.shares[1] == 0).all()
+
+
+def test_shares_are_flipped_too():
+    """In crops of scenes the owner has the most, and rivals are others."""
+    n_shared = 0
+    for sample in crops(6):
+        own = 1 - sample.shares.sum(dim=0)
+        assert (sample.shares <= own + 1e-6).all()
+        assert (sample.shares[:, sample.labels <= 0] == 0).all()
+        there = sample.rivals > 0
+        assert (sample.rivals != sample.labels)[there].all()
+        n_shared += int((sample.shares > 0.1).sum())
+    assert n_shared > 100
 
 
 def test_vote_loss():

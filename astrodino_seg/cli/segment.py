@@ -44,6 +44,8 @@ def add_parser(commands):
         help='pixels to bin in x and y for the network (only if oversampled)')
     add('--tile-size', type=int, default=512,
         help='side of the tiles in pixels (%(default)s)')
+    add('--split-flux', action='store_true',
+        help='fluxes that share the light of objects that overlap, too')
     add('--catalog-format', choices=('ecsv', 'fits'), default='ecsv')
     add('--model', help='a weights file; default: bundled')
     add('--device', default='cpu')
@@ -70,7 +72,7 @@ def run(args):
         n_sigma=args.n_sigma, merge=args.merge, min_seed=args.min_seed,
         bin_factor=args.bin_factor, model=args.model, device=args.device,
         bfloat16=args.bfloat16, tile_size=args.tile_size,
-        progress_bar=not args.quiet)
+        split_flux=args.split_flux, progress_bar=not args.quiet)
     threshold = args.threshold
     if threshold is not None and image.unit is not None:
         threshold = threshold * image.unit
