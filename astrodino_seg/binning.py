@@ -65,14 +65,19 @@ def bin_channels(channels, factor, n_noise=None):
         return channels
     n, ny, nx = channels.shape
     last = (n if n_noise is None else n_noise) - 1      # the valid fraction
-    grown = np.exp(channels[:last])     # of which sinh is made much faster
-    linear = np.concatenate([(grown - 1 / grown) / 2, channels[last:]])
-    if ny % factor or nx % factor:      # else it would copy all the same
-        linear = np.pad(linear, ((0, 0), (0, -ny % factor),
-                                 (0, -nx % factor)), mode='edge')
-    linear = linear.reshape(n, -(-ny // factor), factor, -(-nx // factor),
-                            factor).mean(axis=(2, 4))
-    return np.concatenate([np.arcsinh(linear[:last]), linear[last:]])
+    ny, nx = (-(-side // factor) for side in channels.shape[1:])
+    binned = np.empty((n, ny, nx), np.float32)
+    for k, plane in enumerate(channels):
+        if k < last:            # sinh, which is made much faster of exp
+            plane = np.exp(plane)
+            plane = (plane - 1 / plane) / 2
+        if plane.shape != (factor * ny, factor * nx):
+            plane = np.pad(plane, ((0, -plane.shape[0] % factor),
+                                   (0, -plane.shape[1] % factor)),
+                           mode='edge')
+        binned[k] = plane.reshape(ny, factor, nx, factor).mean(axis=(1, 3))
+    binned[:last] = np.arcsinh(binned[:last])
+    return binned
 
 
 def unbin_prediction(prediction, factor, shape):

@@ -44,7 +44,8 @@ class DenseMaps(NamedTuple):
         (B, 2, H, W) offset (x, y) in pixels from each pixel to where its
         object's centre should be.
     pyramid : tuple of `~torch.Tensor`
-        Features at strides 2, 4, 8, 16 that seeds are read from.
+        Features at strides 2, 4, 8, 16 that seeds are read from, of any
+        floating-point type.
     """
 
     heat: torch.Tensor
@@ -112,6 +113,25 @@ class DetailStream(nn.Module):
         for stage in self.stages:
             out.append(stage(out[-1]))
         return out
+
+
+def _sample(level, x, y):
+    """
+    Bilinear values (S, C) of a map (C, h, w), of any dtype, at pixels (S,);
+    beyond its border they are those of the border.
+    """
+    out = 0
+    low = [torch.floor(p) for p in (y, x)]
+    part = [p - a for p, a in zip((y, x), low)]
+    for dy in (0, 1):
+        for dx in (0, 1):
+            row, column = ((a + d).long().clamp(0, n - 1) for a, d, n in zip(
+                low, (dy, dx), level.shape[1:]))
+            weight = ((part[0] if dy else 1 - part[0])
+                      * (part[1] if dx else 1 - part[1]))
+            corner = level.permute(1, 2, 0)[row, column].float()
+            out = out + weight[:, None] * corner
+    return out
 
 
 class SeedClass(nn.Module):
@@ -211,7 +231,7 @@ class GroupingHead(nn.Module):
         for i in (3, 2, 1, 0):
             feature = F.interpolate(self.reduce[i](feature), scale_factor=2,
                                     mode='bilinear', align_corners=False)
-            feature = self.refine[i](feature + detail[i])
+            feature = self.refine[i](feature.add_(detail[i]))
             features.append(feature)
         *coarse, full = features
         pyramid = tuple(read(f) for read, f in zip(self.read, coarse[::-1]))
@@ -222,10 +242,13 @@ class GroupingHead(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             centre, full = (part.to(last.weight.dtype)
                             for part in (centre, full))
-            embedding, sky, classes = self.pixel(full).split(
-                [self.n_embedding, 1, N_CLASSES], dim=1)
+            parts = self.pixel, self.vote
+            embedding, sky, classes, vote = F.conv2d(
+                full, torch.cat([part.weight for part in parts]),
+                torch.cat([part.bias for part in parts])).split(
+                [self.n_embedding, 1, N_CLASSES, 2], dim=1)
             return DenseMaps(last(centre), embedding, sky, classes,
-                             VOTE_SCALE * self.vote(full), pyramid)
+                             VOTE_SCALE * vote, pyramid)
 
     def read_seeds(self, pyramid, x, y):
         """
@@ -246,18 +269,10 @@ class GroupingHead(nn.Module):
         seeds : `Seeds`
             One entry a position.
         """
-        read = []
-        for stride, level in zip(STRIDES, pyramid):
-            h, w = level.shape[-2:]
-            # align_corners=False: pixel i of stride s is centred on
-            # s * (i + 0.5) - 0.5
-            grid = torch.stack([(2 * x + 1) / (stride * w) - 1,
-                                (2 * y + 1) / (stride * h) - 1], dim=-1)
-            read.append(F.grid_sample(
-                level[None].float(), grid[None, None].float(),
-                mode='bilinear', padding_mode='border',
-                align_corners=False)[0, :, 0])
-        hidden = self.seed(torch.cat(read).T)                   # (S, 192)
+        read = [_sample(level, (x + 0.5) / stride - 0.5,
+                        (y + 0.5) / stride - 0.5)
+                for stride, level in zip(STRIDES, pyramid)]
+        hidden = self.seed(torch.cat(read, dim=-1))             # (S, 192)
         kernel, shift, size, shape, falloff, descriptor = self.seed_out(
             hidden).split(self.n_out, dim=-1)
         log_size = 1.5 + size[:, 0]

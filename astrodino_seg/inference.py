@@ -32,8 +32,9 @@ WEAK_HEAT = 0.1
 CONTEXT = 48
 #: How far the convolutions of `GroupingHead` see, rounded up to a step.
 REACH = 96
-#: Side of the tiles that the head runs on, pixels.
-MAP_TILE = 1536
+#: Side of the tiles that the head runs on, pixels: there is no need of several
+#: until memory is.
+MAP_TILE = 2624
 
 
 class Prediction(NamedTuple):
@@ -176,16 +177,19 @@ def predict_maps(model, channels, *, tile_size=512, device='cpu',
     for tile in for_maps:
         maps = _flat(run(model.head, batch(x, tile),
                          batch(tokens, tile, STEP)))
+        bar.update()
+        if len(for_maps) == 1:
+            full = [m[0].permute(1, 2, 0) for _, m in maps]
+            break
         if full is None:
-            full = [torch.empty(shape[0] // s, shape[1] // s, m.shape[1])
-                    for s, m in maps]
+            full = [torch.empty(shape[0] // s, shape[1] // s, m.shape[1],
+                                dtype=m.dtype) for s, m in maps]
         for (s, m), out in zip(maps, full):
             core, inner = ([slice(c.start // s, c.stop // s) for c in cut]
                            for cut in (tile.core, tile.inner))
             out[tuple(core)] = m[0][:, inner[0], inner[1]].permute(1, 2, 0)
-        bar.update()
     bar.close()
-    heat, *dense = (m.permute(2, 0, 1) for m in full)
+    heat, *dense = (m.permute(2, 0, 1).cpu() for m in full)
     dense, pyramid = dense[:4], dense[4:]
     return DenseMaps(heat, *(m[:, :ny, :nx] for m in dense), tuple(pyramid))
 

@@ -134,7 +134,7 @@ def _boxes(data, mask, box_size):
 
 def _clipped(values, n_iterations=8):
     """Mode, standard deviation and count of the clipped last axis."""
-    v = np.sort(values.astype(np.float64), axis=-1)     # NaN goes last
+    v = np.sort(values, axis=-1).astype(np.float64)     # NaN goes last
     hi = np.isfinite(v).sum(axis=-1)
     n_valid = hi.copy()
     lo = np.zeros_like(hi)

@@ -18,6 +18,7 @@ from astrodino_seg.heads import (
     GroupingHead,
     SeedClass,
     Seeds,
+    _sample,
 )
 
 FEW = settings(deadline=None, max_examples=25)
@@ -300,6 +301,20 @@ def test_company():
 def plain_distance(seeds, k, x, y):
     d = np.array([x, y]) - seeds.centre[k].double().numpy()
     return d @ matrix_of(seeds, k) @ d
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_sample(dtype):
+    """Bilinear, as torch's own, beyond the border too."""
+    rng = torch.Generator().manual_seed(0)
+    level = torch.randn(5, 7, 9, generator=rng).to(dtype)
+    x = torch.rand(40, generator=rng) * 11 - 1.5
+    y = torch.rand(40, generator=rng) * 9 - 1.5
+    grid = torch.stack([(2 * x + 1) / 9 - 1, (2 * y + 1) / 7 - 1], dim=-1)
+    wanted = torch.nn.functional.grid_sample(
+        level[None].float(), grid[None, None], padding_mode='border',
+        align_corners=False)[0, :, 0].T
+    assert_allclose(_sample(level, x, y), wanted, atol=1e-5)
 
 
 def plain_score(seeds, k, embedding, x, y):
