@@ -19,7 +19,7 @@ which is the row ``supervised``. Measured are
 
 each by nearest neighbours and by logistic regression of ``--what``; and linear
 segmentation of the middle of scenes, as mIoU. Galaxies are drawn anew for each
-of 20 skies, a sky is either in train or in test, and the 95% confidence
+of ``--skies`` skies, a sky is either in train or in test, and the 95% confidence
 intervals are bootstraps over skies (for the pictures, over them; for mIoU, the
 range over the splits). What a backbone has more than ``random`` has intervals
 of its own, of the differences on the same items. FOLDER gets
@@ -82,7 +82,7 @@ RATES = {**dict.fromkeys(MORPHOLOGIES, 1), **dict.fromkeys(
 #: What has nothing to do with the object.
 NOT_TOLD = dict.fromkeys(('missing_bands', 'gap', 'stripes'), 0)
 MIN_SN, MIN_SN_KIND = 20, 100
-N_SKIES, N_SCENES = 20, 40       # skies, and scenes of each at most
+N_SCENES = 40       # of each sky at most
 FIELDS = ('backbone', 'task', 'probe', 'n', 'classes', 'score', 'std', 'low',
           'high', 'shares', 'groups')
 LAST = 'segmentation'      # of the tasks
@@ -122,16 +122,16 @@ def take(image, truth, wanted):
                                            int(size[row]))[0]
 
 
-def simulated(n_each, n_pairs):
+def simulated(n_each, n_pairs, n_skies):
     """Images, labels and sky numbers of both tasks; pairs to segment."""
     tasks, pairs = {'morphology': [], 'class': []}, []
-    for sky in range(N_SKIES):
-        wanted = {name: dict.fromkeys(classes, n_each // N_SKIES)
+    for sky in range(n_skies):
+        wanted = {name: dict.fromkeys(classes, n_each // n_skies)
                   for name, classes in (('morphology', MORPHOLOGIES),
                                         ('class', CLASSES))}
         with TemporaryDirectory() as folder:
             for k, (image, truth) in enumerate(make_scenes(sky, folder)):
-                if k < n_pairs // N_SKIES:
+                if k < n_pairs // n_skies:
                     middle = np.s_[SCENE // 4:3 * SCENE // 4]
                     pairs.append((
                         cutouts(image, [[SCENE / 2] * 2], SCENE // 2)[0],
@@ -148,7 +148,7 @@ def splits_by_sky(sky_of, n_seeds):
     sky_of = np.asarray(sky_of)
     out = []
     for seed in range(n_seeds):
-        _, test = random_split(N_SKIES, seed=seed)
+        _, test = random_split(sky_of.max() + 1, seed=seed)
         in_test = np.isin(sky_of, test)
         out.append((np.flatnonzero(~in_test), np.flatnonzero(in_test)))
     return out
@@ -235,7 +235,7 @@ def supervised(backbone, kind, task, args):
 def segmentation(backbone, pairs, args, *, frozen=True):
     """A row of results: mIoU of each split."""
     scores = []
-    sky_of = np.arange(len(pairs)) * N_SKIES // len(pairs)
+    sky_of = np.arange(len(pairs)) * args.skies // len(pairs)
     for seed, (train, test) in enumerate(splits_by_sky(sky_of, args.seeds)):
         scores.append(linear_segmentation(
             [pairs[k] for k in train], [pairs[k] for k in test], backbone,
@@ -252,7 +252,7 @@ def segmentation(backbone, pairs, args, *, frozen=True):
 
 def read_tasks(args):
     """The three tasks by name, and the pairs."""
-    found, pairs = simulated(args.galaxies, args.pairs)
+    found, pairs = simulated(args.galaxies, args.pairs, args.skies)
     tasks = {name: Task(images, labels, np.array(sky_of),
                         splits_by_sky(sky_of, args.seeds))
              for name, (images, labels, sky_of) in found.items()}
@@ -424,6 +424,8 @@ def main():
     add('--epochs', type=int, default=15, help='of training, where there is')
     add('--supervised', action='store_true',
         help='train the first set of random weights for each task, too')
+    add('--skies', type=int, default=20,
+        help='skies that the galaxies are drawn for')
     add('--repeats', type=int, default=10, help='of folds of the pictures')
     add('--random', type=int, default=2, help='sets of random weights')
     add('--what', default='both', choices=('cls', 'patch', 'both'))

@@ -2,8 +2,8 @@
 """
 The study's probe of morphology on simulated galaxies, and its baselines.
 
-    python benchmarks/morphology.py FOLDER [--galaxies 160] [--splits 2]
-        [--networks NAME ...] [--size 96] [--epochs 15]
+    python benchmarks/morphology.py FOLDER [--galaxies 160] [--skies 20]
+        [--splits 2] [--networks NAME ...] [--size 96] [--epochs 15]
 
 The galaxies are those of ``evidence.py``: of each kind as many, bright and
 large enough to show it, as cutouts of eight half-light radii; those of a sky
@@ -77,6 +77,7 @@ def main():
     add = parser.add_argument
     add('folder', type=Path)
     add('--galaxies', type=int, default=160)
+    add('--skies', type=int, default=20)
     add('--splits', type=int, default=2)
     add('--networks', nargs='*', default=(*PROBES, *NETWORKS))
     add('--size', type=int, default=96)
@@ -86,7 +87,7 @@ def main():
     path = args.folder / 'morphology.csv'
     rows = read(path)
     done = {row['backbone'] for row in rows}
-    images, labels, sky_of = simulated(args.galaxies, 0)[0]['morphology']
+    images, labels, sky_of = simulated(args.galaxies, 0, args.skies)[0]['morphology']
     splits = splits_by_sky(sky_of, args.splits)
     for name in (name for name in args.networks if name not in done):
         start = time.monotonic()
