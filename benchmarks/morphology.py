@@ -87,7 +87,8 @@ def main():
     path = args.folder / 'morphology.csv'
     rows = read(path)
     done = {row['backbone'] for row in rows}
-    images, labels, sky_of = simulated(args.galaxies, 0, args.skies)[0]['morphology']
+    tasks, _ = simulated(args.galaxies, 0, args.skies)
+    images, labels, sky_of = tasks['morphology']
     splits = splits_by_sky(sky_of, args.splits)
     for name in (name for name in args.networks if name not in done):
         start = time.monotonic()
