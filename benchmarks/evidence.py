@@ -21,8 +21,8 @@ each by nearest neighbours and by logistic regression of ``--what``; and linear
 segmentation of the middle of scenes, as mIoU. Galaxies are drawn anew for each
 of ``--skies`` skies, a sky is either in train or in test, and the 95%
 confidence intervals are bootstraps over skies (for the pictures, over them;
-for mIoU, the range over the splits). What a backbone has more than ``random`` has intervals
-of its own, of the differences on the same items. FOLDER gets
+for mIoU, the range over the splits). What a backbone has more than ``random``
+has intervals of its own, of the differences on the same items. FOLDER gets
 ``evidence.csv`` (what it has of an earlier run is not measured again),
 ``evidence.rst`` and ``gains.rst``, and with real images (``--data``, or
 ``--images``) ``features.png``: the principal components of patch tokens as
