@@ -16,7 +16,7 @@ from astrodino_seg.semantic import SemanticModel
 from astrodino_seg.train.labelled import UNKNOWN
 from astrodino_seg.train.targets import observed
 
-__all__ = ['EarlyStopping', 'panoptic_quality']
+__all__ = ['EarlyStopping', 'match_scenes', 'panoptic_quality']
 
 
 def panoptic_quality(model, scenes, *, seed=0):
@@ -42,15 +42,35 @@ def panoptic_quality(model, scenes, *, seed=0):
     pq : float
         See `~astrodino_seg.matching.MatchScores`.
     """
+    total, count = match_scenes(model, scenes, seed=seed).sum(axis=0)
+    return float(2 * total / max(count, 1))
+
+
+def match_scenes(model, scenes, *, seed=0):
+    """
+    What panoptic quality is made of, image by image.
+
+    Parameters
+    ----------
+    model, scenes, seed
+        As of `panoptic_quality`.
+
+    Returns
+    -------
+    parts : `~numpy.ndarray`
+        (n, 2): the sum of the IoU of the matches that count, and the number
+        of objects and labels. Twice the ratio of the sums is the quality.
+    """
     model = deepcopy(model).fused()
-    total, count = 0.0, 0
+    parts = []
     for k in range(len(scenes)):
         image, truth = observed(scenes[k], [seed, k, 4])
         labels, classes = _segment(model, image)
         found = match_labels(truth.labels, labels)
-        total += found.iou[_right(found, truth.objects, classes)].sum()
-        count += found.n_truth + found.n_predicted
-    return float(2 * total / max(count, 1))
+        right = _right(found, truth.objects, classes)
+        parts.append((found.iou[right].sum(),
+                      found.n_truth + found.n_predicted))
+    return np.array(parts, float).reshape(-1, 2)
 
 
 def _segment(model, image):
