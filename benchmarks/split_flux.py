@@ -117,6 +117,7 @@ def statistic(scenes):
         for way in WAYS:
             error = np.concatenate([scene[way][part] for scene, part
                                     in zip(scenes, parts)])
+            error = error if len(error) else [np.nan]
             out[name, way] = np.median(error)
             out[name, way, 'size'] = np.median(np.abs(error))
         out[name, 'n'] = sum(part.sum() for part in parts)
