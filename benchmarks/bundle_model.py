@@ -4,10 +4,11 @@ Make a bundled model, or the bundled backbone, of a finished training run.
 
 A semantic head on the bundled backbone is stored without that.
 
-    python benchmarks/bundle_model.py RUN NAME
+    python benchmarks/bundle_model.py RUN NAME [--log NAME]
 
 Writes ``astrodino_seg/data/NAME.safetensors`` (float16), its sha256, and
-``docs/NAME_log.csv``, the run's losses averaged over 50 steps.
+``docs/NAME_log.csv``, or by the name of ``--log``, the run's losses averaged
+over 50 steps.
 """
 
 import argparse
@@ -59,6 +60,7 @@ def main():
     parser.add_argument('run', type=Path,
                         help='output of astrodino train or pretrain')
     parser.add_argument('name')
+    parser.add_argument('--log', help='name of the log, if another')
     args = parser.parse_args()
     file = args.run / 'backbone.safetensors'
     model = load_any(file if file.exists() else args.run / 'model.safetensors')
@@ -72,7 +74,8 @@ def main():
         model.save(path, half=True)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     path.with_suffix('.sha256').write_text(f'{sha256}  {path.name}\n')
-    write_means(*read_log(args.run), ROOT / 'docs' / f'{args.name}_log.csv')
+    write_means(*read_log(args.run),
+                ROOT / 'docs' / f'{args.log or args.name}_log.csv')
     print(f'{path}: {path.stat().st_size / 2**20:.1f} MiB, {sha256}')
 
 
