@@ -86,7 +86,7 @@ def unbin_prediction(prediction, factor, shape):
 
     Parameters
     ----------
-    prediction : `~astrodino_seg.inference.Prediction`
+    prediction : `~astrodino_seg.prediction.Prediction`
         Of the binned image.
     factor : int
         Side of the blocks.
@@ -95,7 +95,7 @@ def unbin_prediction(prediction, factor, shape):
 
     Returns
     -------
-    prediction : `~astrodino_seg.inference.Prediction`
+    prediction : `~astrodino_seg.prediction.Prediction`
         Maps interpolated, positions and sizes scaled.
     """
     if factor == 1:

@@ -111,7 +111,7 @@ class Calibration:
         ----------
         grouping : `~astrodino_seg.grouping.Grouping`
             The labels.
-        prediction : `~astrodino_seg.inference.Prediction`
+        prediction : `~astrodino_seg.prediction.Prediction`
             What they were made of.
 
         Returns

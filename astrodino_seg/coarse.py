@@ -64,7 +64,7 @@ def look_at_binned(model, channels, *, bin_factor=1, device='cpu',
 
     Returns
     -------
-    prediction : `~astrodino_seg.inference.Prediction` or None
+    prediction : `~astrodino_seg.prediction.Prediction` or None
         In binned pixels; `None` if the image cannot hold a giant.
     """
     shape = channels.shape[1:]
@@ -82,7 +82,7 @@ def giants_of(prediction, shape, *, merge, min_seed, bin_factor=1):
 
     Parameters
     ----------
-    prediction : `~astrodino_seg.inference.Prediction`
+    prediction : `~astrodino_seg.prediction.Prediction`
         Of `look_at_binned`.
     shape : tuple of int
         (ny, nx) of the image.

@@ -236,7 +236,7 @@ def segment_maps(prediction, *, merge=0.5, min_seed=0.0, n_pixels=5,
 
     Parameters
     ----------
-    prediction : `~astrodino_seg.inference.Prediction`
+    prediction : `~astrodino_seg.prediction.Prediction`
         The network's output.
     merge : float, optional
         The merge/split dial in [0, 1]; see `group_seeds`.

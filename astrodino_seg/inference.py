@@ -1,33 +1,23 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Run a model over an image: dense maps tile by tile, then seeds and pairs.
+Run a model over an image: dense maps tile by tile.
 
 The maps of all tiles are joined before anything is decided, so labels need
-no stitching. What leaves this module is numpy.
+no stitching.
 """
 
-from copy import deepcopy
-from typing import NamedTuple
-
-import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from astrodino_seg.binning import bin_channels, oversampling, unbin_prediction
-from astrodino_seg.calibration import read_calibration
-from astrodino_seg.heads import STRIDES, DenseMaps, Seeds
-from astrodino_seg.pairs import pair_features, seed_looks, valleys
+from astrodino_seg.heads import STRIDES, DenseMaps
+from astrodino_seg.prediction import WEAK_HEAT, read_prediction, seeds_of
 from astrodino_seg.tiling import taper, tiles
 
-__all__ = ['WEAK_HEAT', 'Prediction', 'describe_pairs', 'find_seeds',
-           'has_bfloat16', 'predict', 'predict_maps', 'read_prediction',
-           'seeds_of']
+__all__ = ['has_bfloat16', 'predict', 'predict_maps']
 
 STEP = max(STRIDES)
-#: Weak seeds, kept for light that no other claims.
-WEAK_HEAT = 0.1
 #: Half the overlap of tiles for the tokens, pixels.
 CONTEXT = 48
 #: How far the convolutions of `GroupingHead` see, rounded up to a step.
@@ -35,53 +25,6 @@ REACH = 96
 #: Side of the tiles that the head runs on, pixels: there is no need of several
 #: until memory is.
 MAP_TILE = 2624
-
-
-class Prediction(NamedTuple):
-    """
-    What the network says of an image. ``S`` seeds, ``P`` pairs of them.
-
-    Attributes
-    ----------
-    embedding : `~numpy.ndarray`
-        (y, x, E) float32.
-    sky : `~numpy.ndarray`
-        (y, x) float32 score of the sky.
-    probabilities : `~numpy.ndarray`
-        (4, y, x) float32: sky, star, galaxy, artifact.
-    vote : `~numpy.ndarray`
-        (y, x, 2) float32 offset (x, y) in pixels to the centre that each
-        pixel votes for.
-    x, y, heat : `~numpy.ndarray`
-        (S,) pixel positions and the probability that a seed is an object's
-        centre, in falling order.
-    kernel, centre, matrix, falloff : `~numpy.ndarray`
-        (S, ...) see `~astrodino_seg.heads.Seeds`.
-    radius : `~numpy.ndarray`
-        (S,) radius of the object in pixels.
-    classes : `~numpy.ndarray`
-        (S, 3) probabilities of star, galaxy, artifact.
-    pairs : `~numpy.ndarray`
-        (P, 2) seed indices, the first smaller.
-    same : `~numpy.ndarray`
-        (P,) probability that the two are one object.
-    """
-
-    embedding: np.ndarray
-    sky: np.ndarray
-    probabilities: np.ndarray
-    vote: np.ndarray
-    x: np.ndarray
-    y: np.ndarray
-    heat: np.ndarray
-    kernel: np.ndarray
-    centre: np.ndarray
-    matrix: np.ndarray
-    falloff: np.ndarray
-    radius: np.ndarray
-    classes: np.ndarray
-    pairs: np.ndarray
-    same: np.ndarray
 
 
 def predict(model, channels, *, min_heat=WEAK_HEAT, bin_factor=None,
@@ -112,7 +55,7 @@ def predict(model, channels, *, min_heat=WEAK_HEAT, bin_factor=None,
 
     Returns
     -------
-    prediction : `Prediction`
+    prediction : `~astrodino_seg.prediction.Prediction`
         All that grouping needs.
     """
     shape = channels.shape[1:]
@@ -226,156 +169,3 @@ def has_bfloat16(device):
     """
     test = getattr(torch.cpu, '_is_avx512_bf16_supported', bool)
     return torch.device(device).type == 'cpu' and test()
-
-
-def find_seeds(heat, min_heat):
-    """
-    Local maxima of the heatmap.
-
-    Parameters
-    ----------
-    heat : `~torch.Tensor`
-        (h, w) logits at stride 2.
-    min_heat : float
-        Least probability.
-
-    Returns
-    -------
-    x, y, heat : `~torch.Tensor`
-        (S,) pixel positions and probabilities, brightest first.
-    """
-    peak = heat == F.max_pool2d(heat[None, None], 3, 1, 1)[0, 0]
-    peak &= heat.sigmoid() >= min_heat
-    rows, columns = peak.nonzero(as_tuple=True)
-    value, order = heat[rows, columns].sort(descending=True, stable=True)
-    return (2 * columns[order] + 0.5, 2 * rows[order] + 0.5,
-            value.sigmoid())
-
-
-def seeds_of(maps, min_heat):
-    """
-    The seeds within an image.
-
-    Parameters
-    ----------
-    maps : `~astrodino_seg.heads.DenseMaps`
-        Of `predict_maps`; its heatmap may reach beyond the image.
-    min_heat : float
-        Least probability.
-
-    Returns
-    -------
-    x, y, heat : `~torch.Tensor`
-        As of `find_seeds`.
-    """
-    ny, nx = maps.sky.shape[1:]
-    x, y, heat = find_seeds(maps.heat[0, :-(-ny // 2), :-(-nx // 2)],
-                            min_heat)
-    return x.clamp(max=nx - 1.0), y.clamp(max=ny - 1.0), heat
-
-
-def read_prediction(model, maps, channels, x, y, heat):
-    """
-    Read given seeds and compare those that may be one object.
-
-    The probabilities of classes and pairs are calibrated, if the model's
-    provenance says how (`astrodino_seg.calibration`).
-
-    Parameters
-    ----------
-    model : `~astrodino_seg.model.Model`
-        The model.
-    maps : `~astrodino_seg.heads.DenseMaps`
-        Of `predict_maps`.
-    channels : `~numpy.ndarray`
-        (C, y, x) that they were made of.
-    x, y, heat : `~torch.Tensor`
-        (S,) positions in pixels and probabilities.
-
-    Returns
-    -------
-    prediction : `Prediction`
-        All that grouping needs.
-
-    Raises
-    ------
-    ValueError
-        If the model's calibration cannot be used.
-    """
-    calibration = read_calibration(model.provenance)
-    head, score = model.head, model.pairs
-    if next(head.parameters()).device.type != 'cpu':
-        head, score = deepcopy(head).cpu(), deepcopy(score).cpu()
-    ny, nx = maps.sky.shape[1:]
-    x, y = x.clamp(max=nx - 1.0), y.clamp(max=ny - 1.0)
-    seeds = head.read_seeds(maps.pyramid, x, y)
-    radius = seeds.log_size.clamp(-1, 6).exp()
-    i, j, features = describe_pairs(head, seeds, maps, channels, x, y, heat)
-    same = calibration.pair_logits(score(features)).sigmoid()
-    classes = calibration.class_logits(seeds.classes)
-    arrays = (maps.embedding.permute(1, 2, 0), maps.sky[0],
-              maps.classes.softmax(dim=0), maps.vote.permute(1, 2, 0), x, y,
-              heat, seeds.kernel, seeds.centre, seeds.matrix, seeds.falloff,
-              radius, classes.softmax(dim=-1), torch.stack([i, j], dim=-1),
-              same)
-    return Prediction(*(a.numpy() for a in arrays))
-
-
-def describe_pairs(head, seeds, maps, channels, x, y, heat):
-    """
-    The pairs of seeds that may be one object, and what is known of them.
-
-    Parameters
-    ----------
-    head : `~astrodino_seg.heads.GroupingHead`
-        The head.
-    seeds : `~astrodino_seg.heads.Seeds`
-        The seeds that it read.
-    maps, channels, x, y, heat
-        As of `read_prediction`.
-
-    Returns
-    -------
-    i, j : `~torch.Tensor`
-        (P,) indices, i < j.
-    features : `~torch.Tensor`
-        (P, n) of `~astrodino_seg.pairs.pair_features`.
-    """
-    channels = torch.from_numpy(channels[:head.in_channels])
-    i, j = _near(x, y, seeds.log_size.clamp(-1, 6).exp())
-    ix, iy = x.long(), y.long()
-    claims = [_claim(head, seeds, maps, a, ix[b], iy[b])
-              for a, b in ((i, j), (j, i))]
-    apart = torch.hypot(x[i] - x[j], y[i] - y[j])
-    asked = (claims[0] > -4) | (claims[1] > -4) | (apart < 24)
-    i, j = i[asked], j[asked]
-    claims = tuple(claim[asked] for claim in claims)
-    vote = maps.vote[:, iy, ix]
-    return i, j, pair_features(
-        head, seeds, claims, seed_looks(channels, x, y),
-        valleys(channels, x, y, i, j), heat, i, j, x + vote[0], y + vote[1])
-
-
-def _near(x, y, radius):
-    """Pairs i < j of which one lies within thrice the other's radius."""
-    points = torch.stack([x, y], dim=-1).numpy()
-    if len(points) < 2:
-        return torch.zeros(0, dtype=torch.long), torch.zeros(
-            0, dtype=torch.long)
-    reach = np.clip(3 * radius.numpy(), 24, 400)
-    lists = cKDTree(points).query_ball_point(points, reach)
-    first = np.repeat(np.arange(len(points)), [len(p) for p in lists])
-    second = np.concatenate([np.asarray(p, int) for p in lists])
-    pairs = np.sort(np.stack([first, second], axis=-1), axis=-1)
-    pairs = np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0)
-    return tuple(torch.from_numpy(pairs.reshape(-1, 2)).T)
-
-
-def _claim(head, seeds, maps, a, ix, iy):
-    """Score of seeds ``a`` less the sky's, each at one pixel."""
-    one = Seeds(*(part[a] for part in seeds))
-    embedding = maps.embedding[:, iy, ix].T[:, :, None]
-    vote = maps.vote[:, iy, ix]
-    score = head.score(one, embedding, (ix + vote[0])[:, None],
-                       (iy + vote[1])[:, None])
-    return score[:, 0] - maps.sky[0, iy, ix]

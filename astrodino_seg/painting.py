@@ -18,7 +18,7 @@ def seed_window(prediction, k, shape, factor=1.0):
 
     Parameters
     ----------
-    prediction : `~astrodino_seg.inference.Prediction`
+    prediction : `~astrodino_seg.prediction.Prediction`
         The network's output.
     k : int
         The seed.
@@ -60,7 +60,7 @@ def seed_score(prediction, k, window):
 
     Parameters
     ----------
-    prediction : `~astrodino_seg.inference.Prediction`
+    prediction : `~astrodino_seg.prediction.Prediction`
         The network's output.
     k : int
         The seed.
@@ -92,7 +92,7 @@ def paint(prediction, mask=None, min_seed=0.0):
 
     Parameters
     ----------
-    prediction : `~astrodino_seg.inference.Prediction`
+    prediction : `~astrodino_seg.prediction.Prediction`
         The network's output.
     mask : `~numpy.ndarray`, optional
         (y, x) bool; these pixels stay 0.

@@ -22,15 +22,10 @@ from astrodino_seg.class_regions import predict_classes, segment_classes
 from astrodino_seg.coarse import find_giants
 from astrodino_seg.grouping import segment_maps
 from astrodino_seg.image import Image, as_image
-from astrodino_seg.inference import (
-    CONTEXT,
-    STEP,
-    WEAK_HEAT,
-    has_bfloat16,
-    predict,
-)
+from astrodino_seg.inference import CONTEXT, STEP, has_bfloat16, predict
 from astrodino_seg.model import Model, load_model
 from astrodino_seg.planes import NoiseUnits
+from astrodino_seg.prediction import WEAK_HEAT
 from astrodino_seg.preprocess import normalise
 from astrodino_seg.semantic import SemanticModel
 from astrodino_seg.shares import FluxShares, share_flux

@@ -85,7 +85,7 @@ def share_flux(prediction, grouping, *, power=1.0):
 
     Parameters
     ----------
-    prediction : `~astrodino_seg.inference.Prediction`
+    prediction : `~astrodino_seg.prediction.Prediction`
         The network's output.
     grouping : `~astrodino_seg.grouping.Grouping`
         The labels that were made of it.

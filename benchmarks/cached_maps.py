@@ -19,8 +19,9 @@ from astrodino_seg.calibration import Calibration, log_odds, read_calibration
 from astrodino_seg.coarse import giants_of, look_at_binned
 from astrodino_seg.grouping import segment_maps
 from astrodino_seg.image import Image
-from astrodino_seg.inference import Prediction, predict
+from astrodino_seg.inference import predict
 from astrodino_seg.model import load_model
+from astrodino_seg.prediction import Prediction
 from astrodino_seg.preprocess import normalise
 from astrodino_seg.segmenter import DinoSegmenter
 from astrodino_seg.simulate import SceneLibrary, Truth
@@ -132,7 +133,7 @@ def group(maps, *, merge, min_seed=DEFAULTS.min_seed, calibration=None):
     -------
     grouping : `~astrodino_seg.grouping.Grouping`
         The labels.
-    prediction : `~astrodino_seg.inference.Prediction`
+    prediction : `~astrodino_seg.prediction.Prediction`
         What they were made of.
     """
     calibration = calibration or Calibration()

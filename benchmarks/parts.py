@@ -24,7 +24,8 @@ import torch
 from cached_maps import DEFAULTS, Network, group
 
 from astrodino_seg.image import Image
-from astrodino_seg.inference import predict_maps, read_prediction
+from astrodino_seg.inference import predict_maps
+from astrodino_seg.prediction import read_prediction
 from astrodino_seg.score_tables import bootstrap, summary
 from astrodino_seg.scores import scene_scores
 from astrodino_seg.simulate import SPLITS, make_scene, observe

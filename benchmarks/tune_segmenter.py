@@ -16,13 +16,9 @@ import torch
 
 from astrodino_seg.benchmark import split_scene
 from astrodino_seg.grouping import segment_maps
-from astrodino_seg.inference import (
-    WEAK_HEAT,
-    predict_maps,
-    read_prediction,
-    seeds_of,
-)
+from astrodino_seg.inference import predict_maps
 from astrodino_seg.model import load_model
+from astrodino_seg.prediction import WEAK_HEAT, read_prediction, seeds_of
 from astrodino_seg.score_tables import summary
 from astrodino_seg.scores import scene_scores
 from astrodino_seg.simulate import SceneLibrary

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.measure import block_reduce
 
 from astrodino_seg.binning import bin_channels, oversampling, unbin_prediction
-from astrodino_seg.inference import Prediction
+from astrodino_seg.prediction import Prediction
 
 
 def noise_channels(sigma, shape=(256, 192)):

@@ -19,8 +19,8 @@ from astrodino_seg.grouping import (
     join_in_giants,
     segment_maps,
 )
-from astrodino_seg.inference import Prediction
 from astrodino_seg.painting import MAX_SKY, paint
+from astrodino_seg.prediction import Prediction
 
 FEW = settings(deadline=None, max_examples=40)
 

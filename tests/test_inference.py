@@ -14,17 +14,11 @@ from skimage.feature import peak_local_max
 
 from astrodino_seg import inference
 from astrodino_seg.heads import Seeds
-from astrodino_seg.inference import (
-    Prediction,
-    find_seeds,
-    has_bfloat16,
-    predict,
-    predict_maps,
-    read_prediction,
-)
+from astrodino_seg.inference import has_bfloat16, predict, predict_maps
 from astrodino_seg.model import Model, load_model
 from astrodino_seg.painting import paint
 from astrodino_seg.pairs import pair_features, seed_looks, valleys
+from astrodino_seg.prediction import Prediction, find_seeds, read_prediction
 from astrodino_seg.tiling import taper, tiles
 
 FEW = settings(deadline=None, max_examples=30)

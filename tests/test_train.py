@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from astrodino_seg.heads import DenseMaps, Seeds
-from astrodino_seg.inference import find_seeds
 from astrodino_seg.model import Encoder, Model, load_model
+from astrodino_seg.prediction import find_seeds
 from astrodino_seg.preprocess import PreprocessSpec
 from astrodino_seg.simulate import Scene
 from astrodino_seg.train import (

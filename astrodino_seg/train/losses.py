@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from astrodino_seg.heads import Seeds
-from astrodino_seg.inference import find_seeds
+from astrodino_seg.prediction import find_seeds
 
 __all__ = ['CLASS_WEIGHTS', 'centre_focal_loss', 'class_loss',
            'grouping_losses', 'heat_target', 'imitation_loss']

@@ -8,11 +8,8 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from astrodino_seg.inference import (
-    describe_pairs,
-    predict_maps,
-    seeds_of,
-)
+from astrodino_seg.inference import predict_maps
+from astrodino_seg.prediction import describe_pairs, seeds_of
 from astrodino_seg.train.targets import observed
 
 __all__ = ['fit_pairs', 'pairs_of_scene']
