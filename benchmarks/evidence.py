@@ -262,7 +262,8 @@ def read_tasks(args):
         tasks['real'] = Task(
             pictures, pictures.labels, np.arange(len(pictures)),
             fold_splits(pictures.labels, n_repeats=args.repeats))
-    return tasks, pairs
+    return {name: task for name, task in tasks.items()
+            if name in args.tasks}, pairs
 
 
 def open_backbone(name, files):
@@ -297,6 +298,8 @@ def measure(names, files, args):
                 few = task.splits[:5 if kind == 'real' else 3]
                 yield supervised(backbone, kind, task._replace(splits=few),
                                  args)
+        if LAST not in args.tasks:
+            continue
         yield segmentation(backbone, ready_pairs, args)
         if args.supervised and name == 'random#0':
             yield segmentation(backbone, ready_pairs, args, frozen=False)
@@ -424,6 +427,8 @@ def main():
     add('--epochs', type=int, default=15, help='of training, where there is')
     add('--supervised', action='store_true',
         help='train the first set of random weights for each task, too')
+    add('--tasks', nargs='+', choices=TITLES, default=[*TITLES],
+        help='some of them; all by default')
     add('--skies', type=int, default=20,
         help='skies that the galaxies are drawn for')
     add('--repeats', type=int, default=10, help='of folds of the pictures')
