@@ -63,7 +63,7 @@ def bin_channels(channels, factor, n_noise=None):
     """
     if factor == 1:
         return channels
-    n, ny, nx = channels.shape
+    n = len(channels)
     last = (n if n_noise is None else n_noise) - 1      # the valid fraction
     ny, nx = (-(-side // factor) for side in channels.shape[1:])
     binned = np.empty((n, ny, nx), np.float32)

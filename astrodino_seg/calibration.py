@@ -42,8 +42,7 @@ class Calibration:
         label is one object, neither cut nor merged. `None` leaves the
         probability of the weakest decision as it is.
     share_power : float
-        The probabilities that a pixel is an object's are raised to it, to
-        be shares of its light (`~astrodino_seg.shares.share_flux`).
+        The ``power`` of `~astrodino_seg.shares.share_flux`.
     fit : dict or None
         How they were fitted, to be read by people.
 

@@ -46,12 +46,11 @@ def make_table(image, normalised, grouping, classes, shares=None):
         ``sky_centroid`` (with a WCS), ``flux_<band>`` and
         ``flux_err_<band>`` (the sum over the label less the background, in
         the image's unit), with ``shares`` also ``split_flux_<band>`` and
-        ``split_flux_err_<band>`` (the sum over all pixels of the object's
-        share; the error is that of the noise alone), and ``flags`` (bits of
-        `FLAGS`). With a calibrated
-        model, ``group_confidence`` is the probability that the label is one
-        object, neither cut nor merged, and else that its weakest grouping
-        decision is right.
+        ``split_flux_err_<band>`` (the sum over labelled pixels of the
+        object's share; the error is that of the noise alone), and ``flags``
+        (bits of `FLAGS`). With a calibrated model, ``group_confidence`` is
+        the probability that the label is one object, neither cut nor merged,
+        and else that its weakest grouping decision is right.
     """
     groups = grouping.groups
     n = len(grouping.seed_of)

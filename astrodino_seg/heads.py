@@ -269,6 +269,7 @@ class GroupingHead(nn.Module):
         seeds : `Seeds`
             One entry a position.
         """
+        x, y = x.float(), y.float()
         read = [_sample(level, (x + 0.5) / stride - 0.5,
                         (y + 0.5) / stride - 0.5)
                 for stride, level in zip(STRIDES, pyramid)]

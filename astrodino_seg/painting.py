@@ -5,7 +5,7 @@ From seeds and dense maps to the pixels of each seed.
 
 import numpy as np
 
-__all__ = ['paint', 'seed_score', 'seed_window']
+__all__ = ['is_cut_off', 'paint', 'seed_score', 'seed_window']
 
 #: A seed below ``min_seed`` is used where no other claims its pixel and the
 #: probability of the sky there is less than this.
@@ -14,7 +14,7 @@ MAX_SKY = 0.1
 
 def seed_window(prediction, k, shape, factor=1.0):
     """
-    A box about the ellipse of a seed, beyond which it has little.
+    A box about the ellipse of a seed.
 
     Parameters
     ----------
@@ -45,8 +45,24 @@ def seed_window(prediction, k, shape, factor=1.0):
                  for a, b, n in zip(low, high, shape))
 
 
-def _cut_off(won, window, shape):
-    """Whether a seed wins pixels at a side that is not the image's."""
+def is_cut_off(won, window, shape):
+    """
+    Whether a window is too small.
+
+    Parameters
+    ----------
+    won : `~numpy.ndarray`
+        (y, x) bool: pixels of the window that matter.
+    window : tuple of slice
+        (y, x).
+    shape : tuple of int
+        (ny, nx) of the image.
+
+    Returns
+    -------
+    is_cut_off : bool
+        Whether there are any at a side that is not the image's.
+    """
     (ys, xs), (ny, nx) = window, shape
     return ((ys.start > 0 and won[0].any())
             or (ys.stop < ny and won[-1].any())
@@ -116,7 +132,7 @@ def paint(prediction, mask=None, min_seed=0.0):
             window = seed_window(prediction, k, best.shape, factor)
             score = seed_score(prediction, k, window)
             won = score > best[window]
-            if not _cut_off(won, window, best.shape):
+            if not is_cut_off(won, window, best.shape):
                 break
         best[window][won] = score[won]
         owner[window][won] = k + 1

@@ -141,10 +141,10 @@ class DinoSegmenter:
         image is cut into. The bundled models were trained on crops of up to
         448 pixels.
     split_flux : bool, optional
-        Whether to share the light of each pixel among the objects that
-        reach it too: `SegmentationResult.shares` and the columns
-        ``split_flux_<band>`` of the table. The labels are the same. A
-        semantic model has nothing to share it by.
+        Whether to deblend fluxes, too: the light of each labelled pixel is
+        shared among the objects that reach it, in
+        `SegmentationResult.shares` and the columns ``split_flux_<band>`` of
+        the table. The labels are the same. It needs a grouping head.
     progress_bar : bool, optional
         Whether to show a progress bar.
 
@@ -255,6 +255,9 @@ class DinoSegmenter:
         order = range(image.n_bands) if image is data else image.order
         limit = threshold_cube(threshold, image, order)
         model = self._fetch_model()
+        if self.split_flux and isinstance(model, SemanticModel):
+            msg = 'split_flux=True needs a model with a grouping head'
+            raise ValueError(msg)
         normalised = normalise(image, model.preprocess)
         bin_factor = self.bin_factor or oversampling(normalised.channels)
         dead = ~np.isfinite(normalised.noise).any(axis=0)

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from astrodino_seg.painting import seed_score, seed_window
+from astrodino_seg.painting import is_cut_off, seed_score, seed_window
 
 __all__ = ['FluxShares', 'share_flux']
 
 #: Objects that a pixel is shared by, at most.
 N_OWNERS = 3
-#: Windows are so many times as wide as those that seeds are painted in.
-WIDER = 1.5
+#: A score that is so much below that of the sky is nothing.
+FAINT = 6.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +51,9 @@ class FluxShares:
         Returns
         -------
         share : `~numpy.ndarray`
-            (y, x) float32 in [0, 1]: times the image less its background,
-            this is what the object would look like alone.
+            (y, x) float32 in [0, 1], 0 where the segmentation has sky.
+            Times the image less its background, this is the object's part
+            of the light within labelled pixels.
         """
         return np.where(self.labels == label, self.shares, 0).sum(axis=0)
 
@@ -90,37 +91,70 @@ def share_flux(prediction, grouping, *, power=1.0):
     grouping : `~astrodino_seg.grouping.Grouping`
         The labels that were made of it.
     power : float, optional
-        The softmax of the scores is raised to it.
+        The softmax of the objects' scores, in which the sky has no part, is
+        raised to it and made to add up to 1 again.
 
     Returns
     -------
     shares : `FluxShares`
-        The shares. A pixel which the label map gives to an object that has
-        no score there is all that object's.
+        The shares. A pixel that was filled, where the object that has it
+        has a lower score than the sky, is all that object's.
+
+    Raises
+    ------
+    ValueError
+        If the objects have no seeds.
     """
-    shape = grouping.groups.shape
-    score = np.full((N_OWNERS, *shape), -np.inf, np.float32)
-    labels = np.zeros((N_OWNERS, *shape), np.int32)
-    order = np.argsort(grouping.seed_label, kind='stable')
-    members = np.split(order, np.searchsorted(
-        grouping.seed_label[order], np.arange(1, len(grouping.seed_of) + 1)))
-    for label, seeds in enumerate(members[1:], start=1):
-        windows = [seed_window(prediction, k, shape, WIDER) for k in seeds]
-        window = tuple(slice(min(w[a].start for w in windows),
-                             max(w[a].stop for w in windows)) for a in (0, 1))
-        best = np.max([seed_score(prediction, k, window) for k in seeds],
-                      axis=0)
+    if grouping.seed_label is None:
+        msg = 'grouping: its objects have no seeds to share light by'
+        raise ValueError(msg)
+    owner = grouping.groups
+    inside = owner > 0
+    score = np.full((N_OWNERS, *owner.shape), -np.inf, np.float32)
+    labels = np.zeros(score.shape, np.int32)
+    for label in range(1, len(grouping.seed_of) + 1):
+        parts = [_reach(prediction, k, inside) for k in
+                 np.flatnonzero(grouping.seed_label == label)]
+        window, best = _largest(parts)
         _insert(score[:, *window], labels[:, *window], best, label)
+    own = np.where(labels == owner, score, -np.inf).max(axis=0)
     top = np.where(np.isfinite(score[0]), score[0], 0)
     shares = np.exp(power * (score - top))
     shares /= np.maximum(shares.sum(axis=0), 1e-30)
-    owner = grouping.groups
-    alone = (labels != owner).all(axis=0) | (owner == 0)
-    labels[:, alone], shares[:, alone] = 0, 0
-    labels[0][alone] = owner[alone]
-    shares[0][alone & (owner > 0)] = 1
+    # what was filled, or was nobody's by its score
+    alone = inside & (own < prediction.sky)
+    labels[:, alone | ~inside], shares[:, alone | ~inside] = 0, 0
+    labels[0][alone], shares[0][alone] = owner[alone], 1
     labels[shares == 0] = 0
     return FluxShares(labels, shares)
+
+
+def _reach(prediction, k, inside):
+    """A seed's score in the box beyond which it is nothing to any object."""
+    for factor in (1, 2, 4, 16, 256):
+        window = seed_window(prediction, k, inside.shape, factor)
+        score = seed_score(prediction, k, window)
+        some = inside[window] & (score > prediction.sky[window] - FAINT)
+        if not is_cut_off(some, window, inside.shape):
+            break
+    return window, score
+
+
+def _largest(parts):
+    """The largest of several scores, in the box that holds all of theirs."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = tuple(slice(min(window[axis].start for window, _ in parts),
+                        max(window[axis].stop for window, _ in parts))
+                  for axis in (0, 1))
+    best = np.full([one.stop - one.start for one in whole], -np.inf,
+                   np.float32)
+    for window, score in parts:
+        there = best[tuple(slice(one.start - all_of.start,
+                                 one.stop - all_of.start)
+                           for one, all_of in zip(window, whole))]
+        np.maximum(there, score, out=there)
+    return whole, best
 
 
 def _insert(score, labels, new, label):

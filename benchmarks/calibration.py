@@ -242,6 +242,7 @@ def fit(network, n_scenes, merge, min_seed, *, pairs=False):
                           found['right'])
     return replace(
         line, confidence=tuple(confidence),
+        share_power=network.calibration.share_power,
         class_temperature=fit_temperature(found['logits'][known],
                                           found['classes'][known]),
         fit={'n_scenes': n_scenes, 'n_pairs': len(same),

@@ -22,11 +22,11 @@ segmentation of the middle of scenes, as mIoU. Galaxies are drawn anew for each
 of ``--skies`` skies, a sky is either in train or in test, and the 95%
 confidence intervals are bootstraps over skies (for the pictures, over them;
 for mIoU, the range over the splits). What a backbone has more than ``random``
-has intervals of its own, of the differences on the same items. FOLDER gets
-``evidence.csv`` (what it has of an earlier run is not measured again),
-``evidence.rst`` and ``gains.rst``, and with real images (``--data``, or
-``--images``) ``features.png``: the principal components of patch tokens as
-colours, and the mean attention of the CLS token.
+has intervals of its own, of the differences on the same items. FOLDER, one for
+each set of options, gets ``evidence.csv`` (what it has of an earlier run is
+not measured again), ``evidence.rst`` and ``gains.rst``, and with real images
+(``--data``, or ``--images``) ``features.png``: the principal components of
+patch tokens as colours, and the mean attention of the CLS token.
 """
 
 import argparse
@@ -143,12 +143,12 @@ def simulated(n_each, n_pairs, n_skies):
     return {name: tuple(zip(*items)) for name, items in tasks.items()}, pairs
 
 
-def splits_by_sky(sky_of, n_seeds):
+def splits_by_sky(sky_of, n_skies, n_seeds):
     """Rows of train and test; all of a sky are in one of the two."""
     sky_of = np.asarray(sky_of)
     out = []
     for seed in range(n_seeds):
-        _, test = random_split(sky_of.max() + 1, seed=seed)
+        _, test = random_split(n_skies, seed=seed)
         in_test = np.isin(sky_of, test)
         out.append((np.flatnonzero(~in_test), np.flatnonzero(in_test)))
     return out
@@ -236,7 +236,8 @@ def segmentation(backbone, pairs, args, *, frozen=True):
     """A row of results: mIoU of each split."""
     scores = []
     sky_of = np.arange(len(pairs)) * args.skies // len(pairs)
-    for seed, (train, test) in enumerate(splits_by_sky(sky_of, args.seeds)):
+    splits = splits_by_sky(sky_of, args.skies, args.seeds)
+    for seed, (train, test) in enumerate(splits):
         scores.append(linear_segmentation(
             [pairs[k] for k in train], [pairs[k] for k in test], backbone,
             n_epochs=args.epochs, rate=1e-2 if frozen else 5e-4,
@@ -254,7 +255,7 @@ def read_tasks(args):
     """The three tasks by name, and the pairs."""
     found, pairs = simulated(args.galaxies, args.pairs, args.skies)
     tasks = {name: Task(images, labels, np.array(sky_of),
-                        splits_by_sky(sky_of, args.seeds))
+                        splits_by_sky(sky_of, args.skies, args.seeds))
              for name, (images, labels, sky_of) in found.items()}
     zoo = args.data and args.data / 'galaxy_zoo_examples'
     if zoo and zoo.is_dir():
@@ -305,13 +306,16 @@ def measure(names, files, args):
             yield segmentation(backbone, ready_pairs, args, frozen=False)
 
 
-def read_rows(path):
-    """Rows of an earlier run, of the backbones that it was done with."""
+def read_rows(path, last):
+    """
+    Rows of an earlier run, of the backbones that it was done with: they
+    have the last of the tasks.
+    """
     if not path.exists():
         return []
     with open(path, newline='') as stream:
         rows = list(csv.DictReader(stream))
-    done = {one['backbone'] for one in rows if one['task'] == LAST}
+    done = {one['backbone'] for one in rows if one['task'] == last}
     return [{**one, **{key: float(one[key]) for key in FIELDS[5:9]}}
             for one in rows if one['backbone'] in done]
 
@@ -435,6 +439,9 @@ def main():
     add('--random', type=int, default=2, help='sets of random weights')
     add('--what', default='both', choices=('cls', 'patch', 'both'))
     args = parser.parse_args()
+    if args.skies > min(args.galaxies, args.pairs):
+        parser.error(f'--skies must be at most --galaxies and --pairs, got '
+                     f'{args.skies}')
     warnings.simplefilter('ignore')
     files = dict(one.split('=', 1) for one in args.backbones)
     names = [f'random#{seed}' for seed in range(args.random)] + list(files)
@@ -442,7 +449,8 @@ def main():
         if os.sep in name and not Path(name).parent.is_dir():
             parser.error(f'no file {name}')
     args.output.mkdir(parents=True, exist_ok=True)
-    rows = read_rows(args.output / 'evidence.csv')
+    last = [name for name in TITLES if name in args.tasks][-1]
+    rows = read_rows(args.output / 'evidence.csv', last)
     done = {one['backbone'] for one in rows}
     todo = [name for name in names if name not in done]
     write_rows(args.output / 'evidence.csv', rows)

@@ -8,11 +8,14 @@ The study's probe of morphology on simulated galaxies, and its baselines.
 The galaxies are those of ``evidence.py``: of each kind as many, bright and
 large enough to show it, as cutouts of eight half-light radii; those of a sky
 are all in train or all in test. Rows are the study's network of one hidden
-layer on the CLS token of the bundled backbone and of random weights, the
-bundled backbone trained with it ("finetune"), and the study's supervised
+layer on the CLS token, by its protocol (224 pixels, 30 epochs), of the bundled
+backbone and of random weights; and in the fewer epochs and pixels of
+``--epochs`` and ``--size``, which a CPU can afford, the bundled backbone with
+a linear layer, all of it trained ("finetune"), and the study's supervised
 baselines from random weights, which see the cutouts as colour pictures.
-FOLDER gets ``morphology.csv``, which a later run goes on from, and the table
-``morphology.txt`` with 95% confidence intervals from bootstraps over skies.
+FOLDER, which is one for each set of options, gets ``morphology.csv``, which a
+later run goes on from, and the table ``morphology.txt`` with 95% confidence
+intervals from bootstraps over skies.
 """
 
 import argparse
@@ -89,13 +92,14 @@ def main():
     done = {row['backbone'] for row in rows}
     tasks, _ = simulated(args.galaxies, 0, args.skies)
     images, labels, sky_of = tasks['morphology']
-    splits = splits_by_sky(sky_of, args.splits)
+    splits = splits_by_sky(sky_of, args.skies, args.splits)
     for name in (name for name in args.networks if name not in done):
         start = time.monotonic()
         measure = probe if name in PROBES else train
         result = measure(name, images, labels, splits, args)
         low, high = result.interval(groups=np.asarray(sky_of))
-        rows.append({'backbone': name, 'task': 'morphology', 'probe': 'mlp',
+        rows.append({'backbone': name, 'task': 'morphology',
+                     'probe': 'mlp' if name in PROBES else 'trained',
                      'n': len(labels), 'classes': len(result.classes),
                      'score': result.accuracy, 'std': result.std,
                      'low': low, 'high': high})

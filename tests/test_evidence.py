@@ -66,7 +66,7 @@ def test_rows_in_a_file(tmp_path):
     rows = [made_up('x', [0.25, np.nan]),
             made_up('x', [0.5], task=evidence.LAST), made_up('half', [1, 0])]
     evidence.write_rows(tmp_path / 'rows.csv', rows)
-    found = evidence.read_rows(tmp_path / 'rows.csv')
+    found = evidence.read_rows(tmp_path / 'rows.csv', evidence.LAST)
     assert [one['backbone'] for one in found] == ['x', 'x']
     assert [one['shares'] for one in found] == ['0.25 nan', '0.5']
 
@@ -86,7 +86,7 @@ def test_tables():
 
 def test_skies_are_in_train_or_in_test():
     sky_of = np.random.default_rng(0).integers(0, 20, 500)
-    for train, test in evidence.splits_by_sky(sky_of, 3):
+    for train, test in evidence.splits_by_sky(sky_of, 20, 3):
         assert not set(sky_of[train]) & set(sky_of[test])
         assert len(train) + len(test) == 500
 

@@ -148,6 +148,7 @@ def test_bfloat16():
     found = predict_maps(model, x)
     differ = False
     assert {part.dtype for part in found[:-1]} == {torch.float32}
+    assert {part.dtype for part in found.pyramid} == {torch.bfloat16}
     for one, wanted in zip(all_maps(found), all_maps(exact)):
         scale = wanted.abs().max()
         assert (one - wanted).abs().max() < 0.1 * scale

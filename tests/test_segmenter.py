@@ -312,8 +312,8 @@ def test_threshold_of_an_image_is_in_its_order(finder, image, result):
     other = as_image(image.cube[::-1], bands=image.bands[::-1])
     assert other.bands == image.bands
     assert other.order == (3, 2, 1, 0)
-    threshold = [level(result.segmentation_image, image.cube[0]),
-                 np.inf, np.inf, np.inf]
+    threshold = [np.inf, level(result.segmentation_image, image.cube[1]),
+                 np.inf, np.inf]
     expected = masks(finder(image, threshold))
     assert masks(finder(other, threshold)) == expected
     assert masks(finder(other, threshold, mask=False)) == expected

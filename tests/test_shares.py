@@ -3,6 +3,8 @@
 Tests for the shares of the light of pixels.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -11,7 +13,8 @@ from test_grouping import all_scores, prediction
 from astrodino_seg import DinoSegmenter
 from astrodino_seg.datasets import demo_image
 from astrodino_seg.grouping import segment_maps
-from astrodino_seg.shares import FluxShares, share_flux
+from astrodino_seg.image import Image
+from astrodino_seg.shares import FAINT, FluxShares, share_flux
 
 
 def by_hand(pred, grouping, power):
@@ -29,9 +32,11 @@ def by_hand(pred, grouping, power):
 
 
 @pytest.mark.parametrize('power', [1.0, 0.5])
-def test_softmax_of_the_scores(power, monkeypatch):
-    """Four objects, one of two seeds: brute force over all pixels."""
-    monkeypatch.setattr('astrodino_seg.shares.WIDER', 99)
+def test_softmax_of_the_scores(power):
+    """
+    Four objects, one of two seeds: brute force over all pixels. What is so
+    faint beside the sky that its box may end before it is not counted.
+    """
     seeds = [{'x': 12, 'y': 12, 'radius': 5}, {'x': 20, 'y': 12, 'radius': 3},
              {'x': 16, 'y': 19, 'radius': 4}, {'x': 24, 'y': 20, 'bias': 4.},
              {'x': 27.2, 'y': 11, 'radius': 6}]
@@ -42,7 +47,8 @@ def test_softmax_of_the_scores(power, monkeypatch):
     found = share_flux(pred, grouping, power=power)
     wanted = by_hand(pred, grouping, power)
     for label in range(1, 5):
-        assert_allclose(found.of(label), wanted[label], atol=1e-5)
+        assert_allclose(found.of(label), wanted[label],
+                        atol=np.exp(-power * FAINT))
     assert_allclose(found.shares.sum(axis=0), grouping.groups > 0, atol=1e-6)
     assert (np.diff(found.shares, axis=0) <= 0).all()
     assert ((found.labels > 0) == (found.shares > 0)).all()
@@ -60,16 +66,58 @@ def test_symmetric_pair_shares_evenly():
     assert left[10, 8] > 0.9
 
 
+def test_wide_objects_are_not_cut_off():
+    """One that reaches beyond its ellipse, over a neighbour far away."""
+    wide = {'x': 20, 'y': 20, 'radius': 3.0, 'bias': 9.0,
+            'falloff': (0.0, 2.0)}
+    small = {'x': 52, 'y': 20, 'radius': 3.0, 'bias': 3.0}
+    pred = prediction((41, 70), [wide, small], sky=-1.0)
+    grouping = segment_maps(pred, n_pixels=1)
+    found = share_flux(pred, grouping).of(grouping.groups[20, 20])
+    wanted = by_hand(pred, grouping, 1.0)[grouping.groups[20, 20]]
+    assert wanted[20, 50] > 0.05
+    assert_allclose(found, wanted, atol=np.exp(-FAINT))
+
+
 def test_pixels_that_no_score_explains():
-    """What a label was given by filling is all its own."""
-    pred = prediction((41, 41), [{'x': 20, 'y': 20, 'radius': 8.0}])
-    giants = np.zeros((41, 41), np.int32)
+    """What a label was given by filling is all its own, beside a star too."""
+    pred = prediction((41, 61), [{'x': 20, 'y': 20, 'radius': 8.0},
+                                 {'x': 38, 'y': 20, 'radius': 3.0}])
+    giants = np.zeros((41, 61), np.int32)
     giants[5:36, 5:36] = 1
     grouping = segment_maps(pred, n_pixels=1, giants=giants)
-    filled = (grouping.groups == 1).sum()
-    assert filled == 31**2
-    share = share_flux(pred, grouping).of(1)
-    assert_array_equal(share, grouping.groups == 1)
+    own = grouping.groups == grouping.groups[20, 20]
+    filled = own & (all_scores(pred)[0] < 0)
+    assert filled.sum() > 500
+    assert filled[20, 34]                  # where the star is nearer
+    share = share_flux(pred, grouping).of(grouping.groups[20, 20])
+    assert (share[filled] == 1).all()
+
+
+def test_objects_without_seeds():
+    pred = prediction((9, 9), [])
+    grouping = segment_maps(pred)
+    assert (share_flux(pred, grouping).shares == 0).all()
+    with pytest.raises(ValueError, match='grouping: its objects have no'):
+        share_flux(pred, replace(grouping, seed_label=None))
+    with pytest.raises(ValueError, match='split_flux=True needs a model'):
+        DinoSegmenter(split_flux=True, model='linear_tiny').segment(
+            np.zeros((64, 64)))
+
+
+@pytest.mark.parametrize('options', [{}, {'bin_factor': 2}])
+def test_bands_with_gaps(options):
+    """What a band does not see has no part in its fluxes."""
+    image = demo_image()
+    mask = image.mask.copy()
+    mask[1, 60:90] = True
+    image = Image(image.cube, mask, bands=image.bands, unit=image.unit)
+    result = DinoSegmenter(split_flux=True, **options).segment(image)
+    for band in image.bands:
+        split, label = (result.table[f'{kind}_{band}'] for kind in
+                        ('split_flux', 'flux'))
+        assert np.isfinite(split).all()
+        assert_allclose(split.sum(), label.sum(), rtol=1e-4)
 
 
 def test_totals():

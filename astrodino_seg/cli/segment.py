@@ -45,7 +45,7 @@ def add_parser(commands):
     add('--tile-size', type=int, default=512,
         help='side of the tiles in pixels (%(default)s)')
     add('--split-flux', action='store_true',
-        help='fluxes that share the light of objects that overlap, too')
+        help='deblended fluxes, too: objects share the light of pixels')
     add('--catalog-format', choices=('ecsv', 'fits'), default='ecsv')
     add('--model', help='a weights file; default: bundled')
     add('--device', default='cpu')

@@ -197,7 +197,7 @@ def owner_loss(log_p, labels, rivals, shares, weight):
     labels : `~torch.Tensor`
         (P,) int: 0 sky, i + 1 for object i.
     rivals, shares : `~torch.Tensor`
-        (R, P) int, further objects in each pixel, and their shares of its
+        (R, P) further objects in each pixel, int, and their shares of its
         light.
     weight : `~torch.Tensor`
         (P,) of the pixels.
