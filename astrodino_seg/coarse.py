@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-A look at the binned image, for galaxies that are large or faint.
+Looks at the binned image, for galaxies that are large or faint.
 
 At full resolution a galaxy much larger than a training crop comes out in
 pieces, because no place of it shows the whole, and its outskirts drown in the
@@ -13,15 +13,15 @@ import numpy as np
 from scipy.ndimage import find_objects, gaussian_filter, zoom
 
 from astrodino_seg.binning import bin_channels
-from astrodino_seg.grouping import segment_maps
+from astrodino_seg.grouping import Giants, segment_maps
 from astrodino_seg.inference import predict
 
-__all__ = ['find_giants', 'giants_of', 'look_at_binned']
+__all__ = ['FACTORS', 'find_giants', 'giants_of', 'look_at_binned']
 
-#: Further binning of the image.
-FACTOR = 4
-#: Area of a giant, in pixels of the (binned) image: a radius of 40 pixels.
-GIANT_AREA = 40**2 * np.pi
+#: Further binnings of the image that are looked at.
+FACTORS = (4, 16)
+#: Area of a giant, in pixels of the binned image: a radius of 10.
+GIANT_AREA = 10**2 * np.pi
 
 
 def find_giants(model, channels, *, merge, min_seed, bin_factor=1,
@@ -33,34 +33,36 @@ def find_giants(model, channels, *, merge, min_seed, bin_factor=1,
     ----------
     model, channels, bin_factor, device, tile_size
         As of `~astrodino_seg.inference.predict`; the image is binned by
-        4 times ``bin_factor``.
+        4 and by 16 times ``bin_factor``.
     merge, min_seed : float
         As of `~astrodino_seg.grouping.segment_maps`.
 
     Returns
     -------
-    giants : `~numpy.ndarray` or None
-        (y, x) int32 labels of objects with the area of a circle with a
-        radius of 40 times ``bin_factor`` pixels or more; `None` if there
-        is none.
+    giants : list of `~astrodino_seg.grouping.Giants`
+        Of each look that shows some. These are objects with the area of a
+        circle with a radius of 10 binned pixels or more.
     """
-    prediction = look_at_binned(model, channels, bin_factor=bin_factor,
-                                device=device, tile_size=tile_size)
-    if prediction is None:
-        return None
-    return giants_of(prediction, channels.shape[1:], merge=merge,
-                     min_seed=min_seed, bin_factor=bin_factor)
+    found = []
+    for factor in (bin_factor * factor for factor in FACTORS):
+        prediction = look_at_binned(model, channels, factor, device=device,
+                                    tile_size=tile_size)
+        if prediction is not None:
+            found.append(giants_of(prediction, channels.shape[1:], factor,
+                                   merge=merge, min_seed=min_seed))
+    return [one for one in found if one is not None]
 
 
-def look_at_binned(model, channels, *, bin_factor=1, device='cpu',
-                   tile_size=512):
+def look_at_binned(model, channels, factor, *, device='cpu', tile_size=512):
     """
     What the network says of the binned image.
 
     Parameters
     ----------
-    model, channels, bin_factor, device, tile_size
+    model, channels, device, tile_size
         As of `find_giants`.
+    factor : int
+        Pixels, in x and in y, that are binned.
 
     Returns
     -------
@@ -68,15 +70,14 @@ def look_at_binned(model, channels, *, bin_factor=1, device='cpu',
         In binned pixels; `None` if the image cannot hold a giant.
     """
     shape = channels.shape[1:]
-    if shape[0] * shape[1] < GIANT_AREA * bin_factor**2:
+    if shape[0] * shape[1] < GIANT_AREA * factor**2:
         return None
-    factor = FACTOR * bin_factor
     binned = bin_channels(channels, factor, model.head.in_channels)
     return predict(model, binned, bin_factor=1, device=device,
                    tile_size=tile_size)
 
 
-def giants_of(prediction, shape, *, merge, min_seed, bin_factor=1):
+def giants_of(prediction, shape, factor, *, merge, min_seed):
     """
     Label the giant galaxies that a look at the binned image has shown.
 
@@ -86,24 +87,25 @@ def giants_of(prediction, shape, *, merge, min_seed, bin_factor=1):
         Of `look_at_binned`.
     shape : tuple of int
         (ny, nx) of the image.
-    merge, min_seed, bin_factor
+    factor : int
+        Pixels that are binned.
+    merge, min_seed
         As of `find_giants`.
 
     Returns
     -------
-    giants : `~numpy.ndarray` or None
-        As of `find_giants`.
+    giants : `~astrodino_seg.grouping.Giants` or None
+        `None` if there are none.
     """
-    limit, factor = GIANT_AREA * bin_factor**2, FACTOR * bin_factor
     labels = segment_maps(prediction, merge=merge, min_seed=min_seed,
                           n_pixels=1).groups
-    area = np.bincount(labels.ravel()) * factor**2
+    area = np.bincount(labels.ravel())
     area[0] = 0
-    if area.max(initial=0) < limit:
+    if area.max(initial=0) < GIANT_AREA:
         return None
     giants = np.zeros(shape, np.int32)
     boxes = find_objects(labels)
-    for k in np.flatnonzero(area >= limit):
+    for k in np.flatnonzero(area >= GIANT_AREA):
         # interpolated, so that the outline has no steps of a binned pixel
         box = tuple(slice(max(one.start - 4, 0), one.stop + 4)
                     for one in boxes[k - 1])
@@ -112,4 +114,4 @@ def giants_of(prediction, shape, *, merge, min_seed, bin_factor=1):
         there = giants[tuple(slice(factor * one.start, factor * one.stop)
                              for one in box)]
         there[full[:there.shape[0], :there.shape[1]] > 0.5] = k
-    return giants
+    return Giants(giants, factor)

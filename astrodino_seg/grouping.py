@@ -7,6 +7,7 @@ that are one object.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import find_objects
@@ -14,15 +15,31 @@ from scipy.ndimage import label as label_components
 
 from astrodino_seg.painting import paint
 
-__all__ = ['Grouping', 'fill_giants', 'group_seeds', 'join_in_giants',
-           'segment_maps']
+__all__ = ['Giants', 'Grouping', 'fill_giants', 'group_seeds',
+           'join_in_giants', 'segment_maps']
 
 #: Share of an object within a giant that makes it a piece of it, and the
-#: least pixels of a piece.
+#: least binned pixels of a piece.
 PIECE_SHARE = 0.8
-PIECE_PIXELS = 256
+PIECE_PIXELS = 16
 #: Share of a giant that the object must have which the rest of it is given to.
 FILL_SHARE = 0.2
+
+
+class Giants(NamedTuple):
+    """
+    Giant galaxies that a look at the binned image has shown.
+
+    Attributes
+    ----------
+    labels : `~numpy.ndarray`
+        (y, x) int, in pixels of the image; 0 is none.
+    factor : int
+        Pixels, in x and in y, that were binned.
+    """
+
+    labels: np.ndarray
+    factor: int
 
 
 @dataclass(frozen=True)
@@ -129,8 +146,8 @@ def join_in_giants(leader, labels, giants, is_star):
         (S,) of `group_seeds`.
     labels : `~numpy.ndarray`
         (y, x) int: leader plus one of each pixel's object, 0 for the sky.
-    giants : `~numpy.ndarray`
-        (y, x) int labels of the giants.
+    giants : `Giants`
+        The giants.
     is_star : `~numpy.ndarray`
         (S,) bool.
 
@@ -139,13 +156,15 @@ def join_in_giants(leader, labels, giants, is_star):
     leader : `~numpy.ndarray`
         (S,); a giant is led by its largest piece.
     """
-    n, n_giants = len(leader), int(giants.max(initial=0))
-    shared = np.bincount(labels.ravel() * (n_giants + 1) + giants.ravel(),
+    giant, factor = giants
+    n, n_giants = len(leader), int(giant.max(initial=0))
+    shared = np.bincount(labels.ravel() * (n_giants + 1) + giant.ravel(),
                          minlength=(n + 1) * (n_giants + 1))
     shared = shared.reshape(n + 1, n_giants + 1)[1:]
     area = shared.sum(axis=1)
     piece = ((shared >= PIECE_SHARE * area[:, None])
-             & (area >= PIECE_PIXELS)[:, None] & ~is_star[:, None])
+             & (area >= PIECE_PIXELS * factor**2)[:, None]
+             & ~is_star[:, None])
     new = np.arange(n)
     for k in range(1, n_giants + 1):
         pieces = np.flatnonzero(piece[:, k])
@@ -165,8 +184,8 @@ def fill_giants(labels, giants):
     ----------
     labels : `~numpy.ndarray`
         (y, x) int; 0 is the sky.
-    giants : `~numpy.ndarray`
-        (y, x) int labels of the giants.
+    giants : `Giants`
+        The giants.
 
     Returns
     -------
@@ -176,10 +195,10 @@ def fill_giants(labels, giants):
     """
     out = labels.copy()
     area = np.bincount(labels.ravel())
-    for k, window in enumerate(find_objects(giants), start=1):
+    for k, window in enumerate(find_objects(giants.labels), start=1):
         if window is None:
             continue
-        inside, own = giants[window] == k, labels[window]
+        inside, own = giants.labels[window] == k, labels[window]
         shared = np.bincount(own[inside], minlength=2)
         best = 1 + shared[1:].argmax()
         if shared[best] > max(FILL_SHARE * inside.sum(), 0.5 * area[best]):
@@ -230,7 +249,7 @@ def _fill_pinholes(groups, max_hole=12):
 
 
 def segment_maps(prediction, *, merge=0.5, min_seed=0.0, n_pixels=5,
-                 keep=None, mask=None, giants=None):
+                 keep=None, mask=None, giants=()):
     """
     Fragments and groups of an image.
 
@@ -249,8 +268,8 @@ def segment_maps(prediction, *, merge=0.5, min_seed=0.0, n_pixels=5,
         label from 1) of which labels to keep.
     mask : `~numpy.ndarray`, optional
         (y, x) bool; these pixels stay 0.
-    giants : `~numpy.ndarray`, optional
-        (y, x) labels of giant galaxies; see `join_in_giants`.
+    giants : sequence of `Giants`, optional
+        Giant galaxies, the least binned first; see `join_in_giants`.
 
     Returns
     -------
@@ -265,12 +284,13 @@ def segment_maps(prediction, *, merge=0.5, min_seed=0.0, n_pixels=5,
                                      prediction.same[used], prediction.heat,
                                      merge)
     groups = np.concatenate([[0], leader + 1])[owner].astype(np.int32)
-    if giants is not None:
+    for one in giants:
         star, *others = prediction.classes.T
         is_star = star > np.max(others, axis=0)
-        leader = join_in_giants(leader, groups, giants, is_star)
-        groups = np.concatenate([[0], leader + 1])[owner].astype(np.int32)
-        groups = fill_giants(groups, giants)
+        joined = join_in_giants(np.arange(len(leader)), groups, one, is_star)
+        leader = joined[leader]
+        groups = np.concatenate([[0], joined + 1])[groups].astype(np.int32)
+        groups = fill_giants(groups, one)
     groups = _fill_pinholes(_tidy(groups, n_pixels))
     if mask is not None:
         groups[mask] = 0

@@ -16,7 +16,7 @@ from scipy.special import expit, softmax
 
 from astrodino_seg.benchmark import split_scene
 from astrodino_seg.calibration import Calibration, log_odds, read_calibration
-from astrodino_seg.coarse import giants_of, look_at_binned
+from astrodino_seg.coarse import FACTORS, giants_of, look_at_binned
 from astrodino_seg.grouping import segment_maps
 from astrodino_seg.image import Image
 from astrodino_seg.inference import predict
@@ -35,14 +35,15 @@ DEFAULTS = DinoSegmenter()
 class SceneMaps(NamedTuple):
     """
     One scene: image and truth, the pixels without any valid band, and what
-    the network says of it at full resolution and binned, not calibrated.
+    the network says of it at full resolution and binned by each of `FACTORS`,
+    not calibrated.
     """
 
     image: Image
     truth: Truth
     dead: np.ndarray
     prediction: Prediction
-    coarse: Prediction | None
+    coarse: tuple
 
 
 class Network:
@@ -67,7 +68,7 @@ class Network:
         # in the numbers that the segmenter would choose
         self.model = DinoSegmenter(model=model)._fetch_model()
         made_of = (f'{json.dumps(model.spec)}, {digest(model)}, scenes '
-                   f'{VERSION}, {self.model.in_bfloat16}')
+                   f'{VERSION}, {self.model.in_bfloat16}, {FACTORS}')
         self.digest = hashlib.sha256(made_of.encode()).hexdigest()[:12]
 
     def scenes(self, split, n_scenes):
@@ -84,11 +85,14 @@ class Network:
             planes = self.model.planes(image)
             _save(path, {
                 'full': predict(self.model, planes, bin_factor=1),
-                'binned': look_at_binned(self.model, planes)})
+                **{f'binned{factor}': look_at_binned(self.model, planes,
+                                                     factor)
+                   for factor in FACTORS}})
         with np.load(path) as arrays:
-            full, binned = (_part(arrays, key) for key in ('full', 'binned'))
+            full, *binned = (_part(arrays, key) for key in (
+                'full', *(f'binned{factor}' for factor in FACTORS)))
         dead = ~np.isfinite(normalised.noise).any(axis=0)
-        return SceneMaps(image, truth, dead, full, binned)
+        return SceneMaps(image, truth, dead, full, tuple(binned))
 
 
 def _save(path, predictions):
@@ -137,10 +141,12 @@ def group(maps, *, merge, min_seed=DEFAULTS.min_seed, calibration=None):
         What they were made of.
     """
     calibration = calibration or Calibration()
-    prediction, giants = calibrate(maps.prediction, calibration), None
-    if maps.coarse is not None:
-        giants = giants_of(calibrate(maps.coarse, calibration),
-                           maps.dead.shape, merge=merge, min_seed=min_seed)
+    prediction = calibrate(maps.prediction, calibration)
+    giants = [giants_of(calibrate(one, calibration), maps.dead.shape, factor,
+                        merge=merge, min_seed=min_seed)
+              for one, factor in zip(maps.coarse, FACTORS)
+              if one is not None]
+    giants = [one for one in giants if one is not None]
     n_pixels = DEFAULTS.n_pixels
 
     def keep(labels, n):

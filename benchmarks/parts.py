@@ -49,7 +49,7 @@ def true_centres(network, maps):
         prediction = read_prediction(
             network.model, predict_maps(network.model, planes), planes,
             *seeds, torch.ones(len(o['x'])))
-    return maps._replace(prediction=prediction, coarse=None)
+    return maps._replace(prediction=prediction, coarse=())
 
 
 def parts(network, n_scenes, merge):
@@ -57,7 +57,7 @@ def parts(network, n_scenes, merge):
     for maps in network.scenes('benchmark', n_scenes):
         for name, one, dial in (
                 ('default', maps, merge),
-                ('without the binned image', maps._replace(coarse=None),
+                ('without the binned image', maps._replace(coarse=()),
                  merge),
                 ('true centres', true_centres(network, maps), 0.0)):
             grouping, _ = group(one, merge=dial,

@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import connected_components
 
 from astrodino_seg.grouping import (
     FILL_SHARE,
+    Giants,
     fill_giants,
     group_seeds,
     join_in_giants,
@@ -660,13 +661,13 @@ def giant_case():
     giants[:20, 60:75] = 1                             # 3/4 of 4
     giants[30:36, :6] = 1
     giants[:20, 80:97] = 2                             # 17/20 of 5
-    return labels, giants
+    return labels, Giants(giants, 4)
 
 
 def test_pieces_of_a_giant_are_joined():
     labels, giants = giant_case()
     labels[20:30, 20:40] = 2                           # the largest piece
-    giants[20:30, 20:40] = 1
+    giants.labels[20:30, 20:40] = 1
     leader = join_in_giants(np.arange(7), labels, giants, np.zeros(7, bool))
     assert leader.tolist() == [1, 1, 1, 3, 4, 5, 6]
 
@@ -693,7 +694,7 @@ def test_the_sky_in_a_giant_is_filled():
     labels[:20, 20:25] = 9                  # another in it
     labels[20:, :5] = 5                     # 1/10 of giant 2
     labels[10:30, 40:60] = 6                # less than half of it in any
-    filled = fill_giants(labels, giants)
+    filled = fill_giants(labels, Giants(giants, 4))
     expected = labels.copy()
     expected[(giants == 1) & (labels == 0)] = 4
     assert_array_equal(filled, expected)
@@ -706,11 +707,30 @@ def test_giants_in_a_segmentation():
     pred = prediction((60, 90), seeds)
     assert segment_maps(pred).groups.max() == 2
     giants = np.ones((60, 90), int)
-    found = segment_maps(pred, giants=giants)
+    found = segment_maps(pred, giants=[Giants(giants, 4)])
     assert found.groups.max() == 1
     assert found.n_fragments.tolist() == [2]
     # most of the giant is theirs, so that all of it is
     assert found.groups.all() == (
         (segment_maps(pred).groups > 0).mean() > FILL_SHARE)
-    none = segment_maps(pred, giants=0 * giants)
+    none = segment_maps(pred, giants=[Giants(0 * giants, 4)])
     assert none.groups.max() == 2
+
+
+def test_a_second_look_goes_on_from_the_first():
+    """Three objects; the first look joins two, the second the third."""
+    seeds = [{'x': x, 'y': 40, 'radius': 35, 'falloff': (2, 0)}
+             for x in (60, 130, 200)]
+    pred = prediction((81, 260), seeds)
+    plain = segment_maps(pred).groups
+    assert plain.max() == 3
+    first = np.isin(plain, plain[40, [60, 130]]).astype(int)
+    every = (plain > 0).astype(int)
+    both = segment_maps(pred, giants=[Giants(first, 4), Giants(every, 8)])
+    assert both.groups.max() == 1
+    assert both.n_fragments.tolist() == [3]
+    assert_array_equal(both.groups > 0, plain > 0)
+    # the third alone is too small for a look at the image binned by 32
+    assert np.bincount(plain.ravel())[3] < 16 * 32**2
+    few = segment_maps(pred, giants=[Giants(first, 4), Giants(every, 32)])
+    assert few.groups.max() == 2

@@ -12,7 +12,7 @@ from test_grouping import all_scores, prediction
 
 from astrodino_seg import DinoSegmenter
 from astrodino_seg.datasets import demo_image
-from astrodino_seg.grouping import segment_maps
+from astrodino_seg.grouping import Giants, segment_maps
 from astrodino_seg.image import Image
 from astrodino_seg.shares import FAINT, FluxShares, share_flux
 
@@ -85,7 +85,7 @@ def test_pixels_that_no_score_explains():
                                  {'x': 38, 'y': 20, 'radius': 3.0}])
     giants = np.zeros((41, 61), np.int32)
     giants[5:36, 5:36] = 1
-    grouping = segment_maps(pred, n_pixels=1, giants=giants)
+    grouping = segment_maps(pred, n_pixels=1, giants=[Giants(giants, 4)])
     own = grouping.groups == grouping.groups[20, 20]
     filled = own & (all_scores(pred)[0] < 0)
     assert filled.sum() > 500

@@ -109,7 +109,7 @@ def test_parts_read_the_true_centres(monkeypatch):
     network = SimpleNamespace(model=SimpleNamespace(planes=lambda _: None))
     found = parts.true_centres(network, maps)
     assert found.prediction == 'prediction'
-    assert found.coarse is None
+    assert found.coarse == ()
     assert_array_equal(seen['x'], torch.tensor([0, 4.25]))
     assert_array_equal(seen['y'], torch.tensor([2., 19]))
     assert (seen['heat'] == 1).all()
