@@ -130,7 +130,7 @@ def table(scenes):
     values, ends = statistic(scenes), bootstrap(scenes, statistic)
     lines = ['.. list-table::', '   :header-rows: 1', '', '   * - objects',
              '     - number', *(f'     - median of {what} (mag), {way}'
-                                for what in ('Δm', '|Δm|') for way in WAYS)]
+                                for what in ('Δm', 'abs(Δm)') for way in WAYS)]
     for name in ROWS:
         lines += [f'   * - {name}', f'     - {values[name, "n"]}']
         keys = [(name, way) for way in WAYS]
