@@ -33,7 +33,9 @@ FLOORS = {
     'errors': '',
     'bands': 'errors',
     'tiling': 'errors',
-    'grouping': 'errors',
+    'painting': '',
+    'grouping': 'errors painting',
+    'shares': 'painting',
     'matching': 'errors',
     # 2 and 3: images
     'image': 'errors bands',
@@ -68,7 +70,8 @@ FLOORS = {
                  'model',
     'binning': '',
     'calibration': '',
-    'inference': 'errors tiling heads model binning calibration pairs',
+    'prediction': 'calibration heads pairs',
+    'inference': 'errors tiling heads model binning prediction',
     'coarse': 'binning grouping inference',
     'class_regions': 'grouping inference tiling',
     # 4 and 5: what users call
@@ -82,11 +85,11 @@ FLOORS = {
     'benchmark': 'catalog errors model score_tables scores simulate '
                  'version',
     'segmenter': 'errors bands image preprocess tiling grouping catalog '
-                 'model binning calibration inference coarse threshold planes '
-                 'semantic class_regions',
+                 'model binning calibration prediction inference coarse shares '
+                 'threshold planes semantic class_regions',
     'train': 'errors bands image preprocess simulate vit heads model '
-             'inference matching grouping tiling backbones semantic '
-             'class_regions planes',
+             'prediction inference matching grouping tiling backbones '
+             'semantic class_regions planes',
     'pretrain': 'errors bands preprocess simulate datasets model',
     'cli': ANY,
     '__init__': 'version',
@@ -95,8 +98,8 @@ FLOORS = {
 
 # modules that may import torch; the rest stay quick to import
 TORCH = ('vit_layers vit unet heads pairs encoder grouping_model backbones '
-         'attention binning semantic class_regions inference train pretrain '
-         'segmenter network_input embed probe cli')
+         'attention binning semantic class_regions prediction inference train '
+         'pretrain segmenter network_input embed probe cli')
 
 # never imported at the head of a module: optional, slow, or liable to fail
 LAZY = {'dask', 'datasets', 'galsim', 'h5py', 'lightning_fabric', 'matplotlib',
