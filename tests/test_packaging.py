@@ -85,8 +85,8 @@ FLOORS = {
     'benchmark': 'catalog errors model score_tables scores simulate '
                  'version',
     'segmenter': 'errors bands image preprocess tiling grouping catalog '
-                 'model binning calibration prediction inference coarse shares '
-                 'threshold planes semantic class_regions',
+                 'model binning calibration prediction inference coarse '
+                 'shares threshold planes semantic class_regions',
     'train': 'errors bands image preprocess simulate vit heads model '
              'prediction inference matching grouping tiling backbones '
              'semantic class_regions planes',
