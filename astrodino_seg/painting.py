@@ -5,11 +5,13 @@ From seeds and dense maps to the pixels of each seed.
 
 import numpy as np
 
-__all__ = ['is_cut_off', 'paint', 'seed_score', 'seed_window']
+__all__ = ['WIDTHS', 'is_cut_off', 'paint', 'seed_score', 'seed_window']
 
 #: A seed below ``min_seed`` is used where no other claims its pixel and the
 #: probability of the sky there is less than this.
 MAX_SKY = 0.1
+#: How many times as wide windows are made until nothing is cut off.
+WIDTHS = (1, 2, 4, 16, 256)
 
 
 def seed_window(prediction, k, shape, factor=1.0):
@@ -128,7 +130,7 @@ def paint(prediction, mask=None, min_seed=0.0):
             here = int(prediction.y[k]), int(prediction.x[k])
             if owner[here] or prediction.probabilities[0][here] > MAX_SKY:
                 continue
-        for factor in (1, 2, 4, 16, 256):
+        for factor in WIDTHS:
             window = seed_window(prediction, k, best.shape, factor)
             score = seed_score(prediction, k, window)
             won = score > best[window]

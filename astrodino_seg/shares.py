@@ -11,7 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from astrodino_seg.painting import is_cut_off, seed_score, seed_window
+from astrodino_seg.painting import (
+    WIDTHS,
+    is_cut_off,
+    seed_score,
+    seed_window,
+)
 
 __all__ = ['FluxShares', 'share_flux']
 
@@ -131,7 +136,7 @@ def share_flux(prediction, grouping, *, power=1.0):
 
 def _reach(prediction, k, inside):
     """A seed's score in the box beyond which it is nothing to any object."""
-    for factor in (1, 2, 4, 16, 256):
+    for factor in WIDTHS:
         window = seed_window(prediction, k, inside.shape, factor)
         score = seed_score(prediction, k, window)
         some = inside[window] & (score > prediction.sky[window] - FAINT)
