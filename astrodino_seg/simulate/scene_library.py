@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from astrodino_seg.simulate.compose import make_scene
+from astrodino_seg.simulate.rates import CONTENT, merge_rates
 from astrodino_seg.simulate.scene import VERSION, Scene
 from astrodino_seg.simulate.stamps import StampLibrary
 
@@ -42,17 +43,21 @@ class SceneLibrary:
     stamps : path-like, optional
         The folder of a `~astrodino_seg.simulate.StampLibrary`, of which
         scenes are composed.
+    rates : dict of float, optional
+        As of `~astrodino_seg.simulate.make_scene`.
 
     Raises
     ------
     ValueError
-        If ``split`` is unknown or has fewer seeds than ``n_scenes``, or both
-        ``path`` and ``stamps`` are given.
+        If ``split`` is unknown or has fewer seeds than ``n_scenes``, a rate
+        is impossible, or ``path`` is given with ``stamps`` or ``rates``:
+        files do not tell what they were made with.
     FileNotFoundError
         If there are no ``stamps``.
     """
 
-    def __init__(self, split, n_scenes, *, path=None, size=512, stamps=None):
+    def __init__(self, split, n_scenes, *, path=None, size=512, stamps=None,
+                 rates=None):
         if split not in SPLITS:
             msg = f'split must be one of {sorted(SPLITS)}, got {split!r}'
             raise ValueError(msg)
@@ -61,15 +66,18 @@ class SceneLibrary:
             msg = (f'n_scenes must be in [1, {last - first}] for split '
                    f'{split!r}, got {n_scenes!r}')
             raise ValueError(msg)
-        if path is not None and stamps is not None:
-            msg = (f'only one of path={str(path)!r} and '
-                   f'stamps={str(stamps)!r} can be given')
-            raise ValueError(msg)
+        for name, other in (('stamps', stamps), ('rates', rates)):
+            if path is not None and other is not None:
+                msg = (f'only one of path={str(path)!r} and '
+                       f'{name}={str(other)!r} can be given')
+                raise ValueError(msg)
+        merge_rates(rates, CONTENT)
         self.split = split
         self.n_scenes = n_scenes
         self.path = None if path is None else Path(path)
         self.size = size
         self.stamps = None if stamps is None else StampLibrary(stamps)
+        self.rates = rates
 
     def __len__(self):
         return self.n_scenes
@@ -88,7 +96,7 @@ class SceneLibrary:
             raise IndexError(msg)
         if self.path is None:
             return make_scene(self.seed(index), size=self.size,
-                              stamps=self.stamps)
+                              stamps=self.stamps, rates=self.rates)
         if not self._file(index).exists():
             _save(self._file(index),
                   make_scene(self.seed(index), size=self.size))

@@ -38,8 +38,8 @@ def train_from_config(config, out):
     ----------
     config : dict
         * ``model``: see `make_model`.
-        * ``scenes``: ``n_scenes``, ``size``, ``path`` and ``stamps`` of
-          `~astrodino_seg.simulate.SceneLibrary`; or
+        * ``scenes``: ``n_scenes``, ``size``, ``path``, ``stamps`` and
+          ``rates`` of `~astrodino_seg.simulate.SceneLibrary`; or
         * ``images``: a list of tables, see `make_images`.
         * ``fit``: arguments of `fit_model`, to train all of a model, and
           ``threads``; or
