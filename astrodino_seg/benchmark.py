@@ -303,11 +303,11 @@ def write_rst(tables, path):
     tables : dict of str to `~astropy.table.Table`
         Of `benchmark_tables`.
     path : path-like
-        The file, which appears whole or not at all. It has three tables with
+        The file, which appears whole or not at all. It has four tables with
         a row a finder: the scores of all objects, those of large galaxies,
         with half the width of the interval behind each value, and what comes
-        out right (``ok``) and in pieces (``frag``) of each kind of large
-        galaxy.
+        out right (``ok``) and in pieces (``frag``) of large galaxies, by their
+        blendedness and by their kind.
     """
     scores, bins = tables['scores'], tables['bins']
     lines = []
@@ -315,22 +315,32 @@ def write_rst(tables, path):
         lines += _list_table(['finder', *keys], [
             [row['finder'], *(_with_error(row, key) for key in keys)]
             for row in scores]) + ['']
-    if 'kind' in bins.colnames:
-        kinds = bins[bins['by'] == 'kind']
-        names = list(dict.fromkeys(kinds['kind'].tolist()))
-        ones = {(row['finder'], row['kind']): row for row in kinds}
-        first = scores['finder'][0]
-        header = [f'{kind} ({ones[first, kind]["n_primaries"]})'
-                  for kind in names]
-        lines += _list_table(['ok; frag', *header], [
-            [finder, *(f'{_with_error(ones[finder, kind], "ok")}; '
-                       f'{ones[finder, kind]["frag"]:.2f}'
-                       for kind in names)]
-            for finder in scores['finder']])
+    for by, name in (('blendedness', _interval), ('kind', lambda row:
+                                                  row['kind'])):
+        if by in bins['by']:
+            lines += _binned_lines(bins[bins['by'] == by], by, name,
+                                   scores['finder']) + ['']
+    lines.pop()
     path = Path(path)
     temporary = path.with_name(f'.{os.getpid()}.{path.name}')
     temporary.write_text('\n'.join(lines) + '\n')
     temporary.replace(path)
+
+
+def _interval(row):
+    return f'{row["low"]:g} to {row["high"]:g}'
+
+
+def _binned_lines(bins, by, name, finders):
+    """What comes out right and in pieces, a column a bin."""
+    ones = {(row['finder'], name(row)): row for row in bins}
+    names = list(dict.fromkeys(map(name, bins)))
+    header = [f'{one} ({ones[finders[0], one]["n_primaries"]})'
+              for one in names]
+    return _list_table([f'ok; frag by {by}', *header], [
+        [finder, *(f'{_with_error(ones[finder, one], "ok")}; '
+                   f'{ones[finder, one]["frag"]:.2f}' for one in names)]
+        for finder in finders])
 
 
 def _with_error(row, key):

@@ -201,12 +201,17 @@ def describe_pairs(head, seeds, maps, channels, x, y, heat):
 
 
 def _near(x, y, radius):
-    """Pairs i < j of which one lies within thrice the other's radius."""
+    """
+    Pairs i < j of which one lies within reach of the other: thrice its
+    radius, and much farther if that is large. Radii of the largest objects
+    are told short, and their knots are far from their centres.
+    """
     points = torch.stack([x, y], dim=-1).numpy()
     if len(points) < 2:
         return torch.zeros(0, dtype=torch.long), torch.zeros(
             0, dtype=torch.long)
-    reach = np.clip(3 * radius.numpy(), 24, 400)
+    radius = radius.numpy()
+    reach = np.clip(np.maximum(3 * radius, radius**2), 24, 400)
     lists = cKDTree(points).query_ball_point(points, reach)
     first = np.repeat(np.arange(len(points)), [len(p) for p in lists])
     second = np.concatenate([np.asarray(p, int) for p in lists])

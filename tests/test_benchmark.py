@@ -222,11 +222,16 @@ def test_tables_and_figure(tmp_path, cache):
     assert text[text.index('   * - a') + 1].startswith(
         f'     - {first["pq"]:.3f} ± ')
     rows = [line[7:] for line in text if line.startswith('   * - ')]
-    assert rows == ['finder', 'a', 'b'] * 2 + ['ok; frag', 'a', 'b']
+    assert rows == ['finder', 'a', 'b'] * 2 + [
+        'ok; frag by blendedness', 'a', 'b', 'ok; frag by kind', 'a', 'b']
     kinds = tables['bins']['kind'].tolist()
     kinds = [kind for kind in dict.fromkeys(kinds) if kind]
-    last = text[text.index('   * - ok; frag') + 1:][:len(kinds)]
+    last = text[text.index('   * - ok; frag by kind') + 1:][:len(kinds)]
     assert [line[7:].split(' (')[0] for line in last] == kinds
+    by = text[text.index('   * - ok; frag by blendedness') + 1:][:4]
+    assert by[0].startswith('     - 0 to 0.02 (')
+    n_primaries = sum(int(one.split('(')[1][:-1]) for one in by)
+    assert n_primaries == tables['scores']['n_primaries'][0] > 0
     assert_array_equal([p.name for p in tmp_path.glob('.*')], [])
     axes = plot_benchmark(tables).axes
     assert [line.get_label() for line in axes[0].containers] == ['a', 'b']

@@ -39,7 +39,7 @@ def test_library(tmp_path, monkeypatch):
     pytest.importorskip('galsim')
     made = []
 
-    def make(seed, *, size, stamps=None):
+    def make(seed, *, size, stamps=None, rates=None):
         made.append(seed)
         return make_scene(seed, size=size, density=0.3, pixel_scale=0.2)
 
@@ -92,6 +92,17 @@ def test_stamps(tmp_path):
         make_scene(2, size=96, stamps=stamps))
     assert digest(scenes[1]) != digest(scenes[2])
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_rates():
+    pytest.importorskip('galsim')
+    scenes = SceneLibrary('train', 2, size=96, rates=EMPTY)
+    assert digest(scenes[1]) == digest(make_scene(1, size=96, rates=EMPTY))
+    assert len(scenes[1].objects['x']) == 0
+    with pytest.raises(ValueError, match=r"rates\['star'\] must be"):
+        SceneLibrary('train', 1, rates={'star': -1})
+    with pytest.raises(ValueError, match='only one of path='):
+        SceneLibrary('train', 1, path='x', rates=EMPTY)
 
 
 def test_library_version(tmp_path, monkeypatch):
