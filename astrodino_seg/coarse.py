@@ -18,7 +18,8 @@ from astrodino_seg.inference import predict
 
 __all__ = ['FACTORS', 'find_giants', 'giants_of', 'look_at_binned']
 
-#: Further binnings of the image that are looked at.
+#: Further binnings of the image that are looked at, each a multiple of the
+#: one before.
 FACTORS = (4, 16)
 #: Area of a giant, in pixels of the binned image: a radius of 10.
 GIANT_AREA = 10**2 * np.pi
@@ -43,38 +44,39 @@ def find_giants(model, channels, *, merge, min_seed, bin_factor=1,
         Of each look that shows some. These are objects with the area of a
         circle with a radius of 10 binned pixels or more.
     """
-    found = []
-    for factor in (bin_factor * factor for factor in FACTORS):
-        prediction = look_at_binned(model, channels, factor, device=device,
-                                    tile_size=tile_size)
-        if prediction is not None:
-            found.append(giants_of(prediction, channels.shape[1:], factor,
-                                   merge=merge, min_seed=min_seed))
+    looks = look_at_binned(model, channels, bin_factor=bin_factor,
+                           device=device, tile_size=tile_size)
+    found = [giants_of(prediction, channels.shape[1:], factor, merge=merge,
+                       min_seed=min_seed)
+             for factor, prediction in looks.items()]
     return [one for one in found if one is not None]
 
 
-def look_at_binned(model, channels, factor, *, device='cpu', tile_size=512):
+def look_at_binned(model, channels, *, bin_factor=1, device='cpu',
+                   tile_size=512):
     """
     What the network says of the binned image.
 
     Parameters
     ----------
-    model, channels, device, tile_size
+    model, channels, bin_factor, device, tile_size
         As of `find_giants`.
-    factor : int
-        Pixels, in x and in y, that are binned.
 
     Returns
     -------
-    prediction : `~astrodino_seg.prediction.Prediction` or None
-        In binned pixels; `None` if the image cannot hold a giant.
+    looks : dict of int to `~astrodino_seg.prediction.Prediction`
+        By the number of pixels, in x and in y, that were binned; in binned
+        pixels. There are none of an image that cannot hold a giant.
     """
-    shape = channels.shape[1:]
-    if shape[0] * shape[1] < GIANT_AREA * factor**2:
-        return None
-    binned = bin_channels(channels, factor, model.head.in_channels)
-    return predict(model, binned, bin_factor=1, device=device,
-                   tile_size=tile_size)
+    n_pixels, done, looks = channels.shape[1] * channels.shape[2], 1, {}
+    for factor in (bin_factor * factor for factor in FACTORS):
+        if n_pixels >= GIANT_AREA * factor**2:
+            channels = bin_channels(channels, factor // done,
+                                    model.head.in_channels)
+            done = factor
+            looks[factor] = predict(model, channels, bin_factor=1,
+                                    device=device, tile_size=tile_size)
+    return looks
 
 
 def giants_of(prediction, shape, factor, *, merge, min_seed):

@@ -85,9 +85,8 @@ class Network:
             planes = self.model.planes(image)
             _save(path, {
                 'full': predict(self.model, planes, bin_factor=1),
-                **{f'binned{factor}': look_at_binned(self.model, planes,
-                                                     factor)
-                   for factor in FACTORS}})
+                **{f'binned{factor}': prediction for factor, prediction
+                   in look_at_binned(self.model, planes).items()}})
         with np.load(path) as arrays:
             full, *binned = (_part(arrays, key) for key in (
                 'full', *(f'binned{factor}' for factor in FACTORS)))

@@ -391,6 +391,20 @@ def test_without_matplotlib(run, tmp_path, monkeypatch):
     assert run('segment', 'cube.fits', '-q', '--no-png')[0] == 0
 
 
+def test_reader_has_gone():
+    """As of ``astrodino info | head``: no traceback, the shell's status."""
+    code = ('import sys; from astrodino_seg.cli import main; '
+            'sys.stdin.read(); sys.exit(main(["info"]))')
+    process = subprocess.Popen([sys.executable, '-c', code], text=True,
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    process.stdout.close()
+    process.stdin.close()
+    with process.stderr as errors:
+        assert errors.read() == ''
+    assert process.wait() == 141
+
+
 def test_interrupt(run, monkeypatch, tmp_path):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt

@@ -5,6 +5,7 @@ only when it runs.
 """
 
 import argparse
+import os
 import sys
 import warnings
 
@@ -48,8 +49,8 @@ def main(argv=None):
     -------
     status : int
         0 if all went well, 1 after an error (one line on standard error),
-        3 if nothing was found, 130 after an interrupt. Wrong usage exits
-        with 2.
+        3 if nothing was found, 130 after an interrupt, 141 if the reader of
+        the output has gone. Wrong usage exits with 2.
     """
     args = _parser().parse_args(argv)
     with warnings.catch_warnings():
@@ -57,7 +58,14 @@ def main(argv=None):
         warnings.simplefilter('always', AstroDinoWarning)
         warnings.showwarning = _show_warning
         try:
-            return args.run(args)
+            status = args.run(args)
+            sys.stdout.flush()
+            return status
+        except BrokenPipeError:
+            # who read the output, as ``head`` does, has seen enough; what is
+            # left of it must not fail again at the end of the process
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
         except KeyboardInterrupt:
             print('astrodino: interrupted', file=sys.stderr)
             return 130
