@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from astrodino_seg.simulate.clusters import STREWN, strew
 from astrodino_seg.simulate.profiles import sed
 from astrodino_seg.simulate.rates import CONTENT, merge_rates
 from astrodino_seg.simulate.render import Renderer
@@ -149,7 +150,7 @@ def _add_large_ones(rng, canvas, source, rates):
             x, y = _beside(rng, last, .3, 3, max(re, last[2]), at_least=6)
         else:
             x, y = rng.uniform(.05, .95, 2) * (nx, ny)
-        re = _add_large(rng, canvas, source, kind, re, x, y)
+        re = _add_large(rng, canvas, source, rates, kind, re, x, y)
         last = x, y, re
         _add_neighbours(rng, canvas, source, rates, shares, last)
 
@@ -161,9 +162,13 @@ def _beside(rng, last, nearest, farthest, unit, at_least=0):
     return last[0] + d * np.cos(angle), last[1] + d * np.sin(angle)
 
 
-def _add_large(rng, canvas, source, kind, re, x, y):
+def _add_large(rng, canvas, source, rates, kind, re, x, y):
     """A large galaxy; the half-light radius that it has is returned."""
     galaxy = source.large(rng, kind, re)
+    # seeds give the scenes that they gave before there were clusters
+    if rates['clusters'] and kind in STREWN and (
+            rng.random() < rates['clusters']):
+        galaxy = strew(rng, galaxy, canvas.sky)
     bright = 10**(rng.uniform(-.35, .4) if kind == 'lsb'
                   else rng.uniform(0.05, 1.75))
     total = bright * np.pi * galaxy.re**2 * max(galaxy.q, .25) * 2
@@ -188,7 +193,7 @@ def _add_neighbours(rng, canvas, source, rates, shares, last):
     if re > 12 and rng.random() < rates['companion']:
         kind = str(rng.choice(DRAWN, p=shares / shares.sum()))
         x, y = _beside(rng, last, .3, 2.2, re)
-        _add_large(rng, canvas, source, kind,
+        _add_large(rng, canvas, source, rates, kind,
                    max(re * rng.uniform(.08, .35), 2.5), x, y)
 
 

@@ -48,6 +48,9 @@ CONTENT = {
     'bar': Rate(.4, 'probability that a spiral has a bar'),
     'ring': Rate(.2, 'probability that a spiral has a ring'),
     'knots': Rate(1., 'factor on the number of HII regions'),
+    'clusters': Rate(0., 'probability that a galaxy that forms stars is '
+                         'strewn with clusters like points, which are part '
+                         'of it'),
     'dust': Rate(1., 'factor on the optical depth of dust lanes'),
     'specks': Rate(.5, 'probability that a spheroid has specks like '
                        'globular clusters'),
