@@ -92,7 +92,7 @@ def other_scene(seed):
     def place():
         return dict(zip('xy', rng.uniform(0, SIZE, 2)))
 
-    for k in range(rng.integers(2, 5)):
+    for _ in range(rng.integers(2, 5)):
         kind, re = KINDS[rng.integers(3)], np.exp(rng.uniform(2.1, 3.5))
         flux = 10**rng.uniform(-.1, 1.2) * 2 * np.pi * re**2 / 3**.5
         add(canvas, psf, large(rng, deviate, kind, re), flux,

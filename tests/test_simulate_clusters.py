@@ -57,7 +57,7 @@ def test_they_are_points():
             above = np.flatnonzero(line > line.max() / 2)
             widths.append(np.ptp(above) + 1)
     assert len(widths) > 5
-    assert 3 <= min(widths)
+    assert min(widths) >= 3
     assert max(widths) <= 7
 
 
