@@ -10,6 +10,7 @@ import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -305,8 +306,8 @@ def write_rst(tables, path):
     path : path-like
         The file, which appears whole or not at all. It has four tables with
         a row a finder: the scores of all objects, those of large galaxies,
-        with half the width of the interval behind each value, and what comes
-        out right (``ok``) and in pieces (``frag``) of large galaxies, by their
+        with half the width of the interval behind each value, and how many
+        of these come out right (``ok``) and in pieces (``frag``), by their
         blendedness and by their kind.
     """
     scores, bins = tables['scores'], tables['bins']
@@ -315,8 +316,8 @@ def write_rst(tables, path):
         lines += _list_table(['finder', *keys], [
             [row['finder'], *(_with_error(row, key) for key in keys)]
             for row in scores]) + ['']
-    for by, name in (('blendedness', _interval), ('kind', lambda row:
-                                                  row['kind'])):
+    for by, name in (('blendedness', _interval),
+                     ('kind', itemgetter('kind'))):
         if by in bins['by']:
             lines += _binned_lines(bins[bins['by'] == by], by, name,
                                    scores['finder']) + ['']

@@ -66,10 +66,11 @@ def look_at_binned(model, channels, *, bin_factor=1, device='cpu',
     -------
     looks : dict of int to `~astrodino_seg.prediction.Prediction`
         By the number of pixels, in x and in y, that were binned; in binned
-        pixels. There are none of an image that cannot hold a giant.
+        pixels. Binnings whose image could not hold a giant are left out.
     """
     n_pixels, done, looks = channels.shape[1] * channels.shape[2], 1, {}
-    for factor in (bin_factor * factor for factor in FACTORS):
+    for step in FACTORS:
+        factor = bin_factor * step
         if n_pixels >= GIANT_AREA * factor**2:
             channels = bin_channels(channels, factor // done,
                                     model.head.in_channels)

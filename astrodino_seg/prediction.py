@@ -17,11 +17,16 @@ from astrodino_seg.calibration import read_calibration
 from astrodino_seg.heads import Seeds
 from astrodino_seg.pairs import pair_features, seed_looks, valleys
 
-__all__ = ['WEAK_HEAT', 'Prediction', 'describe_pairs', 'find_seeds',
-           'read_prediction', 'seeds_of']
+__all__ = ['PAIR_REACH', 'WEAK_HEAT', 'Prediction', 'describe_pairs',
+           'find_seeds', 'read_prediction', 'seeds_of']
 
 #: Weak seeds, kept for light that no other claims.
 WEAK_HEAT = 0.1
+#: How far from a seed others are compared with it, in radii of its object
+#: (the knots of a large galaxy are far from its centre, and its radius may be
+#: told short), and the pixels within which any two are.
+PAIR_REACH = 6
+NEAR = 24
 
 
 class Prediction(NamedTuple):
@@ -191,7 +196,7 @@ def describe_pairs(head, seeds, maps, channels, x, y, heat):
     claims = [_claim(head, seeds, maps, a, ix[b], iy[b])
               for a, b in ((i, j), (j, i))]
     apart = torch.hypot(x[i] - x[j], y[i] - y[j])
-    asked = (claims[0] > -4) | (claims[1] > -4) | (apart < 24)
+    asked = (claims[0] > -4) | (claims[1] > -4) | (apart < NEAR)
     i, j = i[asked], j[asked]
     claims = tuple(claim[asked] for claim in claims)
     vote = maps.vote[:, iy, ix]
@@ -201,17 +206,12 @@ def describe_pairs(head, seeds, maps, channels, x, y, heat):
 
 
 def _near(x, y, radius):
-    """
-    Pairs i < j of which one lies within reach of the other: thrice its
-    radius, and much farther if that is large. Radii of the largest objects
-    are told short, and their knots are far from their centres.
-    """
+    """Pairs i < j of which one lies within `PAIR_REACH` of the other."""
     points = torch.stack([x, y], dim=-1).numpy()
     if len(points) < 2:
         return torch.zeros(0, dtype=torch.long), torch.zeros(
             0, dtype=torch.long)
-    radius = radius.numpy()
-    reach = np.clip(np.maximum(3 * radius, radius**2), 24, 400)
+    reach = np.clip(PAIR_REACH * radius.numpy(), NEAR, 400)
     lists = cKDTree(points).query_ball_point(points, reach)
     first = np.repeat(np.arange(len(points)), [len(p) for p in lists])
     second = np.concatenate([np.asarray(p, int) for p in lists])

@@ -21,7 +21,7 @@ from astrodino_seg.grouping import segment_maps
 from astrodino_seg.image import Image
 from astrodino_seg.inference import predict
 from astrodino_seg.model import load_model
-from astrodino_seg.prediction import Prediction
+from astrodino_seg.prediction import PAIR_REACH, Prediction
 from astrodino_seg.preprocess import normalise
 from astrodino_seg.segmenter import DinoSegmenter
 from astrodino_seg.simulate import SceneLibrary, Truth
@@ -68,7 +68,8 @@ class Network:
         # in the numbers that the segmenter would choose
         self.model = DinoSegmenter(model=model)._fetch_model()
         made_of = (f'{json.dumps(model.spec)}, {digest(model)}, scenes '
-                   f'{VERSION}, {self.model.in_bfloat16}, {FACTORS}')
+                   f'{VERSION}, {self.model.in_bfloat16}, {FACTORS}, '
+                   f'{PAIR_REACH}')
         self.digest = hashlib.sha256(made_of.encode()).hexdigest()[:12]
 
     def scenes(self, split, n_scenes):
@@ -100,7 +101,7 @@ def _save(path, predictions):
     with open(temporary, 'wb') as stream:
         np.savez(stream, **{
             f'{key}_{name}': value for key, one in predictions.items()
-            if one is not None for name, value in one._asdict().items()})
+            for name, value in one._asdict().items()})
     temporary.replace(path)
 
 

@@ -8,10 +8,10 @@ All light is GalSim's: stars; small Sersic galaxies; and large ones that are
 spheroids, smooth discs with a bulge, or such discs of whose light 5% to 40% is
 in GalSim's ``RandomKnots``, points that are strewn like the disc. The PSF is
 Kolmogorov's, the sky is flat, the noise white, and the bands are g, r and z.
-Only the rules of the truth are those of other benchmarks (`make_truth`).
+The rules of the truth are those of other benchmarks (`make_truth`).
 
-FINDER is the file of a model, ``dino``, ``unet``, or the name of a baseline.
-FOLDER gets the tables of ``astrodino benchmark``.
+FINDER is one of ``astrodino benchmark`` or the file of a model. FOLDER gets
+the tables of that command.
 """
 
 import argparse
@@ -20,10 +20,13 @@ from pathlib import Path
 import galsim
 import numpy as np
 
-from astrodino_seg.baselines import FINDERS
-from astrodino_seg.benchmark import benchmark_tables, write_rst
+from astrodino_seg.benchmark import (
+    benchmark_tables,
+    measure_scene,
+    write_rst,
+)
+from astrodino_seg.cli.products import choose_finders
 from astrodino_seg.image import Image
-from astrodino_seg.scores import scene_scores
 from astrodino_seg.segmenter import DinoSegmenter
 from astrodino_seg.simulate.scene import Canvas
 from astrodino_seg.simulate.surveys import Sky
@@ -58,7 +61,7 @@ def large(rng, deviate, kind, re):
 
 def add(canvas, psf, parts, flux, colour, x, y, reach, **row):
     """Draw an object on the canvas; ``flux`` is the mean of the bands'."""
-    half = int(min(reach, SIZE))
+    half = int(reach)
     ix, iy = round(x), round(y)
     offset = galsim.PositionD(x - ix, y - iy)
     cube = np.zeros((len(BANDS), 2 * half + 1, 2 * half + 1), np.float32)
@@ -74,6 +77,11 @@ def add(canvas, psf, parts, flux, colour, x, y, reach, **row):
 def other_scene(seed):
     """
     An image and its truth.
+
+    Parameters
+    ----------
+    seed : int
+        The same seed gives the same scene.
 
     Returns
     -------
@@ -119,11 +127,10 @@ def other_scene(seed):
 
 
 def make_finder(name):
-    """A segmenter or a baseline."""
-    if name in FINDERS:
-        return FINDERS[name]()
-    model = {'dino': None, 'unet': 'grouping_unet'}.get(name, name)
-    return DinoSegmenter(model=model)
+    """A segmenter with the model of a file, or what has the name."""
+    if Path(name).is_file():
+        return DinoSegmenter(model=name)
+    return choose_finders(name)[name]
 
 
 def main():
@@ -137,16 +144,12 @@ def main():
     names = args.finders or ['dino', 'unet', 'photutils', 'photutils-tuned',
                              'sep-tuned']
     args.folder.mkdir(parents=True, exist_ok=True)
-    finders = {name: make_finder(name) for name in names}
-    results = {name: [] for name in names}
+    finders = {Path(name).stem: make_finder(name) for name in names}
+    results = {name: [] for name in finders}
     for seed in range(args.scenes):
         image, truth = other_scene(seed)
         for name, finder in finders.items():
-            found = finder(image)
-            labels = (np.zeros(image.shape, int) if found is None
-                      else found.data)
-            results[name].append({**scene_scores(truth, labels, image),
-                                  'seconds': np.nan})
+            results[name].append(measure_scene(finder, image, truth))
     tables = benchmark_tables(results)
     for name, table in tables.items():
         table.write(args.folder / f'{name}.csv', overwrite=True)

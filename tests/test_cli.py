@@ -398,11 +398,11 @@ def test_reader_has_gone():
     process = subprocess.Popen([sys.executable, '-c', code], text=True,
                                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE)
-    process.stdout.close()
-    process.stdin.close()
-    with process.stderr as errors:
-        assert errors.read() == ''
-    assert process.wait() == 141
+    with process:
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == ''
+    assert process.returncode == 141
 
 
 def test_interrupt(run, monkeypatch, tmp_path):

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 from test_grouping import prediction
 
 from astrodino_seg import coarse
+from astrodino_seg.binning import bin_channels
 from astrodino_seg.coarse import GIANT_AREA, find_giants
 
 SHAPE = (402, 610)
@@ -56,6 +57,9 @@ def test_giant(look):
     (binned, kwargs), (further, _) = seen
     assert binned.shape == (5, 101, 153)        # whole blocks of four
     assert further.shape == (5, 26, 39)
+    # as from the image itself, but for what pads the last row and column
+    assert_allclose(further[:, :-1, :-1],
+                    bin_channels(channels(), 16)[:, :-1, :-1], atol=1e-6)
     assert kwargs['bin_factor'] == 1
     assert factor == 4
     assert giants.shape == SHAPE

@@ -359,7 +359,7 @@ def asked_by_loops(maps, xy, radius, seeds):
     for i in range(n):
         for j in range(i + 1, n):
             apart = np.hypot(*(xy[i] - xy[j]))
-            reach = np.clip(3 * radius, 24, 400)
+            reach = np.clip(6 * radius, 24, 400)
             if apart > max(reach[i], reach[j]):
                 continue
             claims = []
@@ -423,7 +423,7 @@ def test_pairs():
 def test_pairs_by_distance(sky):
     """
     If no seed claims another's place, those within 24 pixels are compared;
-    if all do, those within three radii.
+    if all do, those within six radii.
     """
     rng = np.random.default_rng(9)
     xy = np.stack([rng.uniform(0, 511, 60), rng.uniform(0, 159, 60)],
@@ -434,7 +434,7 @@ def test_pairs_by_distance(sky):
     found = read(maps, *xy.tolist(), model=model)
     assert (found.radius > 10).all()
     apart = np.hypot(*(xy[:, None] - xy).transpose(2, 0, 1))
-    reach = np.clip(3 * found.radius, 24, 400)
+    reach = np.clip(6 * found.radius, 24, 400)
     near = apart < 24 if sky > 0 else apart <= np.maximum(reach,
                                                           reach[:, None])
     wanted = np.argwhere(np.triu(near, 1))

@@ -23,9 +23,10 @@ def strew(rng, galaxy, sky):
     """
     Strew point-like clusters over a galaxy.
 
-    There are 6 to 100 of them, where the galaxy shines, with 1% to 40% of its
-    light, about evenly or by the luminosity function of young clusters
-    (dN/dL ~ L**-2; Portegies Zwart, McMillan & Gieles 2010, ARA&A 48, 431).
+    There are 6 to 99 of them, where the galaxy shines, with 1% to 40% of its
+    light (in the mean of the bands), about evenly or by the luminosity
+    function of young clusters, dN/dL ~ L**-2, over a factor of 50 (Portegies
+    Zwart, McMillan & Gieles 2010, ARA&A 48, 431).
 
     Parameters
     ----------
@@ -39,7 +40,7 @@ def strew(rng, galaxy, sky):
     Returns
     -------
     galaxy : `~astrodino_seg.simulate.render.Large`
-        The galaxy with its clusters, of the same light in all.
+        The galaxy with its clusters; the mean of the bands' light is kept.
     """
     n = int(10**rng.uniform(.8, 2))
     share = 10**rng.uniform(-2, -.4)
@@ -48,15 +49,15 @@ def strew(rng, galaxy, sky):
     rows, columns = np.divmod(rng.choice(where.size, n, p=where / where.sum()),
                               cube.shape[2])
     flux = (rng.lognormal(0, .3, n) if rng.random() < .5
-            else np.minimum(1 / (1 - rng.random(n)), 50))
+            else 1 / (1 - .98 * rng.random(n)))
     flux *= share * cube.sum(axis=(1, 2)).mean() / flux.sum()
     slope, size = rng.normal(0, .8), 1 + .4 * rng.random() * (
         rng.random() < .5)
     points = np.zeros_like(cube)
     for k in range(n):
-        light = flux[k] * sed(sky.wavelengths, slope + rng.normal(0, .2))
-        _add_point(points, sky, light, columns[k] + rng.uniform(-.5, .5),
-                   rows[k] + rng.uniform(-.5, .5), size)
+        tint = sed(sky.wavelengths, slope + rng.normal(0, .2))
+        x, y = np.array([columns[k], rows[k]]) + rng.uniform(-.5, .5, 2)
+        _add_point(points, sky, flux[k] * tint / tint.mean(), x, y, size)
     return galaxy._replace(cube=(1 - share) * cube + points, scale=1.0)
 
 

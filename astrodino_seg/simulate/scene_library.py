@@ -77,7 +77,7 @@ class SceneLibrary:
         self.path = None if path is None else Path(path)
         self.size = size
         self.stamps = None if stamps is None else StampLibrary(stamps)
-        self.rates = rates
+        self.rates = None if rates is None else dict(rates)
 
     def __len__(self):
         return self.n_scenes
