@@ -46,7 +46,7 @@ def test_knots(other):
     assert_allclose(sum(share for _, share, _ in parts), 1)
     knots, share, _ = parts[2]
     assert 0.05 <= share <= 0.4
-    points = knots.original.points
+    points = knots.points
     assert 10 <= len(points) < 80
     # half of an exponential disc is within its half-light radius
     assert 10 < np.median(np.hypot(*points.T)) < 30

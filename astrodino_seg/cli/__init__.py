@@ -64,29 +64,19 @@ def main(argv=None):
         except KeyboardInterrupt:
             print('astrodino: interrupted', file=sys.stderr)
             return 130
+        except BrokenPipeError:
+            # who read the output, as ``head`` does, has seen enough; what is
+            # left of it must not fail again at the end of the process
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+            return 141
         except USER_ERRORS as err:
-            if isinstance(err, BrokenPipeError) and _reader_has_gone():
-                return 141
             if args.debug:
                 raise
             text = ' '.join(str(err).split()) or type(err).__name__
             print(f'astrodino: error: {text}', file=sys.stderr)
             return 1
-
-
-def _reader_has_gone():
-    """
-    Whether nobody reads the output any more, as after ``| head``; what is
-    left of it is then dropped, or it would fail again at the process's end.
-    """
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-        return True
-    return False
 
 
 def _show_warning(message, category, *args, **kwargs):
