@@ -13,8 +13,9 @@ import numpy as np
 from scipy.ndimage import find_objects, gaussian_filter, zoom
 
 from astrodino_seg.binning import bin_channels
-from astrodino_seg.grouping import Giants, segment_maps
+from astrodino_seg.grouping import segment_maps
 from astrodino_seg.inference import predict
+from astrodino_seg.joining import Giants
 
 __all__ = ['FACTORS', 'find_giants', 'giants_of', 'look_at_binned']
 
@@ -40,7 +41,7 @@ def find_giants(model, channels, *, merge, min_seed, bin_factor=1,
 
     Returns
     -------
-    giants : list of `~astrodino_seg.grouping.Giants`
+    giants : list of `~astrodino_seg.joining.Giants`
         Of each look that shows some. These are objects with the area of a
         circle with a radius of 10 binned pixels or more.
     """
@@ -97,7 +98,7 @@ def giants_of(prediction, shape, factor, *, merge, min_seed):
 
     Returns
     -------
-    giants : `~astrodino_seg.grouping.Giants` or None
+    giants : `~astrodino_seg.joining.Giants` or None
         `None` if there are none.
     """
     labels = segment_maps(prediction, merge=merge, min_seed=min_seed,

@@ -7,39 +7,20 @@ that are one object.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import find_objects
 from scipy.ndimage import label as label_components
 
+from astrodino_seg.joining import (
+    EIGHT,
+    fill_giants,
+    join_in_giants,
+    join_scattered,
+)
 from astrodino_seg.painting import paint
 
-__all__ = ['Giants', 'Grouping', 'fill_giants', 'group_seeds',
-           'join_in_giants', 'segment_maps']
-
-#: Share of an object within a giant that makes it a piece of it, and the
-#: least binned pixels of a piece.
-PIECE_SHARE = 0.8
-PIECE_PIXELS = 16
-#: Share of a giant that the object must have which the rest of it is given to.
-FILL_SHARE = 0.2
-
-
-class Giants(NamedTuple):
-    """
-    Giant galaxies that a look at the binned image has shown.
-
-    Attributes
-    ----------
-    labels : `~numpy.ndarray`
-        (y, x) int, in pixels of the image; 0 is none.
-    factor : int
-        Pixels, in x and in y, that were binned.
-    """
-
-    labels: np.ndarray
-    factor: int
+__all__ = ['Grouping', 'group_seeds', 'segment_maps']
 
 
 @dataclass(frozen=True)
@@ -132,80 +113,6 @@ def group_seeds(pairs, same, heat, merge):
     return leader, confidence
 
 
-def join_in_giants(leader, labels, giants, is_star):
-    """
-    Join what a look at the binned image saw as one giant galaxy.
-
-    An object is a piece of a giant if `PIECE_SHARE` of its pixels lie in it,
-    unless it is a star or so small that the binned image could not show it
-    (below `PIECE_PIXELS`).
-
-    Parameters
-    ----------
-    leader : `~numpy.ndarray`
-        (S,) of `group_seeds`.
-    labels : `~numpy.ndarray`
-        (y, x) int: leader plus one of each pixel's object, 0 for the sky.
-    giants : `Giants`
-        The giants.
-    is_star : `~numpy.ndarray`
-        (S,) bool.
-
-    Returns
-    -------
-    leader : `~numpy.ndarray`
-        (S,); a giant is led by its largest piece.
-    """
-    giant, factor = giants
-    n, n_giants = len(leader), int(giant.max(initial=0))
-    shared = np.bincount(labels.ravel() * (n_giants + 1) + giant.ravel(),
-                         minlength=(n + 1) * (n_giants + 1))
-    shared = shared.reshape(n + 1, n_giants + 1)[1:]
-    area = shared.sum(axis=1)
-    piece = ((shared >= PIECE_SHARE * area[:, None])
-             & (area >= PIECE_PIXELS * factor**2)[:, None]
-             & ~is_star[:, None])
-    new = np.arange(n)
-    for k in range(1, n_giants + 1):
-        pieces = np.flatnonzero(piece[:, k])
-        if len(pieces):
-            new[pieces] = pieces[area[pieces].argmax()]
-    return new[leader]
-
-
-def fill_giants(labels, giants):
-    """
-    Give the sky within a giant to the object that is most of it.
-
-    Faint outskirts drown in the noise of single pixels and stand out when
-    these are binned.
-
-    Parameters
-    ----------
-    labels : `~numpy.ndarray`
-        (y, x) int; 0 is the sky.
-    giants : `Giants`
-        The giants.
-
-    Returns
-    -------
-    labels : `~numpy.ndarray`
-        (y, x) int. Nothing is filled where no object has `FILL_SHARE` of the
-        giant and more than half of its own pixels in it.
-    """
-    out = labels.copy()
-    area = np.bincount(labels.ravel())
-    for k, window in enumerate(find_objects(giants.labels), start=1):
-        if window is None:
-            continue
-        inside, own = giants.labels[window] == k, labels[window]
-        shared = np.bincount(own[inside], minlength=2)
-        best = 1 + shared[1:].argmax()
-        if shared[best] > max(FILL_SHARE * inside.sum(), 0.5 * area[best]):
-            out[window][inside & (own == 0)] = best
-    return out
-
-
 def _tidy(groups, n_pixels):
     """Drop islands: pieces of a label that are small beside its largest."""
     out = np.zeros_like(groups)
@@ -213,7 +120,7 @@ def _tidy(groups, n_pixels):
         if window is None:
             continue
         own = groups[window] == k
-        pieces, n = label_components(own, np.ones((3, 3), int))
+        pieces, n = label_components(own, EIGHT)
         if n > 1:
             area = np.bincount(pieces.ravel())
             area[0] = 0
@@ -268,8 +175,8 @@ def segment_maps(prediction, *, merge=0.5, min_seed=0.0, n_pixels=5,
         label from 1) of which labels to keep.
     mask : `~numpy.ndarray`, optional
         (y, x) bool; these pixels stay 0.
-    giants : sequence of `Giants`, optional
-        Giant galaxies, the least binned first; see `join_in_giants`.
+    giants : sequence of `~astrodino_seg.joining.Giants`, optional
+        Giant galaxies, the least binned first; see `~astrodino_seg.joining.join_in_giants`.
 
     Returns
     -------
@@ -283,6 +190,8 @@ def segment_maps(prediction, *, merge=0.5, min_seed=0.0, n_pixels=5,
     leader, confidence = group_seeds(prediction.pairs[used],
                                      prediction.same[used], prediction.heat,
                                      merge)
+    groups = np.concatenate([[0], leader + 1])[owner].astype(np.int32)
+    leader = join_scattered(leader, groups)
     groups = np.concatenate([[0], leader + 1])[owner].astype(np.int32)
     for one in giants:
         star, *others = prediction.classes.T

@@ -12,13 +12,12 @@ from photutils.segmentation import SegmentationImage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from astrodino_seg.grouping import (
+from astrodino_seg.grouping import group_seeds, segment_maps
+from astrodino_seg.joining import (
     FILL_SHARE,
     Giants,
     fill_giants,
-    group_seeds,
     join_in_giants,
-    segment_maps,
 )
 from astrodino_seg.painting import MAX_SKY, paint
 from astrodino_seg.prediction import Prediction

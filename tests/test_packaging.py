@@ -34,7 +34,8 @@ FLOORS = {
     'bands': 'errors',
     'tiling': 'errors',
     'painting': '',
-    'grouping': 'errors painting',
+    'joining': '',
+    'grouping': 'joining painting',
     'shares': 'painting',
     'matching': 'errors',
     # 2 and 3: images
@@ -72,7 +73,7 @@ FLOORS = {
     'calibration': '',
     'prediction': 'calibration heads pairs',
     'inference': 'errors tiling heads model binning prediction',
-    'coarse': 'binning grouping inference',
+    'coarse': 'binning grouping inference joining',
     'class_regions': 'grouping inference tiling',
     # 4 and 5: what users call
     'threshold': 'image',

@@ -12,8 +12,9 @@ from test_grouping import all_scores, prediction
 
 from astrodino_seg import DinoSegmenter
 from astrodino_seg.datasets import demo_image
-from astrodino_seg.grouping import Giants, segment_maps
+from astrodino_seg.grouping import segment_maps
 from astrodino_seg.image import Image
+from astrodino_seg.joining import Giants
 from astrodino_seg.shares import FAINT, FluxShares, share_flux
 
 

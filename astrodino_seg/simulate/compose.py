@@ -55,7 +55,7 @@ def make_scene(seed, *, size=512, band_set=None, psf_fwhm=None, density=None,
         drawn. Bands, PSFs and optics are then those of the library, and so
         is what galaxies consist of: the rates of ``'bar'``, ``'ring'``,
         ``'knots'``, ``'dust'``, ``'specks'``, ``'icl'``, ``'spikes'`` and
-        ``'halo'`` have no effect.
+        ``'halo'`` have no effect; that of ``'clusters'`` has.
     cosmos : path-like, optional
         The folder of the COSMOS galaxies, for the ingredient ``'cosmos'``.
 
