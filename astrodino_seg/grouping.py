@@ -176,7 +176,8 @@ def segment_maps(prediction, *, merge=0.5, min_seed=0.0, n_pixels=5,
     mask : `~numpy.ndarray`, optional
         (y, x) bool; these pixels stay 0.
     giants : sequence of `~astrodino_seg.joining.Giants`, optional
-        Giant galaxies, the least binned first; see `~astrodino_seg.joining.join_in_giants`.
+        Giant galaxies, the least binned first; see
+        `~astrodino_seg.joining.join_in_giants`.
 
     Returns
     -------
