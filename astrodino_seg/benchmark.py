@@ -311,20 +311,17 @@ def write_rst(tables, path):
         blendedness and by their kind.
     """
     scores, bins = tables['scores'], tables['bins']
-    lines = []
-    for keys in (OBJECTS, LARGE):
-        lines += _list_table(['finder', *keys], [
-            [row['finder'], *(_with_error(row, key) for key in keys)]
-            for row in scores]) + ['']
+    parts = [_list_table(['finder', *keys], [
+        [row['finder'], *(_with_error(row, key) for key in keys)]
+        for row in scores]) for keys in (OBJECTS, LARGE)]
     for by, name in (('blendedness', _interval),
                      ('kind', itemgetter('kind'))):
         if by in bins['by']:
-            lines += _binned_lines(bins[bins['by'] == by], by, name,
-                                   scores['finder']) + ['']
-    lines.pop()
+            parts.append(_binned_lines(bins[bins['by'] == by], by, name,
+                                       scores['finder']))
     path = Path(path)
     temporary = path.with_name(f'.{os.getpid()}.{path.name}')
-    temporary.write_text('\n'.join(lines) + '\n')
+    temporary.write_text('\n\n'.join(map('\n'.join, parts)) + '\n')
     temporary.replace(path)
 
 

@@ -113,6 +113,11 @@ def group_seeds(pairs, same, heat, merge):
     return leader, confidence
 
 
+def _relabel(labels, leader):
+    """Labels of leaders for those of seeds; both are the index plus one."""
+    return np.append(0, leader + 1).astype(np.int32)[labels]
+
+
 def _tidy(groups, n_pixels):
     """Drop islands: pieces of a label that are small beside its largest."""
     out = np.zeros_like(groups)
@@ -191,16 +196,14 @@ def segment_maps(prediction, *, merge=0.5, min_seed=0.0, n_pixels=5,
     leader, confidence = group_seeds(prediction.pairs[used],
                                      prediction.same[used], prediction.heat,
                                      merge)
-    groups = np.concatenate([[0], leader + 1])[owner].astype(np.int32)
-    leader = join_scattered(leader, groups)
-    groups = np.concatenate([[0], leader + 1])[owner].astype(np.int32)
+    leader = join_scattered(leader, _relabel(owner, leader))
+    groups = _relabel(owner, leader)
     for one in giants:
         star, *others = prediction.classes.T
         is_star = star > np.max(others, axis=0)
         joined = join_in_giants(np.arange(len(leader)), groups, one, is_star)
         leader = joined[leader]
-        groups = np.concatenate([[0], joined + 1])[groups].astype(np.int32)
-        groups = fill_giants(groups, one)
+        groups = fill_giants(_relabel(groups, joined), one)
     groups = _fill_pinholes(_tidy(groups, n_pixels))
     if mask is not None:
         groups[mask] = 0

@@ -95,10 +95,8 @@ def join_scattered(leader, labels):
 
     Parameters
     ----------
-    leader : `~numpy.ndarray`
-        (S,) of `~astrodino_seg.grouping.group_seeds`.
-    labels : `~numpy.ndarray`
-        (y, x) int: leader plus one of each pixel's object, 0 for the sky.
+    leader, labels
+        As of `join_in_giants`.
 
     Returns
     -------

@@ -71,13 +71,12 @@ class SceneLibrary:
                 msg = (f'only one of path={str(path)!r} and '
                        f'{name}={str(other)!r} can be given')
                 raise ValueError(msg)
-        merge_rates(rates, CONTENT)
         self.split = split
         self.n_scenes = n_scenes
         self.path = None if path is None else Path(path)
         self.size = size
         self.stamps = None if stamps is None else StampLibrary(stamps)
-        self.rates = None if rates is None else dict(rates)
+        self.rates = merge_rates(rates, CONTENT)
 
     def __len__(self):
         return self.n_scenes
