@@ -75,7 +75,7 @@ def bin_channels(channels, factor, n_noise=None):
             plane = np.pad(plane, ((0, -plane.shape[0] % factor),
                                    (0, -plane.shape[1] % factor)),
                            mode='edge')
-        binned[k] = plane.reshape(ny, factor, nx, factor).mean(axis=(1, 3))
+        binned[k] = F.avg_pool2d(torch.from_numpy(plane)[None], factor)[0]
     binned[:last] = np.arcsinh(binned[:last])
     return binned
 

@@ -6,8 +6,9 @@ The model that tells objects apart: preprocessing, backbone and grouping head.
 import torch
 from torch import nn
 
+from astrodino_seg.convolutions import ConvBlock
 from astrodino_seg.encoder import DEFAULT_VIT, dense_tokens
-from astrodino_seg.heads import ConvBlock, GroupingHead
+from astrodino_seg.heads import GroupingHead
 from astrodino_seg.pairs import PairScore, n_features
 from astrodino_seg.planes import (
     NoiseUnits,

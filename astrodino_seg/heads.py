@@ -19,6 +19,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from astrodino_seg.convolutions import ConvBlock, DetailStream, sample
+
 __all__ = ['DenseMaps', 'GroupingHead', 'Seeds']
 
 STRIDES = (2, 4, 8, 16)     # of the pyramid that seeds are read from
@@ -86,52 +88,6 @@ class Seeds(NamedTuple):
     falloff: torch.Tensor
     classes: torch.Tensor
     descriptor: torch.Tensor
-
-
-class ConvBlock(nn.Sequential):
-    """Convolution, batch norm, ReLU."""
-
-    def __init__(self, n_in, n_out, *, kernel_size=3, stride=1):
-        super().__init__(
-            nn.Conv2d(n_in, n_out, kernel_size, stride, kernel_size // 2,
-                      bias=False),
-            nn.BatchNorm2d(n_out), nn.ReLU(inplace=True))
-
-
-class DetailStream(nn.Module):
-    """Convolutions on the image at strides 1, 2, 4, 8 and 16."""
-
-    def __init__(self, n_in, widths):
-        super().__init__()
-        self.stem = ConvBlock(n_in, widths[0])
-        self.stages = nn.ModuleList(
-            nn.Sequential(ConvBlock(a, b, stride=2), ConvBlock(b, b))
-            for a, b in zip(widths, widths[1:]))
-
-    def forward(self, x):
-        out = [self.stem(x)]
-        for stage in self.stages:
-            out.append(stage(out[-1]))
-        return out
-
-
-def _sample(level, x, y):
-    """
-    Bilinear values (S, C) of a map (C, h, w), of any dtype, at pixels (S,);
-    beyond its border they are those of the border.
-    """
-    out = 0
-    low = [torch.floor(p) for p in (y, x)]
-    part = [p - a for p, a in zip((y, x), low)]
-    for dy in (0, 1):
-        for dx in (0, 1):
-            row, column = ((a + d).long().clamp(0, n - 1) for a, d, n in zip(
-                low, (dy, dx), level.shape[1:]))
-            weight = ((part[0] if dy else 1 - part[0])
-                      * (part[1] if dx else 1 - part[1]))
-            corner = level.permute(1, 2, 0)[row, column].float()
-            out = out + weight[:, None] * corner
-    return out
 
 
 class SeedClass(nn.Module):
@@ -225,30 +181,72 @@ class GroupingHead(nn.Module):
         maps : `DenseMaps`
             The maps.
         """
-        detail = self.detail(x[:, :self.in_channels])
-        feature = self.fuse(torch.cat([detail[4], tokens], dim=1))
-        features = [feature]
-        for i in (3, 2, 1, 0):
-            feature = F.interpolate(self.reduce[i](feature), scale_factor=2,
-                                    mode='bilinear', align_corners=False)
-            feature = self.refine[i](feature.add_(detail[i]))
-            features.append(feature)
-        *coarse, full = features
-        pyramid = tuple(read(f) for read, f in zip(self.read, coarse[::-1]))
+        detail = self.detail.full(x[:, :self.in_channels])
+        heat, pyramid = self.coarse(self.detail.half(detail), tokens)
+        return DenseMaps(heat, *self.fine(pyramid[0], detail), pyramid)
+
+    def coarse(self, half, tokens):
+        """
+        Predict what has a stride of 2 or more.
+
+        Parameters
+        ----------
+        half : `~torch.Tensor`
+            (B, C, H/2, W/2) of ``detail.half``.
+        tokens : `~torch.Tensor`
+            As of `forward`.
+
+        Returns
+        -------
+        heat, pyramid
+            As of `DenseMaps`.
+        """
+        detail = self.detail.coarser(half)
+        pyramid = [self.fuse(torch.cat([detail[3], tokens], dim=1))]
+        for i in (2, 1, 0):
+            pyramid.insert(0, self._finer(i + 1, pyramid[0], detail[i]))
         block, last = self.heat
-        centre = block(coarse[-1])
+        centre = block(pyramid[0])
         # in float32 within autocast too: bfloat16 has steps of half a pixel
         # in a vote, and ties in the peaks of the heatmap
-        with torch.autocast(x.device.type, enabled=False):
-            centre, full = (part.to(last.weight.dtype)
-                            for part in (centre, full))
+        with torch.autocast(centre.device.type, enabled=False):
+            heat = last(centre.to(last.weight.dtype))
+        return heat, tuple(pyramid)
+
+    def fine(self, feature, detail):
+        """
+        Predict what has a stride of 1.
+
+        A pixel depends on 2 pixels about it, so that this can be run on parts
+        of an image.
+
+        Parameters
+        ----------
+        feature : `~torch.Tensor`
+            (B, C, H/2, W/2) of the pyramid.
+        detail : `~torch.Tensor`
+            (B, C, H, W) of ``detail.full``.
+
+        Returns
+        -------
+        embedding, sky, classes, vote : `~torch.Tensor`
+            As of `DenseMaps`.
+        """
+        full = self._finer(0, feature, detail)
+        with torch.autocast(full.device.type, enabled=False):
             parts = self.pixel, self.vote
             embedding, sky, classes, vote = F.conv2d(
-                full, torch.cat([part.weight for part in parts]),
+                full.to(self.vote.weight.dtype),
+                torch.cat([part.weight for part in parts]),
                 torch.cat([part.bias for part in parts])).split(
                 [self.n_embedding, 1, N_CLASSES, 2], dim=1)
-            return DenseMaps(last(centre), embedding, sky, classes,
-                             VOTE_SCALE * vote, pyramid)
+        return embedding, sky, classes, VOTE_SCALE * vote
+
+    def _finer(self, i, feature, detail):
+        """Features at twice the resolution, with the image's detail."""
+        wide = F.interpolate(self.reduce[i](feature), scale_factor=2,
+                             mode='bilinear', align_corners=False)
+        return self.refine[i](wide.add_(detail))
 
     def read_seeds(self, pyramid, x, y):
         """
@@ -270,9 +268,11 @@ class GroupingHead(nn.Module):
             One entry a position.
         """
         x, y = x.float(), y.float()
-        read = [_sample(level, (x + 0.5) / stride - 0.5,
-                        (y + 0.5) / stride - 0.5)
-                for stride, level in zip(STRIDES, pyramid)]
+        # a 1x1 convolution of the map would give the same for more work
+        read = [F.linear(sample(level, (x + 0.5) / stride - 0.5,
+                                (y + 0.5) / stride - 0.5),
+                         one.weight[:, :, 0, 0], one.bias)
+                for stride, level, one in zip(STRIDES, pyramid, self.read)]
         hidden = self.seed(torch.cat(read, dim=-1))             # (S, 192)
         kernel, shift, size, shape, falloff, descriptor = self.seed_out(
             hidden).split(self.n_out, dim=-1)

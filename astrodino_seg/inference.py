@@ -13,7 +13,7 @@ from tqdm import tqdm
 from astrodino_seg.binning import bin_channels, oversampling, unbin_prediction
 from astrodino_seg.heads import STRIDES, DenseMaps
 from astrodino_seg.prediction import WEAK_HEAT, read_prediction, seeds_of
-from astrodino_seg.tiling import taper, tiles
+from astrodino_seg.tiling import strips, taper, tiles
 
 __all__ = ['has_bfloat16', 'predict', 'predict_maps']
 
@@ -25,6 +25,11 @@ REACH = 96
 #: Side of the tiles that the head runs on, pixels: there is no need of several
 #: until memory is.
 MAP_TILE = 2624
+#: Rows that its layers at full resolution run on: what they make stays in the
+#: processor's cache, and memory is not asked for again.
+STRIP = 64
+#: How far these layers see, and with them the first at half the resolution.
+STRIP_MARGIN = 2
 
 
 def predict(model, channels, *, min_heat=WEAK_HEAT, bin_factor=None,
@@ -91,50 +96,94 @@ def predict_maps(model, channels, *, tile_size=512, device='cpu',
     shape = tuple(x.shape[1:])
     for_tokens = tiles(shape, size=tile_size, margin=CONTEXT)
     for_maps = tiles(shape, size=MAP_TILE, margin=REACH)
-    bar = tqdm(total=len(for_tokens) + len(for_maps), disable=not progress,
-               desc='segmenting', unit='tile', leave=False)
-
-    def batch(array, tile, step=1):
-        ys, xs = (slice(c.start // step, c.stop // step) for c in tile.outer)
-        return array[None, :, ys, xs].to(device).contiguous(
-            memory_format=torch.channels_last)
-
-    def run(function, *inputs):
-        with torch.autocast(torch.device(device).type, torch.bfloat16,
-                            enabled=model.in_bfloat16):
-            return function(*inputs)
-
-    tokens, weights = None, torch.zeros(shape[0] // STEP, shape[1] // STEP)
-    for tile in for_tokens:
-        part = run(model.tokens, batch(x, tile))[0].cpu()
-        weight = torch.from_numpy(taper(tile, shape, step=STEP))
-        if tokens is None:
-            tokens = torch.zeros(len(part), *weights.shape)
-        ys, xs = (slice(c.start // STEP, c.stop // STEP) for c in tile.outer)
-        tokens[:, ys, xs] += weight * part
-        weights[ys, xs] += weight
-        bar.update()
-    tokens /= weights
-
-    full = None
-    for tile in for_maps:
-        maps = _flat(run(model.head, batch(x, tile),
-                         batch(tokens, tile, STEP)))
-        bar.update()
-        if len(for_maps) == 1:
-            full = [m[0].permute(1, 2, 0) for _, m in maps]
-            break
-        if full is None:
-            full = [torch.empty(shape[0] // s, shape[1] // s, m.shape[1],
-                                dtype=m.dtype) for s, m in maps]
-        for (s, m), out in zip(maps, full):
-            core, inner = ([slice(c.start // s, c.stop // s) for c in cut]
-                           for cut in (tile.core, tile.inner))
-            out[tuple(core)] = m[0][:, inner[0], inner[1]].permute(1, 2, 0)
-    bar.close()
-    heat, *dense = (m.permute(2, 0, 1).cpu() for m in full)
+    with (tqdm(total=len(for_tokens) + len(for_maps), disable=not progress,
+               desc='segmenting', unit='tile', leave=False) as bar,
+          torch.autocast(torch.device(device).type, torch.bfloat16,
+                         enabled=model.in_bfloat16)):
+        tokens = _tokens(model, x, for_tokens, device, bar)
+        full = _head_maps(model, x, tokens, for_maps, device, bar)
+    heat, *dense = (m.permute(2, 0, 1) for m in full)
     dense, pyramid = dense[:4], dense[4:]
     return DenseMaps(heat, *(m[:, :ny, :nx] for m in dense), tuple(pyramid))
+
+
+def _cut(array, window, device):
+    """A window (y, x) of an array, as a batch on the device."""
+    return array[None, :, *window].to(device).contiguous(
+        memory_format=torch.channels_last)
+
+
+def _coarser(window, step):
+    """The window in cells of so many pixels."""
+    return tuple(slice(c.start // step, c.stop // step) for c in window)
+
+
+def _tokens(model, x, cuts, device, bar):
+    """Tokens of the image, averaged where tiles overlap."""
+    shape = x.shape[1] // STEP, x.shape[2] // STEP
+    tokens, weights = None, torch.zeros(shape)
+    for tile in cuts:
+        part = model.tokens(_cut(x, tile.outer, device))[0].cpu()
+        weight = torch.from_numpy(taper(tile, x.shape[1:], step=STEP))
+        if tokens is None:
+            tokens = torch.zeros(len(part), *shape)
+        cells = _coarser(tile.outer, STEP)
+        tokens[:, *cells] += weight * part
+        weights[cells] += weight
+        bar.update()
+    return tokens / weights
+
+
+def _head_maps(model, x, tokens, cuts, device, bar):
+    """All maps of the head, (h, w, C) each, on the CPU."""
+    full, steps = None, (2, 1, 1, 1, 1, *STRIDES)
+    for tile in cuts:
+        maps = _tile_maps(
+            model.head, x[:model.head.in_channels, *tile.outer],
+            _cut(tokens, _coarser(tile.outer, STEP), device), device)
+        bar.update()
+        if len(cuts) == 1:
+            return maps
+        if full is None:
+            full = [torch.empty(x.shape[1] // s, x.shape[2] // s, m.shape[2],
+                                dtype=m.dtype) for s, m in zip(steps, maps)]
+        for s, m, out in zip(steps, maps, full):
+            out[_coarser(tile.core, s)] = m[_coarser(tile.inner, s)]
+    return full
+
+
+def _tile_maps(head, x, tokens, device):
+    """
+    All maps of one tile, (h, w, C) each, on the CPU.
+
+    What has the full resolution is made strip by strip, the first of it
+    twice rather than kept.
+    """
+    _, ny, nx = x.shape
+    cuts = strips(ny, size=STRIP, margin=STRIP_MARGIN)
+    half, full = None, None
+    for outer, core, inner in cuts:
+        part = head.detail.half(head.detail.full(
+            _cut(x, (outer, slice(None)), device)))
+        if half is None:
+            half = part.new_empty(1, part.shape[1], ny // 2, nx // 2).to(
+                memory_format=torch.channels_last)
+        (core,), (inner,) = _coarser((core,), 2), _coarser((inner,), 2)
+        half[:, :, core] = part[:, :, inner]
+    heat, pyramid = head.coarse(half, tokens)
+    del half
+    for outer, core, inner in cuts:
+        (rows,) = _coarser((outer,), 2)
+        maps = [m[0].permute(1, 2, 0) for m in head.fine(
+            pyramid[0][:, :, rows],
+            head.detail.full(_cut(x, (outer, slice(None)), device)))]
+        if full is None:
+            full = [torch.empty(ny, nx, m.shape[2], dtype=m.dtype)
+                    for m in maps]
+        for m, out in zip(maps, full):
+            out[core] = m[inner]
+    heat, *pyramid = (m[0].permute(1, 2, 0).cpu() for m in (heat, *pyramid))
+    return [heat, *full, *pyramid]
 
 
 def _pad(x, n_noise):
@@ -144,12 +193,6 @@ def _pad(x, n_noise):
     if len(x) > n_noise:        # 0 is no sky in the planes of others
         out[n_noise:] = F.pad(x[n_noise:], edges, mode='replicate')
     return out
-
-
-def _flat(maps):
-    """(stride, map) of all maps in order."""
-    return [(2, maps.heat), (1, maps.embedding), (1, maps.sky),
-            (1, maps.classes), (1, maps.vote), *zip(STRIDES, maps.pyramid)]
 
 
 def has_bfloat16(device):

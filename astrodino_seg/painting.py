@@ -5,13 +5,11 @@ From seeds and dense maps to the pixels of each seed.
 
 import numpy as np
 
-__all__ = ['WIDTHS', 'is_cut_off', 'paint', 'seed_score', 'seed_window']
+__all__ = ['paint', 'reach_of', 'seed_score', 'seed_window']
 
 #: A seed below ``min_seed`` is used where no other claims its pixel and the
 #: probability of the sky there is less than this.
 MAX_SKY = 0.1
-#: How many times as wide windows are made until nothing is cut off.
-WIDTHS = (1, 2, 4, 16, 256)
 
 
 def seed_window(prediction, k, shape, factor=1.0):
@@ -26,8 +24,9 @@ def seed_window(prediction, k, shape, factor=1.0):
         The seed.
     shape : tuple of int
         (ny, nx) of the image.
-    factor : float, optional
-        The box is so many times as wide.
+    factor : float or `~numpy.ndarray`, optional
+        The box reaches so many times as far; (2, 2) of the sides: below and
+        above in y, and in x.
 
     Returns
     -------
@@ -38,38 +37,50 @@ def seed_window(prediction, k, shape, factor=1.0):
     xx, xy, yy = prediction.matrix[k].astype(float)
     det = max(xx * yy - xy**2, 1e-12)
     reach = 2.5 * np.sqrt(np.array([xx, yy]) / det) + 4      # y, x
-    reach = np.minimum(factor * reach, max(shape))
+    reach = factor * np.stack([reach, reach], axis=1)
     centre = prediction.centre[k][::-1].astype(float)
     seed = np.array([prediction.y[k], prediction.x[k]])
-    low = np.minimum(centre - reach, seed - 4)
-    high = np.maximum(centre + reach, seed + 5)
+    low = np.minimum(centre - reach[:, 0], seed - 4)
+    high = np.maximum(centre + reach[:, 1], seed + 5)
     return tuple(slice(int(max(a, 0)), int(min(b, n)))
                  for a, b, n in zip(low, high, shape))
 
 
-def is_cut_off(won, window, shape):
+def reach_of(prediction, k, belongs):
     """
-    Whether a window is too small.
+    The box that holds all pixels that matter to a seed.
 
     Parameters
     ----------
-    won : `~numpy.ndarray`
-        (y, x) bool: pixels of the window that matter.
-    window : tuple of slice
-        (y, x).
-    shape : tuple of int
-        (ny, nx) of the image.
+    prediction : `~astrodino_seg.prediction.Prediction`
+        The network's output.
+    k : int
+        The seed.
+    belongs : callable
+        Takes a window, a tuple of slice (y, x), and the seed's score in it;
+        returns (y, x) bool, the pixels that matter.
 
     Returns
     -------
-    is_cut_off : bool
-        Whether there are any at a side that is not the image's.
+    window : tuple of slice
+        (y, x). A side is moved out until none of its pixels matters.
+    score : `~numpy.ndarray`
+        (y, x) float32 of the window, of `seed_score`.
+    some : `~numpy.ndarray`
+        (y, x) bool, what ``belongs`` says of it.
     """
-    (ys, xs), (ny, nx) = window, shape
-    return ((ys.start > 0 and won[0].any())
-            or (ys.stop < ny and won[-1].any())
-            or (xs.start > 0 and won[:, 0].any())
-            or (xs.stop < nx and won[:, -1].any()))
+    (ny, nx), factor = prediction.sky.shape, np.ones((2, 2))
+    while True:
+        window = ys, xs = seed_window(prediction, k, (ny, nx), factor)
+        score = seed_score(prediction, k, window)
+        some = belongs(window, score)
+        cut_off = np.array([
+            [ys.start > 0 and some[0].any(), ys.stop < ny and some[-1].any()],
+            [xs.start > 0 and some[:, 0].any(),
+             xs.stop < nx and some[:, -1].any()]])
+        if not cut_off.any():
+            return window, score, some
+        factor[cut_off] *= 2
 
 
 def seed_score(prediction, k, window):
@@ -101,7 +112,8 @@ def seed_score(prediction, k, window):
     xx, xy, yy = prediction.matrix[k]
     q = np.clip(xx * dx**2 + 2 * xy * dx * dy + yy * dy**2, 0, 1e4)
     u, v = prediction.falloff[k]
-    return match - u * np.sqrt(q + 1e-4) - v * np.log1p(q)
+    # log(1 + q) is many times faster than log1p, and q near 0 is 0 here
+    return match - u * np.sqrt(q + 1e-4) - v * np.log(1 + q)
 
 
 def paint(prediction, mask=None, min_seed=0.0):
@@ -130,14 +142,10 @@ def paint(prediction, mask=None, min_seed=0.0):
             here = int(prediction.y[k]), int(prediction.x[k])
             if owner[here] or prediction.probabilities[0][here] > MAX_SKY:
                 continue
-        for factor in WIDTHS:
-            window = seed_window(prediction, k, best.shape, factor)
-            score = seed_score(prediction, k, window)
-            won = score > best[window]
-            if not is_cut_off(won, window, best.shape):
-                break
-        best[window][won] = score[won]
-        owner[window][won] = k + 1
+        window, score, won = reach_of(
+            prediction, k, lambda there, score: score > best[there])
+        np.copyto(best[window], score, where=won)
+        np.copyto(owner[window], k + 1, where=won)
     if mask is not None:
         owner[mask] = 0
     return owner

@@ -201,13 +201,15 @@ def _interpolation(n, n_boxes, box_size):
     return matrix
 
 
-def _background(data, mask, box_size):
+def _background(data, mask, box_size, out):
+    """Put background and rms of one band, (y, x) each, into ``out``."""
     ny, nx = data.shape
     side = int(min(box_size, max(16, min(ny, nx) // 4 // 4 * 4)))
     mesh = background_mesh(data, mask, side)
     my, mx = mesh[0].shape
     left, right = _interpolation(ny, my, side), _interpolation(nx, mx, side)
-    return [left @ m.astype(np.float32) @ right.T for m in mesh]
+    for boxes, plane in zip(mesh, out):
+        np.matmul(left @ boxes.astype(np.float32), right.T, out=plane)
 
 
 def band_weights(n_bands, n_slots=3):
@@ -238,16 +240,19 @@ def band_weights(n_bands, n_slots=3):
 
 def _bands_in_noise(image, spec, background, noise):
     """Yield S/N and validity band by band; fills background and noise."""
+    def measure(b):
+        _background(image.cube[b], image.mask[b], spec.box_size,
+                    (background[b], noise[b]))
+
     with ThreadPoolExecutor(2) as pool:     # numpy lets others run
-        found = pool.map(lambda b: _background(
-            image.cube[b], image.mask[b], spec.box_size),
-            range(image.n_bands))
-        for b, (level, rms) in enumerate(found):
-            background[b] = level
-            sigma = rms if image.noise is None else image.noise[b]
-            valid = ~image.mask[b] & (sigma > 0)
-            noise[b] = np.where(valid, sigma, np.inf)
-            yield (image.cube[b] - level) / noise[b], valid
+        for b, _ in enumerate(pool.map(measure, range(image.n_bands))):
+            if image.noise is not None:
+                noise[b] = image.noise[b]
+            valid = ~image.mask[b] & (noise[b] > 0)
+            noise[b][~valid] = np.inf
+            sn = image.cube[b] - background[b]
+            sn /= noise[b]
+            yield sn, valid
 
 
 def signal_to_noise(image, spec):
@@ -298,19 +303,23 @@ def fold(bands, n_bands, spec):
     """
     weights = np.vstack([np.ones((1, n_bands), np.float32),
                          band_weights(n_bands, spec.n_slots)])
+    is_valid = []
     for b, (sn, valid) in enumerate(bands):
         if b == 0:
             channels = np.zeros((len(weights) + 1, *sn.shape), np.float32)
             slots, n_valid = channels[:-1], channels[-1]
-            power, buffer = np.zeros_like(slots), np.empty_like(n_valid)
+            power, buffer = np.empty((2, *sn.shape), np.float32)
         n_valid += valid
+        is_valid.append(valid)
         for k in np.flatnonzero(weights[:, b]):
             slots[k] += np.multiply(sn, weights[k, b], out=buffer)
-            power[k] += np.multiply(valid, weights[k, b]**2, out=buffer)
     for k, slot in enumerate(slots):
-        empty = power[k] == 0           # the sum of the bands is 0 there too
-        power[k][empty] = 1
-        slot /= np.sqrt(power[k], out=buffer)
+        power[:] = 0
+        for b in np.flatnonzero(weights[k]):
+            power += np.multiply(is_valid[b], weights[k, b]**2, out=buffer)
+        empty = power == 0              # the sum of the bands is 0 there too
+        power[empty] = 1
+        slot /= np.sqrt(power, out=power)
         if k > 0 and empty.any():
             np.copyto(slot, slots[0], where=empty)
     slots /= spec.softening

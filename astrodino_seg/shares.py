@@ -11,12 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from astrodino_seg.painting import (
-    WIDTHS,
-    is_cut_off,
-    seed_score,
-    seed_window,
-)
+from astrodino_seg.painting import reach_of
 
 __all__ = ['FluxShares', 'share_flux']
 
@@ -136,13 +131,9 @@ def share_flux(prediction, grouping, *, power=1.0):
 
 def _reach(prediction, k, inside):
     """A seed's score in the box beyond which it is nothing to any object."""
-    for factor in WIDTHS:
-        window = seed_window(prediction, k, inside.shape, factor)
-        score = seed_score(prediction, k, window)
-        some = inside[window] & (score > prediction.sky[window] - FAINT)
-        if not is_cut_off(some, window, inside.shape):
-            break
-    return window, score
+    return reach_of(
+        prediction, k, lambda window, score: inside[window] & (
+            score > prediction.sky[window] - FAINT))[:2]
 
 
 def _largest(parts):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ['Tile', 'taper', 'tiles']
+__all__ = ['Tile', 'strips', 'taper', 'tiles']
 
 
 class Tile(NamedTuple):
@@ -78,6 +78,30 @@ def tiles(shape, *, size=512, margin=48, step=16):
                 tuple(slice(c[2], c[3]) for c in (ys, xs)),
                 tuple(slice(c[2] - c[0], c[3] - c[0]) for c in (ys, xs))))
     return out
+
+
+def strips(n_rows, *, size, margin):
+    """
+    Cut the rows of an image into strips that overlap.
+
+    Parameters
+    ----------
+    n_rows : int
+        Rows of the image, an even number.
+    size : int
+        Largest number of rows of a strip, even.
+    margin : int
+        Rows beyond the core, within the image, that are read but not kept;
+        even.
+
+    Returns
+    -------
+    strips : list of tuple of slice
+        (outer, core, inner) of each, as of `Tile`; all begin at even rows.
+    """
+    return [(slice(low, high), slice(start, stop),
+             slice(start - low, stop - low))
+            for low, high, start, stop in _cuts(n_rows, size, margin, 2)]
 
 
 def taper(tile, shape, *, step=16):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from astrodino_seg.heads import ConvBlock
+from astrodino_seg.convolutions import ConvBlock
 
 __all__ = ['UNet']
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.linalg import expm
 
+from astrodino_seg.convolutions import sample
 from astrodino_seg.heads import (
     STRIDES,
     VOTE_SCALE,
@@ -18,9 +19,9 @@ from astrodino_seg.heads import (
     GroupingHead,
     SeedClass,
     Seeds,
-    _sample,
 )
 
+WIDTHS = (6, 6, 8, 8)       # of the pyramid
 FEW = settings(deadline=None, max_examples=25)
 
 
@@ -28,7 +29,7 @@ def make_head(seed=0, **kwargs):
     """A small head whose weights all matter."""
     torch.manual_seed(seed)
     head = GroupingHead(**{'in_channels': 3, 'token_dim': 8,
-                           'widths': (4, 6, 6, 8, 8), 'n_embedding': 5,
+                           'widths': (4, *WIDTHS), 'n_embedding': 5,
                            'n_descriptor': 7, **kwargs})
     with torch.no_grad():
         for module in head.modules():
@@ -46,8 +47,8 @@ HEAD = make_head()
 
 def pyramid(height=64, width=96, seed=1):
     rng = torch.Generator().manual_seed(seed)
-    return [torch.randn(48, height // s, width // s, generator=rng)
-            for s in STRIDES]
+    return [torch.randn(n, height // s, width // s, generator=rng)
+            for n, s in zip(WIDTHS, STRIDES)]
 
 
 def seeds_at(x, y, scale=1.0, **kwargs):
@@ -80,7 +81,7 @@ def test_shapes(shape):
     assert maps.vote.shape == (2, 2, h, w)
     assert maps.vote.std() > 0
     assert [tuple(level.shape) for level in maps.pyramid] == [
-        (2, 48, h // s, w // s) for s in STRIDES]
+        (2, n, h // s, w // s) for n, s in zip(WIDTHS, STRIDES)]
 
 
 def test_items_of_a_batch_are_apart():
@@ -135,7 +136,7 @@ def test_positions(stride):
     rows, columns = np.mgrid[:h // stride, :w // stride]
     x = np.array([33.0, 47.5, 60.25, 20.0], 'f4')
     y = np.array([31.5, 20.0, 40.75, 44.0], 'f4')
-    levels = [torch.zeros(48, h // s, w // s) for s in STRIDES]
+    levels = [torch.zeros(n, h // s, w // s) for n, s in zip(WIDTHS, STRIDES)]
     k = STRIDES.index(stride)
     levels[k][0] = torch.from_numpy(stride * (columns + 0.5) - 0.5)
     levels[k][1] = torch.from_numpy(stride * (rows + 0.5) - 0.5)
@@ -146,9 +147,11 @@ def test_positions(stride):
     hook.remove()
     read, = seen
     assert read.shape == (4, 4 * 48)
-    assert_allclose(read[:, 48 * k], x, rtol=1e-5)
-    assert_allclose(read[:, 48 * k + 1], y, rtol=1e-5)
-    assert read.abs().sum() == read[:, 48 * k:48 * k + 2].abs().sum()
+    for i, part in enumerate(read.split(48, dim=1)):
+        weight = HEAD.read[i].weight[:, :, 0, 0].numpy()
+        wanted = np.outer(x, weight[:, 0]) + np.outer(y, weight[:, 1])
+        assert_allclose(part, HEAD.read[i].bias.numpy() + (i == k) * wanted,
+                        rtol=1e-5, atol=1e-5)
 
 
 def test_seed_of_heatmap():
@@ -161,7 +164,8 @@ def test_seed_of_heatmap():
     HEAD.read_seeds(levels, torch.tensor([2 * column + 0.5]),
                     torch.tensor([2 * row + 0.5]))
     hook.remove()
-    assert_allclose(seen[0][0, :48], levels[0][:, row, column], atol=1e-4)
+    wanted = HEAD.read[0](levels[0][None])[0, :, row, column]
+    assert_allclose(seen[0][0, :48], wanted, atol=1e-4)
 
 
 def test_edge():
@@ -211,7 +215,8 @@ def test_ellipse_is_matrix_exponential():
 def test_gradients_are_finite():
     """Also where the ellipse is a circle."""
     head = make_head().requires_grad_(True)
-    levels = [torch.zeros(48, 64 // s, 64 // s) for s in STRIDES]
+    levels = [torch.zeros(n, 64 // s, 64 // s)
+              for n, s in zip(WIDTHS, STRIDES)]
     with torch.no_grad():
         head.seed_out.weight.zero_()
         head.seed_out.bias.zero_()
@@ -314,7 +319,7 @@ def test_sample(dtype):
     wanted = torch.nn.functional.grid_sample(
         level[None].float(), grid[None, None], padding_mode='border',
         align_corners=False)[0, :, 0].T
-    assert_allclose(_sample(level, x, y), wanted, atol=1e-5)
+    assert_allclose(sample(level, x, y), wanted, atol=1e-5)
 
 
 def plain_score(seeds, k, embedding, x, y):

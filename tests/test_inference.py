@@ -111,6 +111,24 @@ def test_margin_is_needed(monkeypatch):
     assert (found.embedding - whole.embedding).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize('shape', [(50, 61), (65, 16), (200, 33)])
+@pytest.mark.parametrize('size', [16, 64])
+def test_strips(monkeypatch, shape, size):
+    """
+    Nor do the strips at full resolution; with a smaller margin they would.
+    """
+    x = channels(shape)
+    monkeypatch.setattr(inference, 'STRIP', 1024)
+    whole = all_maps(predict_maps(MODEL, x))
+    monkeypatch.setattr(inference, 'STRIP', size)
+    for found, wanted in zip(all_maps(predict_maps(MODEL, x)), whole):
+        assert_allclose(found, wanted, atol=2e-6)
+    monkeypatch.setattr(inference, 'STRIP_MARGIN', 0)
+    off = [(found - wanted).abs().max() for found, wanted in zip(
+        all_maps(predict_maps(MODEL, x)), whole)]
+    assert (max(off) > 1e-3) == (shape[0] > size)
+
+
 def test_reach():
     """
     `REACH` is how far the maps of a cell of 16 pixels see, rounded up.
@@ -200,11 +218,11 @@ def test_average_of_tokens(monkeypatch):
                           float(next(values)))
 
     model = make_model()
-    forward = model.head.forward
+    coarse = model.head.coarse
     monkeypatch.setattr(model, 'tokens', tokens)
     monkeypatch.setattr(
-        model.head, 'forward',
-        lambda x, tokens: [seen.append(tokens), forward(x, tokens)][1])
+        model.head, 'coarse',
+        lambda x, tokens: [seen.append(tokens), coarse(x, tokens)][1])
     predict_maps(model, channels(shape), tile_size=size)
     cut = tiles(shape, size=size, margin=inference.CONTEXT)
     assert len(cut) > 2

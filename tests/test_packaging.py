@@ -58,14 +58,15 @@ FLOORS = {
     # 1 and 2: torch
     'vit_layers': '',
     'vit': 'vit_layers',
-    'heads': 'vit vit_layers',
+    'convolutions': '',
+    'heads': 'convolutions',
     'pairs': 'heads',
-    'unet': 'heads',
+    'unet': 'convolutions',
     'weights': '',
     'semantic': 'heads planes preprocess vit weights',
     'encoder': 'heads preprocess vit weights',
-    'grouping_model': 'encoder heads pairs planes preprocess unet vit '
-                      'weights',
+    'grouping_model': 'convolutions encoder heads pairs planes preprocess '
+                      'unet vit weights',
     'model': 'encoder errors grouping_model semantic weights',
     'backbones': 'encoder errors bands image preprocess plotting planes vit '
                  'model',
@@ -98,9 +99,9 @@ FLOORS = {
 }
 
 # modules that may import torch; the rest stay quick to import
-TORCH = ('vit_layers vit unet heads pairs encoder grouping_model backbones '
-         'attention binning semantic class_regions prediction inference train '
-         'pretrain segmenter network_input embed probe cli')
+TORCH = ('vit_layers vit convolutions unet heads pairs encoder grouping_model '
+         'backbones attention binning semantic class_regions prediction '
+         'inference train pretrain segmenter network_input embed probe cli')
 
 # never imported at the head of a module: optional, slow, or liable to fail
 LAZY = {'dask', 'datasets', 'galsim', 'h5py', 'lightning_fabric', 'matplotlib',
