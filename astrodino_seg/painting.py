@@ -8,8 +8,13 @@ import numpy as np
 __all__ = ['paint', 'reach_of', 'seed_score', 'seed_window']
 
 #: A seed below ``min_seed`` is used where no other claims its pixel and the
-#: probability of the sky there is less than this.
+#: probability of the sky there is less than this,
 MAX_SKY = 0.1
+#: and where its object's radius is at least so many pixels and its score at its
+#: own pixel so much above all others': the centres of large faint galaxies are
+#: told badly, their extent well.
+LARGE = 20
+CLEAR = 2.0
 
 
 def seed_window(prediction, k, shape, factor=1.0):
@@ -128,7 +133,8 @@ def paint(prediction, mask=None, min_seed=0.0):
         (y, x) bool; these pixels stay 0.
     min_seed : float, optional
         Seeds below this probability are used only where there is light that
-        no other seed claims (see `MAX_SKY`).
+        no other seed claims (see `MAX_SKY`), or that a large object's claims
+        much more (see `LARGE`).
 
     Returns
     -------
@@ -138,10 +144,9 @@ def paint(prediction, mask=None, min_seed=0.0):
     best = prediction.sky.copy()
     owner = np.zeros(best.shape, np.int32)
     for k in range(len(prediction.x)):
-        if prediction.heat[k] < min_seed:
-            here = int(prediction.y[k]), int(prediction.x[k])
-            if owner[here] or prediction.probabilities[0][here] > MAX_SKY:
-                continue
+        if prediction.heat[k] < min_seed and not _is_needed(
+                prediction, k, best, owner):
+            continue
         window, score, won = reach_of(
             prediction, k, lambda there, score: score > best[there])
         np.copyto(best[window], score, where=won)
@@ -149,3 +154,13 @@ def paint(prediction, mask=None, min_seed=0.0):
     if mask is not None:
         owner[mask] = 0
     return owner
+
+
+def _is_needed(prediction, k, best, owner):
+    """Whether there is light that would be another's, or nobody's, wrongly."""
+    y, x = here = int(prediction.y[k]), int(prediction.x[k])
+    if not owner[here] and prediction.probabilities[0][here] <= MAX_SKY:
+        return True
+    return bool(prediction.radius[k] >= LARGE and seed_score(
+        prediction, k, (slice(y, y + 1), slice(x, x + 1)))[0, 0]
+        >= best[here] + CLEAR)

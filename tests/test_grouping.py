@@ -19,7 +19,7 @@ from astrodino_seg.joining import (
     fill_giants,
     join_in_giants,
 )
-from astrodino_seg.painting import MAX_SKY, paint
+from astrodino_seg.painting import CLEAR, LARGE, MAX_SKY, paint
 from astrodino_seg.prediction import Prediction
 
 FEW = settings(deadline=None, max_examples=40)
@@ -264,6 +264,20 @@ def test_weak_seeds_on_sky():
         pred.probabilities[0][here] = MAX_SKY + 0.01
         assert_array_equal(paint(pred, min_seed=0.3),
                            of_seeds(pred, 0, 5 - kept))
+
+
+@pytest.mark.parametrize('sky_here', [0.0, 1.0])
+@pytest.mark.parametrize(('radius', 'above', 'is_used'), [
+    (LARGE, 0.01, True), (LARGE, -0.01, False), (LARGE - 1, 0.01, False)])
+def test_large_weak_seed(sky_here, radius, above, is_used):
+    """A large one is used where it claims its pixel much more than others."""
+    pred = weak_case(sky_here)
+    pred.radius[1] = radius
+    strong, weak, *_ = all_scores(pred)[:, 10, 13]
+    pred.kernel[1, -1] += (max(strong, pred.sky[10, 13]) + CLEAR + above
+                           - weak)
+    kept = (0,) + is_used * (1,) + (not sky_here) * (2,)
+    assert_array_equal(paint(pred, min_seed=0.3), of_seeds(pred, *kept))
 
 
 @pytest.mark.parametrize(('min_seed', 'kept'), [
