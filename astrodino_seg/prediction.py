@@ -27,6 +27,9 @@ WEAK_HEAT = 0.1
 #: told short), and the pixels within which any two are.
 PAIR_REACH = 6
 NEAR = 24
+#: Where seeds have more others within reach than this, on average, each is
+#: compared with so many at most, the nearest: there would be millions of pairs.
+CROWDED = 100
 
 
 class Prediction(NamedTuple):
@@ -211,8 +214,14 @@ def _near(x, y, radius):
     if len(points) < 2:
         return torch.zeros(0, dtype=torch.long), torch.zeros(
             0, dtype=torch.long)
-    reach = np.clip(PAIR_REACH * radius.numpy(), NEAR, 400)
-    lists = cKDTree(points).query_ball_point(points, reach)
+    tree, reach = cKDTree(points), np.clip(
+        PAIR_REACH * radius.double().numpy(), NEAR, 400)
+    n = tree.query_ball_point(points, reach, return_length=True) - 1
+    if n.mean() > CROWDED:
+        full = n > CROWDED
+        farthest, _ = tree.query(points[full], [CROWDED + 1])
+        reach[full] = farthest[:, 0] * (1 + 1e-9)
+    lists = tree.query_ball_point(points, reach)
     first = np.repeat(np.arange(len(points)), [len(p) for p in lists])
     second = np.concatenate([np.asarray(p, int) for p in lists])
     # as one number a pair, which is sorted many times faster than rows

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from skimage.feature import peak_local_max
 
-from astrodino_seg import inference
+from astrodino_seg import inference, prediction
 from astrodino_seg.heads import Seeds
 from astrodino_seg.inference import has_bfloat16, predict, predict_maps
 from astrodino_seg.model import Model, load_model
@@ -458,6 +458,23 @@ def test_pairs_by_distance(sky):
     wanted = np.argwhere(np.triu(near, 1))
     assert len(wanted) > 10
     assert_array_equal(np.unique(found.pairs, axis=0), wanted)
+
+
+@pytest.mark.parametrize('n', [90, 300])
+def test_pairs_in_a_crowd(n):
+    """
+    Where all are within reach of each other and too many, each is compared
+    with the nearest hundred.
+    """
+    xy = np.random.default_rng(3).uniform(0, 200, (n, 2)).astype(np.float32)
+    x, y = torch.from_numpy(xy).T
+    apart = np.hypot(*(xy[:, None] - xy).astype(float).transpose(2, 0, 1))
+    rank = apart.argsort(axis=1).argsort(axis=1)
+    near = (rank <= 100) | (rank <= 100).T
+    assert near.all() == (n == 90)
+    found = prediction._near(x, y, torch.full((n,), 60.0))
+    assert_array_equal(np.stack(found, axis=1),
+                       np.argwhere(np.triu(near, 1)))
 
 
 def test_pairs_see_the_image():
