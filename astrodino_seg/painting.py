@@ -10,8 +10,8 @@ __all__ = ['paint', 'reach_of', 'seed_score', 'seed_window']
 #: A seed below ``min_seed`` is used where no other claims its pixel and the
 #: probability of the sky there is less than this,
 MAX_SKY = 0.1
-#: and where its object's radius is at least so many pixels and its score at its
-#: own pixel so much above all others': the centres of large faint galaxies are
+#: and where its object has a radius of so many pixels and its score at its own
+#: pixel is so much above all others': the centres of large faint galaxies are
 #: told badly, their extent well.
 LARGE = 20
 CLEAR = 2.0

@@ -28,7 +28,7 @@ WEAK_HEAT = 0.1
 PAIR_REACH = 6
 NEAR = 24
 #: Where seeds have more others within reach than this, on average, each is
-#: compared with so many at most, the nearest: there would be millions of pairs.
+#: compared with so many at most, the nearest, for there would be millions.
 CROWDED = 100
 
 

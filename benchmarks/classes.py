@@ -5,8 +5,8 @@ Star, galaxy or artifact: how often the bundled model is right.
     python benchmarks/classes.py [--scenes 24]
 
 Objects of the validation split that are matched at IoU > 0.5, in bins of
-their total S/N; and galaxies of S/N above 20 by their half-light radius in units
-of the FWHM of the PSF, the mean over bands.
+their total S/N; and galaxies of S/N above 20 by their half-light radius in
+units of the FWHM of the PSF, the mean over bands.
 """
 
 import argparse
