@@ -75,7 +75,8 @@ def bin_channels(channels, factor, n_noise=None):
             plane = np.pad(plane, ((0, -plane.shape[0] % factor),
                                    (0, -plane.shape[1] % factor)),
                            mode='edge')
-        binned[k] = F.avg_pool2d(torch.from_numpy(plane)[None], factor)[0]
+        plane = torch.from_numpy(np.ascontiguousarray(plane))
+        binned[k] = F.avg_pool2d(plane[None], factor)[0].numpy()
     binned[:last] = np.arcsinh(binned[:last])
     return binned
 

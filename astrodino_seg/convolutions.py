@@ -21,10 +21,17 @@ class ConvBlock(nn.Sequential):
 
 class DetailStream(nn.Module):
     """
-    Convolutions on the image at strides 1, 2, 4, 8 and 16, in three steps.
+    Convolutions on the image at strides 1, 2, 4, 8 and 16.
 
-    The first two see a few pixels, so that they can be run on parts of an
-    image.
+    They are called in three steps, of which the first two see a pixel or two
+    and can be run on parts of an image.
+
+    Parameters
+    ----------
+    n_in : int
+        Channels of the image.
+    widths : sequence of int
+        Channels at each stride.
     """
 
     def __init__(self, n_in, widths):
@@ -34,16 +41,52 @@ class DetailStream(nn.Module):
             nn.Sequential(ConvBlock(a, b, stride=2), ConvBlock(b, b))
             for a, b in zip(widths, widths[1:]))
 
-    def full(self, x):
-        """From the image (B, C, H, W) to features at stride 1."""
+    def to_full(self, x):
+        """
+        The first step.
+
+        Parameters
+        ----------
+        x : `~torch.Tensor`
+            (B, n_in, H, W).
+
+        Returns
+        -------
+        full : `~torch.Tensor`
+            (B, C, H, W), features at stride 1.
+        """
         return self.stem(x)
 
-    def half(self, full):
-        """Those at stride 2, before the second convolution there."""
+    def to_half(self, full):
+        """
+        The second step.
+
+        Parameters
+        ----------
+        full : `~torch.Tensor`
+            Of `to_full`.
+
+        Returns
+        -------
+        half : `~torch.Tensor`
+            (B, C, H/2, W/2), after the first convolution at stride 2.
+        """
         return self.stages[0][0](full)
 
-    def coarser(self, half):
-        """A list of those at strides 2, 4, 8 and 16."""
+    def to_coarser(self, half):
+        """
+        The third step.
+
+        Parameters
+        ----------
+        half : `~torch.Tensor`
+            Of `to_half`.
+
+        Returns
+        -------
+        features : list of `~torch.Tensor`
+            At strides 2, 4, 8 and 16, each (B, C, H/s, W/s).
+        """
         out = [self.stages[0][1](half)]
         for stage in self.stages[1:]:
             out.append(stage(out[-1]))
@@ -52,8 +95,19 @@ class DetailStream(nn.Module):
 
 def sample(level, x, y):
     """
-    Bilinear values (S, C) of a map (C, h, w), of any dtype, at pixels (S,);
-    beyond its border they are those of the border.
+    Bilinear values of a map; beyond its border they are those of the border.
+
+    Parameters
+    ----------
+    level : `~torch.Tensor`
+        (C, h, w), of any dtype.
+    x, y : `~torch.Tensor`
+        (S,) positions in cells of the map.
+
+    Returns
+    -------
+    values : `~torch.Tensor`
+        (S, C) float32.
     """
     out = 0
     low = [torch.floor(p) for p in (y, x)]

@@ -181,8 +181,8 @@ class GroupingHead(nn.Module):
         maps : `DenseMaps`
             The maps.
         """
-        detail = self.detail.full(x[:, :self.in_channels])
-        heat, pyramid = self.coarse(self.detail.half(detail), tokens)
+        detail = self.detail.to_full(x[:, :self.in_channels])
+        heat, pyramid = self.coarse(self.detail.to_half(detail), tokens)
         return DenseMaps(heat, *self.fine(pyramid[0], detail), pyramid)
 
     def coarse(self, half, tokens):
@@ -192,16 +192,18 @@ class GroupingHead(nn.Module):
         Parameters
         ----------
         half : `~torch.Tensor`
-            (B, C, H/2, W/2) of ``detail.half``.
+            (B, C, H/2, W/2) of ``detail.to_half``.
         tokens : `~torch.Tensor`
             As of `forward`.
 
         Returns
         -------
-        heat, pyramid
+        heat : `~torch.Tensor`
+            As of `DenseMaps`.
+        pyramid : tuple of `~torch.Tensor`
             As of `DenseMaps`.
         """
-        detail = self.detail.coarser(half)
+        detail = self.detail.to_coarser(half)
         pyramid = [self.fuse(torch.cat([detail[3], tokens], dim=1))]
         for i in (2, 1, 0):
             pyramid.insert(0, self._finer(i + 1, pyramid[0], detail[i]))
@@ -225,7 +227,7 @@ class GroupingHead(nn.Module):
         feature : `~torch.Tensor`
             (B, C, H/2, W/2) of the pyramid.
         detail : `~torch.Tensor`
-            (B, C, H, W) of ``detail.full``.
+            (B, C, H, W) of ``detail.to_full``.
 
         Returns
         -------

@@ -25,8 +25,8 @@ REACH = 96
 #: Side of the tiles that the head runs on, pixels: there is no need of several
 #: until memory is.
 MAP_TILE = 2624
-#: Rows that its layers at full resolution run on: what they make stays in the
-#: processor's cache, and memory is not asked for again.
+#: Rows that its layers at full resolution run on, on a CPU: what they make
+#: stays in the cache, and memory is not asked for again.
 STRIP = 64
 #: How far these layers see, and with them the first at half the resolution.
 STRIP_MARGIN = 2
@@ -160,14 +160,16 @@ def _tile_maps(head, x, tokens, device):
     twice rather than kept.
     """
     _, ny, nx = x.shape
-    cuts = strips(ny, size=STRIP, margin=STRIP_MARGIN)
+    on_cpu = torch.device(device).type == 'cpu'
+    cuts = strips(ny, size=STRIP if on_cpu else ny, margin=STRIP_MARGIN)
     half, full = None, None
     for outer, core, inner in cuts:
-        part = head.detail.half(head.detail.full(
+        part = head.detail.to_half(head.detail.to_full(
             _cut(x, (outer, slice(None)), device)))
         if half is None:
-            half = part.new_empty(1, part.shape[1], ny // 2, nx // 2).to(
-                memory_format=torch.channels_last)
+            half = torch.empty((1, part.shape[1], ny // 2, nx // 2),
+                               dtype=part.dtype, device=part.device,
+                               memory_format=torch.channels_last)
         (core,), (inner,) = _coarser((core,), 2), _coarser((inner,), 2)
         half[:, :, core] = part[:, :, inner]
     heat, pyramid = head.coarse(half, tokens)
@@ -176,7 +178,7 @@ def _tile_maps(head, x, tokens, device):
         (rows,) = _coarser((outer,), 2)
         maps = [m[0].permute(1, 2, 0) for m in head.fine(
             pyramid[0][:, :, rows],
-            head.detail.full(_cut(x, (outer, slice(None)), device)))]
+            head.detail.to_full(_cut(x, (outer, slice(None)), device)))]
         if full is None:
             full = [torch.empty(ny, nx, m.shape[2], dtype=m.dtype)
                     for m in maps]

@@ -10,9 +10,10 @@ __all__ = ['paint', 'reach_of', 'seed_score', 'seed_window']
 #: A seed below ``min_seed`` is used where no other claims its pixel and the
 #: probability of the sky there is less than this,
 MAX_SKY = 0.1
-#: and where its object has a radius of so many pixels and its score at its own
-#: pixel is so much above all others': the centres of large faint galaxies are
-#: told badly, their extent well.
+#: and where its object has a radius of so many pixels of the prediction, and
+#: its score, at its own pixel, is so much above that of the sky and of all
+#: stronger seeds: the centres of large faint galaxies are told badly, their
+#: extent well.
 LARGE = 20
 CLEAR = 2.0
 
@@ -133,8 +134,8 @@ def paint(prediction, mask=None, min_seed=0.0):
         (y, x) bool; these pixels stay 0.
     min_seed : float, optional
         Seeds below this probability are used only where there is light that
-        no other seed claims (see `MAX_SKY`), or that a large object's claims
-        much more (see `LARGE`).
+        no other seed claims (see `MAX_SKY`), or where their object is large
+        and its claim much above all others' (see `LARGE`).
 
     Returns
     -------

@@ -27,8 +27,9 @@ WEAK_HEAT = 0.1
 #: told short), and the pixels within which any two are.
 PAIR_REACH = 6
 NEAR = 24
-#: Where seeds have more others within reach than this, on average, each is
-#: compared with so many at most, the nearest, for there would be millions.
+#: Where the seeds of an image have more others within reach than this, on
+#: average, each is compared with so many, the nearest, and with those of whose
+#: nearest it is one: there would be millions of pairs.
 CROWDED = 100
 
 
@@ -209,7 +210,10 @@ def describe_pairs(head, seeds, maps, channels, x, y, heat):
 
 
 def _near(x, y, radius):
-    """Pairs i < j of which one lies within `PAIR_REACH` of the other."""
+    """
+    Pairs i < j of which one lies within `PAIR_REACH` or `NEAR` of the other,
+    or is one of its `CROWDED` nearest where there are too many.
+    """
     points = torch.stack([x, y], dim=-1).numpy()
     if len(points) < 2:
         return torch.zeros(0, dtype=torch.long), torch.zeros(

@@ -290,7 +290,8 @@ def fold(bands, n_bands, spec):
     ----------
     bands : iterable of tuple
         For each band, in order of wavelength, its S/N, (y, x) float32 with 0
-        where not valid, and where it is valid, (y, x) bool.
+        where not valid, and where it is valid, (y, x) bool; the latter are
+        kept until the last has come.
     n_bands : int
         How many there are.
     spec : `PreprocessSpec`

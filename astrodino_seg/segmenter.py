@@ -117,7 +117,8 @@ class DinoSegmenter:
     min_seed : float, optional
         The least probability, in (0, 1), of an object's centre for it to
         be considered. A less probable one, down to 0.1, is used where there
-        is light that no other explains.
+        is light that no other explains, or that a large object explains much
+        better.
     bin_factor : int, optional
         Pixels, in x and in y, that are binned for the network; its maps are
         interpolated back. `None` bins oversampled images only (see

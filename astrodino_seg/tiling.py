@@ -98,7 +98,17 @@ def strips(n_rows, *, size, margin):
     -------
     strips : list of tuple of slice
         (outer, core, inner) of each, as of `Tile`; all begin at even rows.
+
+    Raises
+    ------
+    ValueError
+        If a number is odd, or the margins leave no core.
     """
+    if size < 2 * margin + 2 or any(n % 2 for n in (n_rows, size, margin)):
+        msg = (f'n_rows, size and margin must be even, and size at least '
+               f'2 * margin + 2, got n_rows={n_rows!r}, size={size!r}, '
+               f'margin={margin!r}')
+        raise ValueError(msg)
     return [(slice(low, high), slice(start, stop),
              slice(start - low, stop - low))
             for low, high, start, stop in _cuts(n_rows, size, margin, 2)]

@@ -21,7 +21,7 @@ from astrodino_seg.grouping import segment_maps
 from astrodino_seg.image import Image
 from astrodino_seg.inference import predict
 from astrodino_seg.model import load_model
-from astrodino_seg.prediction import PAIR_REACH, Prediction
+from astrodino_seg.prediction import CROWDED, NEAR, PAIR_REACH, Prediction
 from astrodino_seg.preprocess import normalise
 from astrodino_seg.segmenter import DinoSegmenter
 from astrodino_seg.simulate import SceneLibrary, Truth
@@ -69,7 +69,7 @@ class Network:
         self.model = DinoSegmenter(model=model)._fetch_model()
         made_of = (f'{json.dumps(model.spec)}, {digest(model)}, scenes '
                    f'{VERSION}, {self.model.in_bfloat16}, {FACTORS}, '
-                   f'{PAIR_REACH}')
+                   f'{PAIR_REACH}, {NEAR}, {CROWDED}')
         self.digest = hashlib.sha256(made_of.encode()).hexdigest()[:12]
 
     def scenes(self, split, n_scenes):

@@ -51,9 +51,10 @@ def main():
     bright = (sn >= 20) & (true == CLASS_NAMES.index('galaxy'))
     for low, high in ((0, .25), (.25, .5), (.5, 1), (1, np.inf)):
         here = bright & (size >= low) & (size < high)
-        print(f'galaxies of {low} to {high} FWHM: right '
-              f'{(found[here] == true[here]).mean():.3f} of {here.sum()}')
-    known = (sn >= 20) & (true < 2)
+        if here.any():
+            print(f'galaxies of {low} to {high} FWHM: right '
+                  f'{(found[here] == true[here]).mean():.3f} of {here.sum()}')
+    known = (sn >= 20) & (true != CLASS_NAMES.index('artifact'))
     print(f'stars and galaxies of S/N above 20: right '
           f'{(found[known] == true[known]).mean():.3f} of {known.sum()}')
 

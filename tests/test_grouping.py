@@ -19,7 +19,14 @@ from astrodino_seg.joining import (
     fill_giants,
     join_in_giants,
 )
-from astrodino_seg.painting import CLEAR, LARGE, MAX_SKY, paint
+from astrodino_seg.painting import (
+    CLEAR,
+    LARGE,
+    MAX_SKY,
+    paint,
+    reach_of,
+    seed_window,
+)
 from astrodino_seg.prediction import Prediction
 
 FEW = settings(deadline=None, max_examples=40)
@@ -210,6 +217,33 @@ def test_paint_mask():
     assert not owner[4].any()
     assert_array_equal(owner[~mask], paint(pred)[~mask])
     assert (pred.sky == 0).all()           # not painted over
+
+
+@pytest.mark.parametrize(('ys', 'xs'), [
+    ((5, 6), (2, 3)), ((0, 60), (15, 18)), ((18, 22), (9, 80)),
+    ((0, 60), (0, 80)), ((19, 21), (14, 17))])
+def test_reach(ys, xs):
+    """
+    The box holds all of a connected region about the seed, and is no wider
+    than it was on the sides where that is within.
+    """
+    pred = prediction((60, 80), [{'x': 15, 'y': 20, 'radius': 4}])
+    region = np.zeros((60, 80), bool)
+    region[ys[0]:ys[1], xs[0]:xs[1]] = True
+    region[20, min(xs[0], 15):max(xs[1], 16)] = True        # to the seed
+    region[min(ys[0], 20):max(ys[1], 21), xs[0]] = True
+    window, score, some = reach_of(
+        pred, 0, lambda window, score: region[window])
+    assert score.shape == some.shape == region[window].shape
+    assert some.sum() == region.sum()
+    first = seed_window(pred, 0, region.shape)
+    rows, columns = np.nonzero(region)
+    for one, start, where, n in zip(window, first, (rows, columns), (60, 80)):
+        if where.min() > start.start:
+            assert one.start == start.start
+        if where.max() < start.stop - 1:
+            assert one.stop == start.stop
+        assert 0 <= one.start < one.stop <= n
 
 
 # ------------------------------------------------------------- weak seeds
