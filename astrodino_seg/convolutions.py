@@ -23,8 +23,8 @@ class DetailStream(nn.Module):
     """
     Convolutions on the image at strides 1, 2, 4, 8 and 16.
 
-    They are called in three steps, of which the first two see a pixel or two
-    and can be run on parts of an image.
+    They are called in three steps, ``stem``, `to_half` and `to_coarser`, of
+    which the first two see a pixel or two and can be run on parts of an image.
 
     Parameters
     ----------
@@ -41,22 +41,6 @@ class DetailStream(nn.Module):
             nn.Sequential(ConvBlock(a, b, stride=2), ConvBlock(b, b))
             for a, b in zip(widths, widths[1:]))
 
-    def to_full(self, x):
-        """
-        The first step.
-
-        Parameters
-        ----------
-        x : `~torch.Tensor`
-            (B, n_in, H, W).
-
-        Returns
-        -------
-        full : `~torch.Tensor`
-            (B, C, H, W), features at stride 1.
-        """
-        return self.stem(x)
-
     def to_half(self, full):
         """
         The second step.
@@ -64,7 +48,7 @@ class DetailStream(nn.Module):
         Parameters
         ----------
         full : `~torch.Tensor`
-            Of `to_full`.
+            (B, C, H, W) of ``stem``.
 
         Returns
         -------

@@ -181,7 +181,7 @@ class GroupingHead(nn.Module):
         maps : `DenseMaps`
             The maps.
         """
-        detail = self.detail.to_full(x[:, :self.in_channels])
+        detail = self.detail.stem(x[:, :self.in_channels])
         heat, pyramid = self.coarse(self.detail.to_half(detail), tokens)
         return DenseMaps(heat, *self.fine(pyramid[0], detail), pyramid)
 
@@ -227,7 +227,7 @@ class GroupingHead(nn.Module):
         feature : `~torch.Tensor`
             (B, C, H/2, W/2) of the pyramid.
         detail : `~torch.Tensor`
-            (B, C, H, W) of ``detail.to_full``.
+            (B, C, H, W) of ``detail.stem``.
 
         Returns
         -------

@@ -113,9 +113,9 @@ def _cut(array, window, device):
         memory_format=torch.channels_last)
 
 
-def _coarser(window, step):
-    """The window in cells of so many pixels."""
-    return tuple(slice(c.start // step, c.stop // step) for c in window)
+def _coarser(slices, step):
+    """Slices of pixels as slices of cells of so many pixels."""
+    return tuple(slice(c.start // step, c.stop // step) for c in slices)
 
 
 def _tokens(model, x, cuts, device, bar):
@@ -163,22 +163,21 @@ def _tile_maps(head, x, tokens, device):
     on_cpu = torch.device(device).type == 'cpu'
     cuts = strips(ny, size=STRIP if on_cpu else ny, margin=STRIP_MARGIN)
     half, full = None, None
-    for outer, core, inner in cuts:
-        part = head.detail.to_half(head.detail.to_full(
-            _cut(x, (outer, slice(None)), device)))
+    for cut in cuts:
+        part = head.detail.to_half(head.detail.stem(
+            _cut(x, (cut[0], slice(None)), device)))
         if half is None:
             half = torch.empty((1, part.shape[1], ny // 2, nx // 2),
                                dtype=part.dtype, device=part.device,
                                memory_format=torch.channels_last)
-        (core,), (inner,) = _coarser((core,), 2), _coarser((inner,), 2)
+        _, core, inner = _coarser(cut, 2)
         half[:, :, core] = part[:, :, inner]
     heat, pyramid = head.coarse(half, tokens)
     del half
     for outer, core, inner in cuts:
-        (rows,) = _coarser((outer,), 2)
         maps = [m[0].permute(1, 2, 0) for m in head.fine(
-            pyramid[0][:, :, rows],
-            head.detail.to_full(_cut(x, (outer, slice(None)), device)))]
+            pyramid[0][:, :, outer.start // 2:outer.stop // 2],
+            head.detail.stem(_cut(x, (outer, slice(None)), device)))]
         if full is None:
             full = [torch.empty(ny, nx, m.shape[2], dtype=m.dtype)
                     for m in maps]
