@@ -8,7 +8,7 @@ from pathlib import Path
 from astrodino_seg.cli.products import all_or_none, refuse_existing
 from astrodino_seg.errors import require
 
-__all__ = ['add_parser', 'run']
+__all__ = ['add_parser', 'read_rates', 'run']
 
 
 def add_parser(commands):
@@ -57,7 +57,7 @@ def run(args):
         ('image', 'image.fits'), ('truth', 'truth.fits'),
         ('catalogue', 'truth.ecsv'))}
     refuse_existing(paths.values(), args.overwrite)
-    content, conditions = _rates(args.rate)
+    content, conditions = read_rates(args.rate)
     scene = make_scene(
         args.seed, size=args.size[0] if len(args.size) == 1 else args.size,
         band_set=args.bands, psf_fwhm=args.psf_fwhm, density=args.density,
@@ -75,8 +75,25 @@ def run(args):
     return 0
 
 
-def _rates(given):
-    """Rates of contents and of conditions."""
+def read_rates(given):
+    """
+    Read the rates of the command line.
+
+    Parameters
+    ----------
+    given : list of str
+        Each ``NAME=VALUE``.
+
+    Returns
+    -------
+    content, conditions : dict of float
+        Those of scenes, and of observations.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, or a value is no number.
+    """
     from astrodino_seg.simulate import CONDITIONS, CONTENT
 
     content, conditions = {}, {}

@@ -3,6 +3,7 @@
 ``astrodino stamps``.
 """
 
+from astrodino_seg.cli.simulate import read_rates
 from astrodino_seg.errors import require
 
 __all__ = ['add_parser', 'run']
@@ -27,6 +28,8 @@ def add_parser(commands):
     add('--bands', nargs='+', metavar='SET',
         help='sets of bands that the skies have in turn, for example ugriz; '
              'default: drawn')
+    add('--rate', action='append', default=[], metavar='NAME=VALUE',
+        help='how much of an ingredient of a scene; may be repeated')
     add('--cosmos', metavar='FOLDER',
         help='COSMOS galaxies, as one of the kinds')
     add('-q', '--quiet', action='store_true', help='no progress bar')
@@ -38,9 +41,14 @@ def run(args):
     require('galsim', 'simulate')
     from astrodino_seg.simulate import build_stamps
 
+    rates, others = read_rates(args.rate)
+    if others:
+        msg = f'rate: {", ".join(others)} are no ingredients of a scene'
+        raise ValueError(msg)
     library = build_stamps(
         args.folder, n_skies=args.skies, n_large=args.large,
         n_small=args.small, first_seed=args.first_seed,
-        band_sets=args.bands, cosmos=args.cosmos, progress=not args.quiet)
+        band_sets=args.bands, rates=rates,
+        cosmos=args.cosmos, progress=not args.quiet)
     print(f'{args.folder}: {len(library.files)} skies')
     return 0

@@ -72,6 +72,9 @@ CONTENT = {
     'spikes': Rate(.6, 'probability that stars have diffraction spikes'),
     'halo': Rate(.4, 'probability that stars have a disc of reflected '
                      'light'),
+    'any_psf': Rate(0., 'probability that the PSF is of any width from 0.8 '
+                        'to 12 pixels, as in undersampled, binned and '
+                        'oversampled images'),
 }
 
 #: Ingredients of an observation.

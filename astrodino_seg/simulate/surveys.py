@@ -36,6 +36,8 @@ SHARES = {'griz': .24, 'grz': .17, 'ugriz': .07, 'griZ': .16, 'ugrizy': .05,
 DIFFRACTION = ('hst', 'jwst', 'jwst6')
 #: No PSF is drawn narrower or wider than these, pixels.
 MIN_FWHM, MAX_FWHM = 1.5, 8.0
+#: Nor, of any width, than these.
+ANY_FWHM = 0.8, 12.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def draw_sky(rng, rates, *, band_set=None, psf_fwhm=None):
     rng : `numpy.random.Generator`
         Source of all randomness.
     rates : dict of float
-        With ``spikes`` and ``halo``.
+        With ``spikes``, ``halo`` and perhaps ``any_psf``.
     band_set : str or dict, optional
         A key of `BAND_SETS`, or names with wavelengths in micron; drawn if
         `None`.
@@ -114,6 +116,10 @@ def draw_sky(rng, rates, *, band_set=None, psf_fwhm=None):
     if psf_fwhm is None:
         draw = _diffraction if space else _seeing
         psf_fwhm = draw(rng, wave).clip(MIN_FWHM, MAX_FWHM)
+        # seeds give the skies that they gave before there was this
+        if rates.get('any_psf') and rng.random() < rates['any_psf']:
+            wanted = np.exp(rng.uniform(*np.log(ANY_FWHM)))
+            psf_fwhm = (wanted / psf_fwhm.mean() * psf_fwhm).clip(*ANY_FWHM)
     else:
         psf_fwhm = _check_fwhm(psf_fwhm, len(bands))
     # the blue end and the infrared are shallower from the ground
