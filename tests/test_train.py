@@ -1095,7 +1095,7 @@ def test_start_from_a_backbone(backbone):
         assert_array_equal(model.vit.state_dict()[key], value)
 
 
-@pytest.mark.parametrize('key', ['vit', 'unet', 'preprocess'])
+@pytest.mark.parametrize('key', ['vit', 'preprocess'])
 def test_a_backbone_has_its_own_spec(backbone, tmp_path, key):
     config = {'model': {'backbone': str(backbone[0]), key: {}},
               'scenes': {'n_scenes': 20}, 'fit': {'n_steps': 1}}
@@ -1124,11 +1124,3 @@ def test_frozen_backbone(tmp_path, one_thread):
     n_head = sum(not name.startswith('vit.') for name, _ in
                  whole.named_parameters())
     assert len(state['optimizer']['param_groups'][0]['params']) == n_head
-
-
-def test_no_vit_to_freeze(tmp_path):
-    model = Model(unet={'widths': [2] * 6, 'dim': 8},
-                  head={'widths': [4, 8, 8, 8, 8]})
-    with pytest.raises(ValueError, match='the model has no Vision Transf'):
-        fit_model(model, [make_scene(0)], out=tmp_path, n_steps=1,
-                  freeze_backbone=True)

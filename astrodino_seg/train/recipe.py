@@ -144,7 +144,7 @@ def make_model(table):
     backbone = load_backbone(path)
     if head in HEADS:
         return SemanticModel.from_backbone(backbone, **table)
-    own = {'vit', 'unet', 'planes'}
+    own = {'vit', 'planes'}
     if isinstance(backbone.planes, NoiseUnits):
         own.add('preprocess')
     given = sorted(own & set(table))

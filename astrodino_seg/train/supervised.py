@@ -171,15 +171,11 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2,
     Raises
     ------
     ValueError
-        If there is no transformer to freeze, or the teacher has another
-        input.
+        If the teacher has another input.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / 'checkpoint.pt'
-    if freeze_backbone and 'vit' not in model.spec:
-        msg = 'freeze_backbone: the model has no Vision Transformer'
-        raise ValueError(msg)
     _check_teacher(teacher, model)
     # what was fitted to the old weights is not true of the new
     model.provenance.pop('calibration', None)
@@ -268,7 +264,7 @@ def _parameter_groups(model, layer_decay):
     """
     if layer_decay == 1:
         return [p for p in model.parameters() if p.requires_grad], [1.0]
-    depth = len(model.vit.blocks) if 'vit' in model.spec else 0
+    depth = len(model.vit.blocks)
     groups = {}
     for name, param in model.named_parameters():
         part = name.split('.')
