@@ -17,7 +17,6 @@ from astrodino_seg.planes import (
     planes_to_dict,
 )
 from astrodino_seg.preprocess import PreprocessSpec
-from astrodino_seg.unet import UNet
 from astrodino_seg.vit import VisionTransformer
 from astrodino_seg.weights import write_weights
 
@@ -39,9 +38,6 @@ class Model(nn.Module):
     vit : dict, optional
         Arguments of `~astrodino_seg.vit.VisionTransformer` but
         ``in_channels``.
-    unet : dict, optional
-        Arguments of `~astrodino_seg.unet.UNet` but ``in_channels``, to have
-        that, the control, in place of the ViT.
     head : dict, optional
         Arguments of `~astrodino_seg.heads.GroupingHead` but ``in_channels``
         and ``token_dim``.
@@ -58,42 +54,26 @@ class Model(nn.Module):
     in_bfloat16 : bool
         Whether `~astrodino_seg.inference.predict` runs the network in
         bfloat16; `False` unless it is set.
-
-    Raises
-    ------
-    ValueError
-        If ``unet`` is given with ``vit`` or ``planes``.
     """
 
     in_bfloat16 = False
 
-    def __init__(self, *, vit=None, unet=None, head=None, preprocess=None,
-                 planes=None, provenance=None):
+    def __init__(self, *, vit=None, head=None, preprocess=None, planes=None,
+                 provenance=None):
         super().__init__()
-        for name, value in (('vit', vit), ('planes', planes)):
-            if value is not None and unet is not None:
-                msg = (f'only one of {name}={value!r} and unet={unet!r} can '
-                       f'be given')
-                raise ValueError(msg)
         self.preprocess = PreprocessSpec(**(preprocess or {}))
         self.vit_planes = None if planes is None else planes_from_dict(planes)
         n_channels = self.preprocess.n_channels
-        if unet is None:
-            self.spec = {'vit': {**DEFAULT_VIT, **(vit or {})}}
-            n_planes = getattr(self.vit_planes, 'n_planes', n_channels)
-            self.vit = VisionTransformer(in_channels=n_planes,
-                                         **self.spec['vit'])
-        else:
-            self.spec = {'unet': dict(unet)}
-            self.unet = UNet(in_channels=n_channels, **unet)
-        self.spec.update(head=dict(head or {}),
-                         preprocess=self.preprocess.to_dict())
+        self.spec = {'vit': {**DEFAULT_VIT, **(vit or {})},
+                     'head': dict(head or {}),
+                     'preprocess': self.preprocess.to_dict()}
         if planes is not None:
             self.spec['planes'] = dict(planes)
         self.provenance = dict(provenance or {})
-        backbone = self.vit if unet is None else self.unet
+        n_planes = getattr(self.vit_planes, 'n_planes', n_channels)
+        self.vit = VisionTransformer(in_channels=n_planes, **self.spec['vit'])
         self.head = GroupingHead(in_channels=n_channels,
-                                 token_dim=backbone.dim, **self.spec['head'])
+                                 token_dim=self.vit.dim, **self.spec['head'])
         self.pairs = PairScore(n_features(self.head.n_descriptor, n_channels))
 
     @classmethod
@@ -165,8 +145,6 @@ class Model(nn.Module):
 
     def tokens(self, x):
         """The backbone's last features, (B, dim, H/16, W/16)."""
-        if 'unet' in self.spec:
-            return self.unet(x)
         return dense_tokens(self.vit, x[:, -self.vit.in_channels:])
 
     def fused(self):

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from astrodino_seg.encoder import ENCODER_FORMAT, Encoder
 from astrodino_seg.errors import ModelFileError
 from astrodino_seg.grouping_model import FORMAT, Model
+from astrodino_seg.models.instance import INSTANCE_FORMAT, InstanceModel
 from astrodino_seg.semantic import SEMANTIC_FORMAT, SemanticModel
 from astrodino_seg.weights import digest
 
@@ -27,8 +28,8 @@ __all__ = ['BUNDLED', 'BUNDLED_BACKBONE', 'BUNDLED_FILES', 'BUNDLED_HEADS',
 DATA = Path(__file__).parent / 'data'
 #: The weights of the default model.
 BUNDLED = DATA / 'grouping_tiny.safetensors'
-#: Names of the bundled models: the default, and the control with a U-Net.
-BUNDLED_NAMES = ('grouping_tiny', 'grouping_unet')
+#: Names of the bundled models that tell objects apart.
+BUNDLED_NAMES = ('grouping_tiny',)
 #: Name of the bundled encoder, which was trained without labels.
 BUNDLED_BACKBONE = 'backbone_tiny'
 #: Names of the bundled semantic heads, whose backbone is that.
@@ -82,7 +83,8 @@ def load_model(path=None):
     ModelFileError
         If the file is corrupt, foreign, or of another format version.
     """
-    return _read(path, {FORMAT: Model, SEMANTIC_FORMAT: SemanticModel})
+    return _read(path, {FORMAT: Model, SEMANTIC_FORMAT: SemanticModel,
+                        INSTANCE_FORMAT: InstanceModel})
 
 
 def load_encoder(path=BUNDLED_BACKBONE):

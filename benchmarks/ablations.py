@@ -13,8 +13,7 @@ others,
   (``pretraining_variants.py``);
 - ``frozen`` trains the head alone;
 - ``linear`` and ``ms`` are the semantic heads on the same frozen backbone, at
-  the rates of their own recipes;
-- ``unet`` is the control.
+  the rates of their own recipes.
 
 All layers have the same rate where all start from random weights.
 
@@ -73,16 +72,10 @@ def semantic(head):
     return change
 
 
-def unet(config, args):
-    """The control."""
-    config.update(model={'unet': {}})
-    config['fit'].update(layer_decay=1.0)
-
-
 #: What is changed, by name.
 VARIANTS = {'full': lambda config, args: None, 'random': random,
             'dino': dino, 'frozen': frozen, 'linear': semantic('linear'),
-            'ms': semantic('ms'), 'unet': unet}
+            'ms': semantic('ms')}
 
 
 def variant(base, name, seed, args):

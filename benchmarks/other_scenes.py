@@ -141,7 +141,7 @@ def main():
     parser.add_argument('finders', nargs='*', metavar='FINDER')
     parser.add_argument('--scenes', type=int, default=60)
     args = parser.parse_args()
-    names = args.finders or ['dino', 'unet', 'photutils', 'photutils-tuned',
+    names = args.finders or ['dino', 'photutils', 'photutils-tuned',
                              'sep-tuned']
     args.folder.mkdir(parents=True, exist_ok=True)
     finders = {Path(name).stem: make_finder(name) for name in names}

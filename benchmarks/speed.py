@@ -22,8 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-MODELS = {'dino': None, 'unet': 'grouping_unet'}
-TOOLS = (*MODELS, 'photutils')
+TOOLS = ('dino', 'photutils')
 
 
 def run_once(tool, folder, threads):
@@ -37,8 +36,7 @@ def run_once(tool, folder, threads):
     warnings.simplefilter('ignore')
     torch.set_num_threads(threads)
     image = as_image({b: folder / f'kids_viking/{b}.fits' for b in 'griZ'})
-    finder = (DinoSegmenter(model=MODELS[tool]) if tool in MODELS
-              else PhotutilsFinder())
+    finder = DinoSegmenter() if tool == 'dino' else PhotutilsFinder()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
     found = finder(image)
@@ -77,12 +75,10 @@ def main():
               f'{np.median([r["seconds"] for r in results]):.1f} s, peak '
               f'{max(r["peak_gib"] for r in results):.2f} GiB, '
               f'{results[0]["labels"]} labels')
-    for tool in MODELS:
-        ratios = [a['seconds'] / b['seconds']
-                  for a, b in zip(runs[tool], runs['photutils'])]
-        print(f'ratio {tool} / photutils: median {np.median(ratios):.2f} '
-              f'({min(ratios):.2f} to {max(ratios):.2f}), '
-              f'{args.threads} threads')
+    ratios = [a['seconds'] / b['seconds']
+              for a, b in zip(runs['dino'], runs['photutils'])]
+    print(f'ratio dino / photutils: median {np.median(ratios):.2f} '
+          f'({min(ratios):.2f} to {max(ratios):.2f}), {args.threads} threads')
 
 
 if __name__ == '__main__':

@@ -521,12 +521,6 @@ def test_own_file(model, tmp_path):
     assert backbone.planes.n_planes == 4
 
 
-def test_own_file_without_a_transformer(tmp_path):
-    Model(unet={}).save(tmp_path / 'unet.safetensors')
-    with pytest.raises(ModelFileError, match='has no Vision Transformer'):
-        load_backbone(tmp_path / 'unet.safetensors')
-
-
 @pytest.mark.parametrize(('name', 'error', 'match'), [
     ('missing.pth', FileNotFoundError, 'no weights file'),
     ('folder/weights', FileNotFoundError, 'no weights file'),

@@ -264,8 +264,6 @@ def test_backbone_with_noise_units():
 def test_bad_planes():
     with pytest.raises(TypeError, match='planes must be .* got Same'):
         Model.from_backbone(make_backbone(Same()))
-    with pytest.raises(ValueError, match='only one of planes=.* and unet='):
-        Model(unet={}, planes={'kind': 'Photographic'})
 
 
 # ------------------------------------------------------------- training

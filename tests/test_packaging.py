@@ -61,12 +61,11 @@ FLOORS = {
     'convolutions': '',
     'heads': 'convolutions',
     'pairs': 'heads',
-    'unet': 'convolutions',
     'weights': '',
     'semantic': 'heads planes preprocess vit weights',
     'encoder': 'heads preprocess vit weights',
     'grouping_model': 'convolutions encoder heads pairs planes preprocess '
-                      'unet vit weights',
+                      'vit weights',
     'model': 'encoder errors grouping_model semantic weights',
     'backbones': 'encoder errors bands image preprocess plotting planes vit '
                  'model',
@@ -99,7 +98,7 @@ FLOORS = {
 }
 
 # modules that may import torch; the rest stay quick to import
-TORCH = ('vit_layers vit convolutions unet heads pairs encoder grouping_model '
+TORCH = ('vit_layers vit convolutions heads pairs encoder grouping_model '
          'backbones attention binning semantic class_regions prediction '
          'inference train pretrain segmenter network_input embed probe cli')
 

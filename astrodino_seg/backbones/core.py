@@ -222,9 +222,6 @@ def _is_own(path):
 
 def _own(model, name, planes):
     """The backbone of a model of this package."""
-    if 'vit' not in model.spec:
-        msg = f'name_or_path: the model {name!r} has no Vision Transformer'
-        raise ModelFileError(msg)
     own = getattr(model, 'planes', None) or NoiseUnits(model.preprocess)
     if isinstance(own, WithNoiseUnits):
         own = own.planes

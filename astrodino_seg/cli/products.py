@@ -35,15 +35,14 @@ def read_images(names, bands=None, reference=None):
 
 def all_finders(model=None):
     """
-    The model, its control and the baselines at hand, by name; and of what is
-    not at hand, why.
+    The model and the baselines at hand, by name; and of what is not at hand,
+    why.
     """
     from astrodino_seg.baselines import available_finders
     from astrodino_seg.segmenter import DinoSegmenter
 
     finders, missing = available_finders()
-    return {'dino': DinoSegmenter(model=model),
-            'unet': DinoSegmenter(model='grouping_unet'), **finders}, missing
+    return {'dino': DinoSegmenter(model=model), **finders}, missing
 
 
 def choose_finders(names, model=None):
