@@ -93,15 +93,17 @@ def sample(level, x, y):
     values : `~torch.Tensor`
         (S, C) float32.
     """
-    out = 0
     low = [torch.floor(p) for p in (y, x)]
     part = [p - a for p, a in zip((y, x), low)]
+    weights, rows, columns = [], [], []
     for dy in (0, 1):
         for dx in (0, 1):
             row, column = ((a + d).long().clamp(0, n - 1) for a, d, n in zip(
                 low, (dy, dx), level.shape[1:]))
-            weight = ((part[0] if dy else 1 - part[0])
-                      * (part[1] if dx else 1 - part[1]))
-            corner = level.permute(1, 2, 0)[row, column].float()
-            out = out + weight[:, None] * corner
-    return out
+            weights.append((part[0] if dy else 1 - part[0])
+                           * (part[1] if dx else 1 - part[1]))
+            rows.append(row)
+            columns.append(column)
+    # all corners at once: each reading has a gradient as large as the map
+    corners = level.permute(1, 2, 0)[torch.stack(rows), torch.stack(columns)]
+    return (torch.stack(weights)[..., None] * corners.float()).sum(dim=0)

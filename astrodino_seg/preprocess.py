@@ -16,7 +16,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 __all__ = ['Normalised', 'PreprocessSpec', 'background_mesh', 'band_weights',
-           'fold', 'normalise', 'signal_to_noise']
+           'bands_in_noise', 'fold', 'normalise', 'signal_to_noise']
 
 
 @dataclass(frozen=True)
@@ -238,8 +238,26 @@ def band_weights(n_bands, n_slots=3):
     return weights.astype(np.float32)
 
 
-def _bands_in_noise(image, spec, background, noise):
-    """Yield S/N and validity band by band; fills background and noise."""
+def bands_in_noise(image, spec, background, noise):
+    """
+    Yield S/N and validity band by band.
+
+    Parameters
+    ----------
+    image : `~astrodino_seg.Image`
+        The image.
+    spec : `PreprocessSpec`
+        How.
+    background, noise : `~numpy.ndarray`
+        (band, y, x) float32, to be filled; as of `Normalised`.
+
+    Yields
+    ------
+    sn : `~numpy.ndarray`
+        (y, x) float32, 0 where not valid.
+    valid : `~numpy.ndarray`
+        (y, x) bool.
+    """
     def measure(b):
         _background(image.cube[b], image.mask[b], spec.box_size,
                     (background[b], noise[b]))
@@ -276,7 +294,7 @@ def signal_to_noise(image, spec):
     background, noise = np.empty((2, *image.cube.shape), np.float32)
     sn = np.empty_like(image.cube)
     valid = np.empty(sn.shape, bool)
-    bands = _bands_in_noise(image, spec, background, noise)
+    bands = bands_in_noise(image, spec, background, noise)
     for b, (values, good) in enumerate(bands):
         sn[b], valid[b] = values, good
     return sn, valid
@@ -365,5 +383,5 @@ def normalise(image, spec):
     """
     background = np.empty_like(image.cube)
     noise = np.empty_like(image.cube)
-    bands = _bands_in_noise(image, spec, background, noise)
+    bands = bands_in_noise(image, spec, background, noise)
     return Normalised(fold(bands, image.n_bands, spec), background, noise)

@@ -89,13 +89,16 @@ class VisionTransformer(nn.Module):
         Whether queries and keys are normed (Dehghani et al. 2023,
         arXiv:2302.05442), so that attention cannot collapse to single
         tokens.
+    patch_border : int, optional
+        How many pixels beyond its patch a token sees on each side, so that
+        less depends on where the grid of patches lies.
     """
 
     def __init__(self, *, patch_size=16, in_channels=3, dim=384, depth=12,
                  n_heads=6, mlp_ratio=4.0, n_registers=0, layer_scale=None,
                  pos_embed='learned', grid_size=(14, 14), embed_prefix=True,
                  rope=False, drop_path=0.0, qkv_bias=True, mlp='gelu',
-                 norm_eps=1e-6, qk_norm=False):
+                 norm_eps=1e-6, qk_norm=False, patch_border=0):
         # all arguments, to make another of the same kind
         spec = {k: v for k, v in locals().items()
                 if k not in ('self', '__class__')}
@@ -111,7 +114,8 @@ class VisionTransformer(nn.Module):
         self.rope = rope
         self.head_dim = dim // n_heads
 
-        self.patch_embed = PatchEmbed(patch_size, in_channels, dim)
+        self.patch_embed = PatchEmbed(patch_size, in_channels, dim,
+                                      patch_border)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.reg_token = self.pos_embed = None
         if n_registers:

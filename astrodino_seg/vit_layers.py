@@ -20,11 +20,15 @@ ROPE_BASE = 100.0  # from the fastest wave (1 rad per patch) to the slowest
 
 
 class PatchEmbed(nn.Module):
-    """Cut the image into patches and project each to one token."""
+    """
+    Cut the image into patches, with their borders, and project each to one
+    token.
+    """
 
-    def __init__(self, patch_size, in_channels, dim):
+    def __init__(self, patch_size, in_channels, dim, border=0):
         super().__init__()
-        self.proj = nn.Conv2d(in_channels, dim, kernel_size=patch_size,
+        self.proj = nn.Conv2d(in_channels, dim, padding=border,
+                              kernel_size=patch_size + 2 * border,
                               stride=patch_size)
 
     def forward(self, x):

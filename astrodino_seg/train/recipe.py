@@ -15,10 +15,12 @@ from astrodino_seg.backbones import load_backbone
 from astrodino_seg.heads import GroupingHead
 from astrodino_seg.image import read_label_map
 from astrodino_seg.model import Model, load_model
+from astrodino_seg.models.instance import InstanceModel
 from astrodino_seg.planes import NoiseUnits
 from astrodino_seg.semantic import HEADS, SemanticModel
 from astrodino_seg.simulate.scene_library import SceneLibrary
 from astrodino_seg.train.adapt import fit_head
+from astrodino_seg.train.instance import train_instance
 from astrodino_seg.train.labelled import as_labelled
 from astrodino_seg.train.pairs import MIN_SCENES, fit_pairs
 from astrodino_seg.train.supervised import fit_model
@@ -27,7 +29,7 @@ __all__ = ['make_images', 'make_model', 'train_from_config']
 
 #: Name of the head that is not one of `~astrodino_seg.semantic.HEADS`.
 GROUPING = 'grouping'
-TABLES = ('model', 'scenes', 'images', 'fit', 'head', 'pairs')
+TABLES = ('model', 'scenes', 'images', 'fit', 'levels', 'head', 'pairs')
 
 
 def train_from_config(config, out):
@@ -46,6 +48,9 @@ def train_from_config(config, out):
         * ``head``: those of `~astrodino_seg.train.fit_head`, to adapt one or
           to train a semantic head, and ``threads``. In both, ``teacher`` is
           a bundled model's name or a file.
+        * ``levels``: arguments of
+          `~astrodino_seg.train.instance.train_instance`, in place of ``fit``,
+          to train the model of a pyramid's levels, and ``threads``.
         * ``pairs``: arguments of `~astrodino_seg.train.pairs.fit_pairs`,
           which comes last after ``fit``.
 
@@ -64,6 +69,8 @@ def train_from_config(config, out):
         If a table or key is unknown, or a value is impossible.
     """
     _check_tables(config)
+    if 'levels' in config:
+        return _train_levels(config, out)
     name = 'head' if 'head' in config else 'fit'
     fit = dict(config.get(name, {}))
     threads = fit.pop('threads', torch.get_num_threads())
@@ -97,6 +104,34 @@ def train_from_config(config, out):
         return model
     finally:
         torch.set_num_threads(before)
+
+
+def _train_levels(config, out):
+    """Train the model of a pyramid's levels."""
+    levels = dict(config['levels'])
+    threads = levels.pop('threads', torch.get_num_threads())
+    _check_keys('levels', levels, train_instance)
+    try:
+        torch.manual_seed(levels.get('seed', 0))
+        model = make_model(config.get('model', {}))
+        scenes = SceneLibrary('train', **config['scenes'])
+        n_steps = levels.pop('n_steps')
+    except (KeyError, TypeError) as err:
+        msg = f'config: {err}'
+        raise ValueError(msg) from err
+    if not isinstance(model, InstanceModel):
+        msg = (f'config: levels need a model of levels, got '
+               f'{type(model).__name__}')
+        raise ValueError(msg)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        model = train_instance(model, scenes, out=out, n_steps=n_steps,
+                               **levels)
+    finally:
+        torch.set_num_threads(before)
+    model.save(Path(out) / 'model.safetensors')
+    return model
 
 
 def make_model(table):
@@ -218,7 +253,8 @@ def _check_tables(config):
                f'{sorted(TABLES)}')
         raise ValueError(msg)
     for one, other in (('scenes', 'images'), ('fit', 'head'),
-                       ('head', 'pairs')):
+                       ('head', 'pairs'), ('levels', 'fit'),
+                       ('levels', 'head'), ('levels', 'images')):
         if one in config and other in config:
             msg = f'config has both {one!r} and {other!r}'
             raise ValueError(msg)
