@@ -1,19 +1,20 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Star clusters and HII regions too small to be resolved, as part of a galaxy.
+Star clusters, HII regions and nuclei, not resolved, as part of a galaxy.
 
 They look like stars one by one, and only their crowd about a galaxy tells that
 they are of it.
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from astrodino_seg.simulate.profiles import sed
-from astrodino_seg.simulate.stars import moffat
+from astrodino_seg.simulate.stars import moffat, star_stamp
 
-__all__ = ['STREWN', 'strew']
+__all__ = ['STREWN', 'bright_knots', 'nucleus', 'strew']
 
 #: Kinds of galaxies that have such clusters.
 STREWN = ('spiral', 'irregular', 'edge_on', 'lsb', 'disturbed')
@@ -59,6 +60,101 @@ def strew(rng, galaxy, sky):
         x, y = np.array([columns[k], rows[k]]) + rng.uniform(-.5, .5, 2)
         _add_point(points, sky, flux[k] * tint / tint.mean(), x, y, size)
     return galaxy._replace(cube=(1 - share) * cube + points, scale=1.0)
+
+
+def nucleus(rng, sky, total, x, y, shape):
+    """
+    An active nucleus, a point with a peak of 30 to 5000 sigma.
+
+    It is no more than three times as bright as its galaxy.
+
+    Parameters
+    ----------
+    rng : `numpy.random.Generator`
+        Source of all randomness.
+    sky : `~astrodino_seg.simulate.surveys.Sky`
+        Bands and PSFs.
+    total : float
+        The flux of the galaxy, the mean of the bands.
+    x, y : float
+        Where it lies in the scene, pixels.
+    shape : tuple of int
+        (y, x) pixels of the scene.
+
+    Returns
+    -------
+    stamps : list of tuple
+        One or none: (band, y, x) its light, and x and y of the pixel of the
+        scene under its first one.
+    """
+    return _bright_point(rng, sky, (30, 5000), 3 * total, rng.normal(0, .9),
+                         x, y, shape)
+
+
+def bright_knots(rng, sky, light, total, re, x, y):
+    """
+    One to eight knots with peaks of 30 to 1000 sigma.
+
+    They lie within one and a half half-light radii, rather where the galaxy
+    shines, and each has up to 30 per cent of its light; half of them are
+    wider than the PSF, by up to 60 per cent.
+
+    Parameters
+    ----------
+    rng : `numpy.random.Generator`
+        Source of all randomness.
+    sky : `~astrodino_seg.simulate.surveys.Sky`
+        Bands and PSFs.
+    light : `~numpy.ndarray`
+        (y, x) the galaxy, as it lies in the scene.
+    total : float
+        Its flux, the mean of the bands.
+    re : float
+        Its half-light radius, pixels.
+    x, y : float
+        Where it lies in the scene, pixels.
+
+    Returns
+    -------
+    stamps : list of tuple
+        As of `nucleus`; none if the galaxy is too faint for them.
+    """
+    n = rng.integers(1, 9)
+    angle = rng.uniform(0, 2 * np.pi, 12 * n)
+    r = 1.5 * re * np.sqrt(rng.random(12 * n))
+    spots = np.stack([x + r * np.cos(angle), y + r * np.sin(angle)], axis=1)
+    column, row = np.floor(spots + .5).astype(int).T
+    inside = ((column >= 0) & (column < light.shape[1])
+              & (row >= 0) & (row < light.shape[0]))
+    spots, weight = spots[inside], light[row[inside], column[inside]]
+    weight = weight.clip(0).astype(float)**.7
+    n = min(n, np.count_nonzero(weight))
+    if n == 0:
+        return []
+    chosen = rng.choice(len(spots), n, replace=False, p=weight / weight.sum())
+    slope, knots = rng.normal(-.2, .6), []
+    for px, py in spots[chosen]:
+        size = rng.uniform(1, 1.6) if rng.random() < .5 else 1
+        knots += _bright_point(
+            rng, replace(sky, psf_fwhm=size * sky.psf_fwhm), (30, 1000),
+            .3 * total, slope + rng.normal(0, .3), px, py, light.shape)
+    return knots
+
+
+def _bright_point(rng, sky, peaks, most, slope, x, y, shape):
+    """
+    A point with a peak S/N, in all bands together, between two limits; none
+    if it were brighter than ``most``.
+    """
+    tint = sed(sky.wavelengths, slope)
+    tint /= tint.mean()
+    at_peak = tint * moffat(0, sky.psf_fwhm, sky.beta) * sky.depth
+    unit_peak = np.sqrt((at_peak**2).sum())
+    highest = min(peaks[1], most * unit_peak)
+    if highest <= peaks[0]:
+        return []
+    peak = np.exp(rng.uniform(np.log(peaks[0]), np.log(highest)))
+    return [star_stamp(sky, peak / unit_peak * tint, x, y, shape)]
 
 
 def _add_point(cube, sky, light, x, y, size):

@@ -7,12 +7,19 @@ import math
 
 import numpy as np
 
-from astrodino_seg.simulate.clusters import STREWN, strew
+from astrodino_seg.simulate.clusters import (
+    STREWN,
+    bright_knots,
+    nucleus,
+    strew,
+)
+from astrodino_seg.simulate.filling import enlarge, faint_disc, roughen
 from astrodino_seg.simulate.profiles import sed
-from astrodino_seg.simulate.rates import CONTENT, merge_rates
+from astrodino_seg.simulate.rates import CONTENT, happens, merge_rates
 from astrodino_seg.simulate.render import Renderer
 from astrodino_seg.simulate.scene import Canvas
-from astrodino_seg.simulate.stars import star_stamp
+from astrodino_seg.simulate.starfields import add_star_field
+from astrodino_seg.simulate.stars import star_flux, star_stamp
 from astrodino_seg.simulate.surveys import draw_sky
 
 __all__ = ['make_scene']
@@ -23,6 +30,9 @@ DRAWN = ('spiral', 'lenticular', 'elliptical', 'irregular', 'edge_on', 'lsb',
 #: In groups, spheroids are many times more frequent.
 IN_GROUPS = np.array([.3, 4, 8, .1, .3, .1, .3, 2, 1])
 MAX_LARGE = 6
+#: No galaxy is drawn larger than this half-light radius, pixels; what fills a
+#: frame is enlarged, if possible by no more than a factor.
+MAX_RE, MAX_ZOOM = 130, 4
 
 
 def make_scene(seed, *, size=512, band_set=None, psf_fwhm=None, density=None,
@@ -55,7 +65,7 @@ def make_scene(seed, *, size=512, band_set=None, psf_fwhm=None, density=None,
         drawn. Bands, PSFs and optics are then those of the library, and so
         is what galaxies consist of: the rates of ``'bar'``, ``'ring'``,
         ``'knots'``, ``'dust'``, ``'specks'``, ``'icl'``, ``'spikes'`` and
-        ``'halo'`` have no effect; that of ``'clusters'`` has.
+        ``'halo'`` have no effect; those of points strewn over them have.
     cosmos : path-like, optional
         The folder of the COSMOS galaxies, for the ingredient ``'cosmos'``.
 
@@ -95,8 +105,13 @@ def make_scene(seed, *, size=512, band_set=None, psf_fwhm=None, density=None,
     for kind in set(DRAWN) - source.kinds:
         rates[kind] = 0.0
     canvas = Canvas(shape, source.sky)
+    if happens(rng, rates['filling']):
+        _add_filling(rng, canvas, source, rates)
     _add_large_ones(rng, canvas, source, rates)
+    _add_faint_discs(rng, canvas, rates)
     _add_field(rng, canvas, source, rates, density)
+    if happens(rng, rates['star_field']):
+        add_star_field(rng, canvas)
     return canvas.scene(pixel_scale)
 
 
@@ -131,7 +146,7 @@ def _add_large_ones(rng, canvas, source, rates):
     if not rates['large'] or not shares.any():
         return
     n = min(rng.poisson(rates['large']), MAX_LARGE)
-    largest = min(130, min(canvas.shape) / 4)
+    largest = min(MAX_RE, min(canvas.shape) / 4)
     spots, last = [], None
     if rng.random() < rates['group']:
         n, shares = rng.integers(4, 9), shares * IN_GROUPS
@@ -139,9 +154,14 @@ def _add_large_ones(rng, canvas, source, rates):
         spread = min(canvas.shape) / 9
         spots = [centre + rng.normal(0, spread, 2) for _ in range(n)]
         largest = min(30, largest)
+    smallest = min(6, largest)
+    # seeds give the scenes that they gave before there was this
+    if rates['moderate'] and rng.random() < rates['moderate']:
+        smallest, largest = 3, min(16, largest)
+        n = min(3 * n, MAX_LARGE)
     for k in range(n):
         kind = str(rng.choice(DRAWN, p=shares / shares.sum()))
-        re = np.exp(rng.uniform(np.log(min(6, largest)), np.log(largest)))
+        re = np.exp(rng.uniform(np.log(smallest), np.log(largest)))
         if k < len(spots):
             x, y = spots[k]
             if k == 0:
@@ -165,19 +185,71 @@ def _beside(rng, last, nearest, farthest, unit, at_least=0):
 def _add_large(rng, canvas, source, rates, kind, re, x, y):
     """A large galaxy; the half-light radius that it has is returned."""
     galaxy = source.large(rng, kind, re)
+    half = galaxy.cube.shape[1] // 2
+    return _place(rng, canvas, rates, galaxy, kind, (int(x), int(y)),
+                  (int(x) - half, int(y) - half))
+
+
+def _place(rng, canvas, rates, galaxy, kind, centre, corner, brighter=0):
+    """Place a galaxy with what is strewn over it and its nucleus."""
     # seeds give the scenes that they gave before there were clusters
-    if rates['clusters'] and kind in STREWN and (
-            rng.random() < rates['clusters']):
+    if kind in STREWN and happens(rng, rates['clusters']):
         galaxy = strew(rng, galaxy, canvas.sky)
-    bright = 10**(rng.uniform(-.35, .4) if kind == 'lsb'
-                  else rng.uniform(0.05, 1.75))
+    bright = 10**(brighter + (rng.uniform(-.35, .4) if kind == 'lsb'
+                              else rng.uniform(0.05, 1.75)))
     total = bright * np.pi * galaxy.re**2 * max(galaxy.q, .25) * 2
     total /= np.sqrt(len(canvas.sky.bands))
-    half = galaxy.cube.shape[1] // 2
-    canvas.add(galaxy.cube, int(x) - half, int(y) - half,
-               total * galaxy.scale, x=int(x), y=int(y), cls=2, kind=kind,
+    light = galaxy.cube, *corner, total * galaxy.scale
+    points, sky = [], canvas.sky
+    if happens(rng, rates['nucleus']):
+        points += nucleus(rng, sky, total, *centre, canvas.shape)
+    if kind in STREWN and happens(rng, rates['bright_knots']):
+        points += bright_knots(rng, sky, canvas.merge([light])[0].mean(
+            axis=0), total, galaxy.re, *centre)
+    if points:
+        light = canvas.merge([light, *points])
+    canvas.add(*light, x=centre[0], y=centre[1], cls=2, kind=kind,
                re=galaxy.re, primary=True)
     return galaxy.re
+
+
+def _add_filling(rng, canvas, source, rates):
+    """A galaxy without an end in the frame, and what lies on it."""
+    shares = np.array([rates[kind] for kind in DRAWN])
+    if not shares.any():
+        return
+    side = min(canvas.shape)
+    re = side * np.exp(rng.uniform(np.log(.25), np.log(1.2)))
+    tried = []
+    for _ in range(4):
+        kind = str(rng.choice(DRAWN, p=shares / shares.sum()))
+        tried.append((kind, source.large(rng, kind, min(re, MAX_RE))))
+        if _zoom(tried[-1], re) < MAX_ZOOM:
+            break
+    kind, galaxy = min(tried, key=lambda one: _zoom(one, re))
+    off = min(.1 + .5 * re / side, .6)
+    centre = [int(c) for c in rng.uniform(.5 - off, .5 + off, 2)
+              * canvas.shape[::-1]]
+    galaxy = enlarge(galaxy, re, *centre, canvas.shape)
+    if kind in STREWN:
+        galaxy = roughen(rng, galaxy, canvas.sky)
+    _place(rng, canvas, rates, galaxy, kind, centre, (0, 0), brighter=.4)
+    # the nucleus may be out of sight, and neighbours should not
+    about = canvas.shape[1] / 2, canvas.shape[0] / 2, side / 3
+    for _ in range(3):
+        _add_neighbours(rng, canvas, source, rates, shares, about)
+
+
+def _zoom(one, re):
+    """How much a galaxy must be enlarged to fill the frame both ways."""
+    return re / one[1].re * max(.5 / one[1].q, 1)
+
+
+def _add_faint_discs(rng, canvas, rates):
+    n = rng.poisson(rates['faint_disc']) if rates['faint_disc'] else 0
+    for _ in range(n):
+        stamp, row = faint_disc(rng, canvas.sky, canvas.shape)
+        canvas.add(stamp, 0, 0, cls=2, kind='lsb', primary=True, **row)
 
 
 def _add_neighbours(rng, canvas, source, rates, shares, last):
@@ -244,8 +316,6 @@ def _add_small(rng, canvas, source, sn, x, y, slope):
 def _add_star(rng, canvas, sn, x, y):
     """A star of a matched-filter S/N, in all bands together."""
     sky = canvas.sky
-    flux = sn * math.sqrt(4 * math.pi) * sky.mean_fwhm / 2.35
-    flux = flux / math.sqrt(len(sky.bands)) * sed(sky.wavelengths,
-                                                  rng.normal(.6, 1.0))
+    flux = star_flux(sky, sn) * sed(sky.wavelengths, rng.normal(.6, 1.0))
     canvas.add(*star_stamp(sky, flux, x, y, canvas.shape), x=x, y=y, cls=1,
                kind='star', re=sky.mean_fwhm / 2, primary=False)

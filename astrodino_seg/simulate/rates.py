@@ -11,7 +11,7 @@ import math
 from numbers import Real
 from typing import NamedTuple
 
-__all__ = ['CONDITIONS', 'CONTENT', 'Rate', 'merge_rates']
+__all__ = ['CONDITIONS', 'CONTENT', 'Rate', 'happens', 'merge_rates']
 
 
 class Rate(NamedTuple):
@@ -72,9 +72,23 @@ CONTENT = {
     'spikes': Rate(.6, 'probability that stars have diffraction spikes'),
     'halo': Rate(.4, 'probability that stars have a disc of reflected '
                      'light'),
+    'moderate': Rate(0., 'probability that the large galaxies of a scene '
+                         'have half-light radii of 3 to 16 pixels, as in a '
+                         'binned image, and are three times as many'),
     'any_psf': Rate(0., 'probability that the PSF is of any width from 0.8 '
                         'to 12 pixels, as in undersampled, binned and '
                         'oversampled images'),
+    'filling': Rate(0., 'probability that one more galaxy fills the frame or '
+                        'exceeds it'),
+    'faint_disc': Rate(0., 'mean number of smooth discs of 0.2 to 1.2 sigma '
+                           'a pixel in their centres'),
+    'star_field': Rate(0., 'probability of one more star in 50 to 3000 '
+                           'pixels, in three of ten as a globular cluster'),
+    'nucleus': Rate(0., 'probability that a large galaxy has a bright '
+                        'nucleus like a point, which is part of it'),
+    'bright_knots': Rate(0., 'probability that a galaxy that forms stars has '
+                             'one to eight knots as bright as stars, which '
+                             'are part of it'),
 }
 
 #: Ingredients of an observation.
@@ -99,7 +113,54 @@ CONDITIONS = {
                                'masked'),
     'saturated_hole': Rate(.3, 'probability that saturated pixels fall back '
                                'below the limit'),
+    'saturated_odd': Rate(0., 'probability that saturated cores are 0, '
+                              'negative, flat or hollow, and not masked'),
+    'single_band': Rate(0., 'probability that just one band is observed'),
+    'smooth_noise': Rate(0., 'probability that noise of one sigma a pixel is '
+                             'smooth over 1 to 5 pixels'),
+    'source_noise': Rate(0., 'probability that the light of sources has '
+                             'photon noise'),
+    'counts': Rate(0., 'probability of counted photons, 0.05 to 20 of the '
+                       'sky a pixel'),
+    'quantised': Rate(0., 'probability of values in steps of 0.3 to 3 sigma'),
+    'photographic': Rate(0., 'probability of the characteristic curve and '
+                             'the grain of a photographic plate'),
+    'stretched': Rate(0., 'probability that pixels went through an asinh, a '
+                          'logarithm, a root or a gamma, often in 8 bits'),
+    'filled': Rate(0., 'probability that gaps and stripes are filled with a '
+                       'number or a smooth sky, and not masked'),
+    'edge': Rate(0., 'probability that the frame reaches beyond the edge or '
+                     'the corner of the chip'),
+    'bad_lines': Rate(0., 'mean number of bad rows and columns, brighter or '
+                          'darker by 3 to 100 sigma; they are no objects'),
+    'pedestal': Rate(0., 'probability of steps of the sky level between '
+                         'amplifiers or chips'),
+    'scattered': Rate(0., 'probability of scattered light or cirrus: slopes, '
+                          'haloes, arcs, clouds; they are no objects'),
+    'negated': Rate(0., 'probability of an image without objects: the '
+                        'negative of itself, or noise alone'),
 }
+
+
+def happens(rng, rate):
+    """
+    Whether an ingredient comes; a rate of 0 draws no random number.
+
+    So seeds give what they gave before there was the ingredient.
+
+    Parameters
+    ----------
+    rng : `numpy.random.Generator`
+        Source of all randomness.
+    rate : float
+        The probability.
+
+    Returns
+    -------
+    happens : bool
+        Whether it comes.
+    """
+    return rate > 0 and rng.random() < rate
 
 
 def merge_rates(rates, known):

@@ -73,13 +73,16 @@ def insert_owner(owner, own_sn, number, sn):
         (y, x) its own S/N.
     """
     number = np.asarray(number, owner.dtype)
-    for ids, values in zip(owner, own_sn):
-        first = sn > values
-        sn_out = np.where(first, values, sn)
-        number_out = np.where(first, ids, number)
-        np.copyto(values, sn, where=first)
-        np.copyto(ids, number, where=first)
-        sn, number = sn_out, number_out
+    beaten = [sn > values for values in own_sn]
+    # from the weakest up, so that what moves down is still there
+    for k in reversed(range(len(owner))):
+        np.copyto(owner[k], number, where=beaten[k])
+        if k:
+            np.copyto(owner[k], owner[k - 1], where=beaten[k - 1])
+            sn_here = np.minimum(own_sn[k - 1], sn)
+        else:
+            sn_here = sn
+        np.maximum(own_sn[k], sn_here, out=own_sn[k])
 
 
 class Canvas:
@@ -116,12 +119,10 @@ class Canvas:
         **row
             What `Scene` tells of the object, but its flux.
         """
-        h, w = stamp.shape[1:]
-        ys = slice(max(y0, 0), min(y0 + h, self.shape[0]))
-        xs = slice(max(x0, 0), min(x0 + w, self.shape[1]))
+        (ys, xs), there = self._overlap(stamp, x0, y0)
         if ys.start >= ys.stop or xs.start >= xs.stop:
             return
-        part = stamp[:, ys.start - y0:ys.stop - y0, xs.start - x0:xs.stop - x0]
+        part = stamp[:, *there]
         weight = np.asarray(factor * self.sky.depth, np.float32)
         part = weight[:, None, None] * part
         row['flux'] = part.sum(axis=(1, 2), dtype=float)
@@ -130,6 +131,38 @@ class Canvas:
         insert_owner(self.owner[:, ys, xs], self.own_sn[:, ys, xs],
                      len(self.rows),
                      np.sqrt(np.einsum('byx,byx->yx', part, part)))
+
+    def merge(self, stamps):
+        """
+        Stamps in one, for an object that has many.
+
+        Parameters
+        ----------
+        stamps : list of tuple
+            The first three or four arguments of `add`.
+
+        Returns
+        -------
+        stamp : `~numpy.ndarray`
+            (band, y, x) float32, what of them lies in the scene.
+        x0, y0 : int
+            Zero.
+        """
+        whole = np.zeros_like(self.cube)
+        for stamp, x0, y0, *factor in stamps:
+            here, there = self._overlap(stamp, x0, y0)
+            whole[:, *here] += np.float32(factor or 1) * stamp[:, *there]
+        return whole, 0, 0
+
+    def _overlap(self, stamp, x0, y0):
+        """The part of the scene that a stamp covers, and that of the stamp."""
+        here, there = [], []
+        for start, n, size in zip((y0, x0), stamp.shape[1:], self.shape):
+            lo = min(max(start, 0), size)
+            hi = max(min(start + n, size), lo)
+            here.append(slice(lo, hi))
+            there.append(slice(lo - start, hi - start))
+        return here, there
 
     def scene(self, pixel_scale=None):
         """The finished `Scene`."""

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-__all__ = ['moffat', 'star_stamp']
+__all__ = ['moffat', 'moffat_reach', 'star_flux', 'star_stamp']
 
 #: Largest half-width of a star's stamp, pixels.
 MAX_REACH = 256
@@ -17,6 +17,37 @@ def moffat(r2, fwhm, beta):
     """Moffat (1969) profile of unit flux; ``r2`` is radius squared."""
     a2 = (fwhm / 2)**2 / (2**(1 / beta) - 1)
     return (beta - 1) / (np.pi * a2) * (1 + r2 / a2)**-beta
+
+
+def moffat_reach(sky, flux, floor=.02):
+    """
+    Half-widths of stamps beyond which a Moffat profile is below a floor.
+
+    Parameters
+    ----------
+    sky : `~astrodino_seg.simulate.surveys.Sky`
+        Through what stars are seen.
+    flux : `~numpy.ndarray`
+        Total fluxes in units of the noise of a pixel.
+    floor : float, optional
+        In units of the noise of a pixel.
+
+    Returns
+    -------
+    half : `~numpy.ndarray`
+        Int, pixels.
+    """
+    width = sky.psf_fwhm.max()
+    a = width / 2 / math.sqrt(2**(1 / sky.beta) - 1)
+    peak = flux * moffat(0, sky.psf_fwhm.min(), sky.beta)
+    r = a * np.sqrt(np.maximum((peak / floor)**(1 / sky.beta) - 1, 0))
+    return np.ceil(np.maximum(r, 1.5 * width)).astype(int)
+
+
+def star_flux(sky, sn):
+    """The flux in a band that gives a matched-filter S/N in all together."""
+    flux = sn * math.sqrt(4 * math.pi) * sky.mean_fwhm / 2.35
+    return flux / math.sqrt(len(sky.bands))
 
 
 def star_stamp(sky, flux, x, y, shape):
