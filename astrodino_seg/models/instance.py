@@ -28,13 +28,20 @@ from astrodino_seg.heads import (
     SeedClass,
 )
 from astrodino_seg.planes import NoiseUnits
+from astrodino_seg.models.decision import Decision
 from astrodino_seg.preprocess import PreprocessSpec
 from astrodino_seg.vit import VisionTransformer
 from astrodino_seg.weights import write_weights
 
-__all__ = ['INSTANCE_FORMAT', 'InstanceHead', 'InstanceMaps',
-           'InstanceModel']
+__all__ = ['CALLED', 'INSTANCE_FORMAT', 'InstanceHead', 'InstanceMaps',
+           'InstanceModel', 'KEPT']
 
+#: Radii, in pixels of the level, of the objects that are called: those of a
+#: binned image, whose next finer level has called what is smaller, and at
+#: most so many at any level,
+CALLED = 12, 26
+#: and of those that may be called or not, on either side.
+KEPT = 9, 34
 #: Name and version of the file format of an `InstanceModel`.
 INSTANCE_FORMAT = 'astrodino_seg/2'
 
@@ -188,12 +195,22 @@ class InstanceModel(nn.Module):
         Arguments of `InstanceHead` but the first two.
     preprocess : dict, optional
         Arguments of `~astrodino_seg.preprocess.PreprocessSpec`.
+    decision : dict, optional
+        Arguments of `~astrodino_seg.models.decision.Decision`, which is
+        fitted to a network that is trained.
     provenance : dict, optional
         Where the weights come from, and what was measured with them.
+
+    Attributes
+    ----------
+    in_bfloat16 : bool
+        Whether the network runs in bfloat16; `False` unless it is set.
     """
 
+    in_bfloat16 = False
+
     def __init__(self, *, vit=None, head=None, preprocess=None,
-                 provenance=None):
+                 decision=None, provenance=None):
         super().__init__()
         self.preprocess = PreprocessSpec(**(preprocess or {}))
         n_channels = self.preprocess.n_channels
@@ -205,6 +222,14 @@ class InstanceModel(nn.Module):
                                      **self.spec['vit'])
         self.head = InstanceHead(in_channels=n_channels,
                                  token_dim=self.vit.dim, **self.spec['head'])
+        self.decision = None
+        if decision is not None:
+            self.put_decision(Decision(**decision))
+
+    def put_decision(self, decision):
+        """Take a `~astrodino_seg.models.decision.Decision` as its own."""
+        self.decision = decision
+        self.spec['decision'] = dict(decision.spec)
 
     @property
     def planes(self):
@@ -226,6 +251,25 @@ class InstanceModel(nn.Module):
         """The backbone's last features, (B, dim, H/16, W/16)."""
         return dense_tokens(self.vit, x)
 
+    def fused(self):
+        """
+        Fold the batch norms into the convolutions, for inference only.
+
+        Returns
+        -------
+        model : `InstanceModel`
+            This model, in evaluation mode.
+        """
+        self.eval()
+        for block in self.modules():
+            if isinstance(block, ConvBlock) and isinstance(
+                    block[1], nn.BatchNorm2d):
+                block[0] = torch.nn.utils.fusion.fuse_conv_bn_eval(
+                    block[0], block[1])
+                block[1] = nn.Identity()
+        return self.requires_grad_(False).to(
+            memory_format=torch.channels_last)
+
     def save(self, path, *, half=False):
         """
         Write the weights, the spec and the provenance to one file.
@@ -236,5 +280,14 @@ class InstanceModel(nn.Module):
             The safetensors file. It appears whole or not at all.
         half : bool, optional
             Whether to store float16, in half the space.
+
+        Raises
+        ------
+        ValueError
+            If the batch norms are folded.
         """
+        if any(isinstance(block, ConvBlock) and isinstance(
+                block[1], nn.Identity) for block in self.modules()):
+            msg = 'a fused model cannot be saved: its batch norms are gone'
+            raise ValueError(msg)
         write_weights(path, self, INSTANCE_FORMAT, half=half)

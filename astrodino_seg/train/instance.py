@@ -4,7 +4,6 @@ Training of the model of the pyramid's levels: its losses, and one loop.
 """
 
 import json
-import math
 import platform
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch.utils.data import DataLoader, Subset
 
 from astrodino_seg.heads import Seeds
 from astrodino_seg.models.instance import InstanceMaps, InstanceModel
+from astrodino_seg.predict.pyramid import find_peaks
 from astrodino_seg.train.crops import LevelCrops
 from astrodino_seg.train.losses import (
     CLASS_WEIGHTS,
@@ -69,30 +69,6 @@ def heat_target(xy, log_size, shape):
         part = target[ys[0]:ys[-1] + 1, xs[0]:xs[-1] + 1]
         torch.maximum(part, bump, out=part)
     return target
-
-
-def find_peaks(heat, min_heat):
-    """
-    Local maxima of the heatmap, over five pixels.
-
-    Parameters
-    ----------
-    heat : `~torch.Tensor`
-        (H, W) logits.
-    min_heat : float
-        Least probability.
-
-    Returns
-    -------
-    x, y, heat : `~torch.Tensor`
-        (S,) pixel positions and probabilities, brightest first.
-    """
-    limit = math.log(min_heat / (1 - min_heat))
-    peak = (heat == F.max_pool2d(heat[None, None], 5, 1, 2)[0, 0]) & (
-        heat >= limit)
-    rows, columns = peak.nonzero(as_tuple=True)
-    value, order = heat[rows, columns].sort(descending=True, stable=True)
-    return columns[order].float(), rows[order].float(), value.sigmoid()
 
 
 def _pixels(labels, generator):

@@ -10,16 +10,11 @@ does not exist, as it is called elsewhere, and what lies beneath it shows.
 
 import numpy as np
 
+from astrodino_seg.models.instance import CALLED, KEPT
 from astrodino_seg.simulate.truth import ISOPHOTE
 
-__all__ = ['CALLED', 'KEPT', 'level_truth']
+__all__ = ['level_truth']
 
-#: Radii, in pixels of the level, of the objects that are called: those of a
-#: binned image, whose next finer level has called what is smaller, and at
-#: most so many at any level,
-CALLED = 12, 26
-#: and of those that may be called or not, on either side.
-KEPT = 9, 34
 #: Faint galaxies are followed further out, to this share of their peak.
 FAINTEST = 0.05
 

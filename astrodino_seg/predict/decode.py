@@ -1,0 +1,123 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+`decode`: from what the network says of all levels to objects.
+"""
+
+import numpy as np
+import torch
+
+from astrodino_seg.grouping import Grouping, _fragments
+from astrodino_seg.predict.masks import compose, paint_levels
+from astrodino_seg.predict.merge import (
+    candidates,
+    group,
+    pair_features,
+    seed_features,
+)
+
+__all__ = ['MIN_SEED', 'decode', 'weigh']
+
+#: Least probability that a seed is of an object.
+MIN_SEED = 0.5
+
+
+def weigh(levels, decision):
+    """
+    The seeds of all levels, their pairs, and what is decided of them.
+
+    Parameters
+    ----------
+    levels : list of `~astrodino_seg.predict.pyramid.Level`
+        Of `~astrodino_seg.predict.pyramid.look`.
+    decision : `~astrodino_seg.models.decision.Decision` or `None`
+        The model's. Without, a seed's probability is the heatmap's, and no
+        two seeds are one object.
+
+    Returns
+    -------
+    found : `~astrodino_seg.predict.merge.Candidates`
+        Seeds and pairs.
+    real : `~numpy.ndarray`
+        (S,) probability that a seed is of an object.
+    same : `~numpy.ndarray`
+        (P,) probability that the two are one object.
+    """
+    found = candidates(levels)
+    if decision is None:
+        heat = np.concatenate([one.heat for one in levels])
+        return found, heat, np.zeros(len(found.i))
+    with torch.inference_mode():
+        seeds = seed_features(levels, found)
+        real = decision.seed(seeds).sigmoid().double().numpy()
+        same = decision.pair(pair_features(levels, found, seeds)).sigmoid()
+    return found, real, same.double().numpy()
+
+
+def decode(levels, decision, shape, *, merge=0.5, min_seed=MIN_SEED,
+           n_pixels=5, keep=None, mask=None):
+    """
+    Make objects of what the network says.
+
+    Parameters
+    ----------
+    levels, decision
+        As of `weigh`.
+    shape : tuple of int
+        (ny, nx) of the image.
+    merge : float, optional
+        The merge/split dial in [0, 1]; see
+        `~astrodino_seg.predict.merge.group`.
+    min_seed : float, optional
+        Seeds that are less probably of an object are nothing.
+    n_pixels : int, optional
+        Smaller objects are dropped.
+    keep : callable, optional
+        Maps a label image and its number of labels to a bool array (one a
+        label from 1) of which labels to keep.
+    mask : `~numpy.ndarray`, optional
+        (y, x) bool; these pixels stay 0.
+
+    Returns
+    -------
+    grouping : `~astrodino_seg.grouping.Grouping`
+        The labels.
+    """
+    found, real, same = weigh(levels, decision)
+    used = real >= min_seed
+    owner = compose(paint_levels(levels, used, shape), shape)
+    if mask is not None:
+        owner[mask] = 0
+    number = np.cumsum(used) - 1
+    both = used[found.i] & used[found.j]
+    label, right = group(int(used.sum()), number[found.i[both]],
+                         number[found.j[both]], same[both], merge)
+    return _objects(owner, np.flatnonzero(used), label, right, found.radius,
+                    n_pixels, keep)
+
+
+def _objects(owner, seeds, label, right, radius, n_pixels, keep):
+    """Labels of what is large enough, and all that belongs to them."""
+    # each group has the name of its largest seed
+    order = np.lexsort((-radius[seeds], label))
+    first = np.concatenate([[True], np.diff(label[order]) != 0])[
+        :len(order)]
+    leader_of = seeds[order[first]]
+    leader = np.arange(len(radius))
+    leader[seeds] = leader_of[label]
+    groups = np.append(0, leader + 1).astype(np.int32)[owner]
+    n = len(radius)
+    wanted = np.bincount(groups.ravel(), minlength=n + 1)[1:] >= n_pixels
+    if keep is not None:
+        wanted &= keep(groups, n)
+    leaders = np.flatnonzero(wanted)
+    number = np.zeros(n + 1, np.int32)
+    number[leaders + 1] = np.arange(1, len(leaders) + 1)
+    groups = number[groups]
+    fragments, children = _fragments(owner, groups, leader, number)
+    n_fragments = np.ones(len(leaders), int)
+    for parent, labels in children.items():
+        n_fragments[parent - 1] = len(labels)
+    confidence = np.ones(n)
+    confidence[leader_of] = right
+    return Grouping(groups, fragments, children, leaders,
+                    confidence[leaders], n_fragments, number[leader + 1])

@@ -1,0 +1,334 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Which seeds are nothing and which are one object.
+
+What is known of seeds and of pairs of them, of any two levels, goes to the
+model's `~astrodino_seg.models.decision.Decision`; average linkage does the
+rest. Shapes in comments: ``S`` seeds of all levels, ``P`` pairs.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from astrodino_seg.pairs import seed_looks, valleys
+
+__all__ = ['Candidates', 'candidates', 'group', 'pair_features',
+           'seed_features']
+
+#: How far from a seed others are compared with it, in radii of its object, and
+#: the pixels, of its own level, within which any two are.
+REACH = 3
+NEAR = 12
+#: Where the seeds of an image have more others within reach than this, on
+#: average, each is compared with so many, the nearest.
+CROWDED = 40
+#: Pairs are compared if one claims the place of the other by this, in units of
+#: a log-odds to the rest.
+CLAIM = -4.0
+#: Pairs below this probability do not connect.
+UNLIKE = 0.02
+#: Seeds that are connected, at most, for one linkage.
+LARGEST = 3000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """
+    The seeds of all levels, and the pairs of them that may be one object.
+
+    Attributes
+    ----------
+    level : `~numpy.ndarray`
+        (S,) int, the index of the level of each.
+    index : `~numpy.ndarray`
+        (S,) int, the seed's index in it.
+    x, y, radius : `~numpy.ndarray`
+        (S,) in pixels of the image.
+    i, j : `~numpy.ndarray`
+        (P,) int, the seeds of each pair; the first is the larger.
+    claims : `~numpy.ndarray`
+        (P, 2) score of i less that of the rest at j's position, and of j at
+        i's.
+    own : `~numpy.ndarray`
+        (S,) the claim of each seed on its own position.
+    """
+
+    level: np.ndarray
+    index: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    radius: np.ndarray
+    i: np.ndarray
+    j: np.ndarray
+    claims: np.ndarray
+    own: np.ndarray
+
+
+def candidates(levels):
+    """
+    Put the seeds of all levels together and find the pairs.
+
+    Parameters
+    ----------
+    levels : list of `~astrodino_seg.predict.pyramid.Level`
+        The finest first.
+
+    Returns
+    -------
+    candidates : `Candidates`
+        Seeds and pairs.
+    """
+    n = [len(one.x) for one in levels]
+    level = np.repeat(np.arange(len(levels)), n)
+    index = np.concatenate([np.arange(k) for k in n]).astype(int)
+    factor = np.array([one.factor for one in levels], float)[level]
+    x, y = (factor * (np.concatenate([getattr(one, key) for one in levels])
+                      + 0.5) - 0.5 for key in 'xy')
+    radius = factor * np.concatenate([one.radius for one in levels])
+    i, j = _near(x, y, np.maximum(REACH * radius, NEAR * factor))
+    swap = radius[i] < radius[j]
+    i, j = np.where(swap, j, i), np.where(swap, i, j)
+    claims = np.stack([_claims(levels, level, index, a, x[b], y[b])
+                       for a, b in ((i, j), (j, i))], axis=-1)
+    apart = np.hypot(x[i] - x[j], y[i] - y[j])
+    asked = (claims.max(axis=1, initial=-np.inf) > CLAIM) | (
+        apart < NEAR * np.minimum(factor[i], factor[j]))
+    every = np.arange(len(x))
+    return Candidates(level=level, index=index, x=x, y=y, radius=radius,
+                      i=i[asked], j=j[asked], claims=claims[asked],
+                      own=_claims(levels, level, index, every, x, y))
+
+
+def _near(x, y, reach):
+    """Pairs i < j of which one lies within reach of the other."""
+    points = np.stack([x, y], axis=-1)
+    if len(points) < 2:
+        return np.zeros((2, 0), int)
+    tree = cKDTree(points)
+    n = tree.query_ball_point(points, reach, return_length=True) - 1
+    reach = reach.copy()
+    if n.mean() > CROWDED:
+        full = n > CROWDED
+        farthest, _ = tree.query(points[full], [CROWDED + 1])
+        reach[full] = farthest[:, 0] * (1 + 1e-9)
+    lists = tree.query_ball_point(points, reach)
+    first = np.repeat(np.arange(len(points)), [len(p) for p in lists])
+    second = np.concatenate([np.asarray(p, int) for p in lists])
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    pairs = np.unique((low * len(points) + high)[low < high])
+    return np.divmod(pairs, len(points))
+
+
+def _claims(levels, level, index, a, x, y):
+    """Claim of seeds ``a`` on positions of the image, each on one."""
+    out = np.empty(len(a), np.float32)
+    for k, one in enumerate(levels):
+        here = np.flatnonzero(level[a] == k)
+        s = index[a[here]]
+        ny, nx = one.sky.shape
+        px, py = (((p[here] + 0.5) / one.factor - 0.5).round().astype(int)
+                  .clip(0, n - 1) for p, n in ((x, nx), (y, ny)))
+        kernel, vote = one.kernel[s], one.vote[py, px]
+        match = (kernel[:, :-1] * one.embedding[py, px]).sum(axis=1)
+        dx = px + vote[:, 0] - one.centre[s, 0]
+        dy = py + vote[:, 1] - one.centre[s, 1]
+        xx, xy, yy = one.matrix[s].T
+        q = np.clip(xx * dx**2 + 2 * xy * dx * dy + yy * dy**2, 0, 1e4)
+        u, v = one.falloff[s].T
+        out[here] = (match + kernel[:, -1] - u * np.sqrt(q + 1e-4)
+                     - v * np.log1p(q) - one.sky[py, px])
+    return out
+
+
+def _gather(levels, key):
+    return np.concatenate([getattr(one, key) for one in levels])
+
+
+def seed_features(levels, found):
+    """
+    What is known of each seed.
+
+    Parameters
+    ----------
+    levels : list of `~astrodino_seg.predict.pyramid.Level`
+        The levels.
+    found : `Candidates`
+        Of `candidates`.
+
+    Returns
+    -------
+    features : `~torch.Tensor`
+        (S, n) float32.
+    """
+    heat = _gather(levels, 'heat').clip(1e-4, 1 - 1e-4)
+    classes = np.log(_gather(levels, 'classes').clip(1e-4))
+    looks = np.concatenate([seed_looks(
+        torch.from_numpy(one.channels), torch.from_numpy(one.x),
+        torch.from_numpy(one.y)).numpy() for one in levels])
+    factor = np.array([one.factor for one in levels], float)[found.level]
+    # the strongest claim of another on its place
+    rival = np.full(len(heat), -10.0, np.float32)
+    np.maximum.at(rival, found.j, found.claims[:, 0])
+    np.maximum.at(rival, found.i, found.claims[:, 1])
+    parts = [np.log2(factor), np.log(found.radius),
+             np.log(found.radius / factor), np.log(heat / (1 - heat)),
+             found.own, rival, found.own - rival]
+    return torch.from_numpy(np.concatenate(
+        [np.stack(parts, axis=-1), classes, looks], axis=1).astype(
+        np.float32)).clamp(-20, 20)
+
+
+def pair_features(levels, found, seeds):
+    """
+    What is known of each pair.
+
+    Parameters
+    ----------
+    levels : list of `~astrodino_seg.predict.pyramid.Level`
+        The levels.
+    found : `Candidates`
+        Of `candidates`.
+    seeds : `~torch.Tensor`
+        Of `seed_features`.
+
+    Returns
+    -------
+    features : `~torch.Tensor`
+        (P, m) float32.
+    """
+    i, j = found.i, found.j
+    d = _gather(levels, 'descriptor')
+    apart = np.hypot(found.x[i] - found.x[j], found.y[i] - found.y[j])
+    parts = [np.log1p(apart), apart / found.radius[i],
+             apart / found.radius[j], np.log(found.radius[i]
+                                             / found.radius[j]),
+             found.level[i] - found.level[j]]
+    parts += [np.log1p(q) for q in _distances(levels, found)]
+    parts = np.concatenate([np.stack(parts, axis=-1), found.claims,
+                            np.abs(d[i] - d[j]), d[i] * d[j],
+                            _valleys(levels, found)], axis=1)
+    return torch.cat([seeds[i], seeds[j], torch.from_numpy(
+        parts.astype(np.float32)).clamp(-20, 20)], dim=1)
+
+
+def _distances(levels, found):
+    """Elliptical distance squared of j from i, and of i from j."""
+    factor = np.array([one.factor for one in levels], float)[found.level]
+    centre = factor[:, None] * (_gather(levels, 'centre') + 0.5) - 0.5
+    matrix = _gather(levels, 'matrix') / factor[:, None]**2
+    for a, b in ((found.i, found.j), (found.j, found.i)):
+        dx, dy = found.x[b] - centre[a, 0], found.y[b] - centre[a, 1]
+        xx, xy, yy = matrix[a].T
+        yield np.clip(xx * dx**2 + 2 * xy * dx * dy + yy * dy**2, 0, 1e4)
+
+
+def _valleys(levels, found):
+    """The light between the two, at the finer of their levels."""
+    out = np.zeros((len(found.i), 3), np.float32)
+    finer = np.minimum(found.level[found.i], found.level[found.j])
+    for k, one in enumerate(levels):
+        here = np.flatnonzero(finer == k)
+        if len(here):
+            x, y = (torch.from_numpy(((p + 0.5) / one.factor - 0.5).astype(
+                np.float32)) for p in (found.x, found.y))
+            out[here] = valleys(torch.from_numpy(one.channels), x, y,
+                                torch.from_numpy(found.i[here]),
+                                torch.from_numpy(found.j[here])).numpy()
+    return out
+
+
+def group(n, i, j, same, merge):
+    """
+    Join seeds by average linkage.
+
+    Two groups are joined as long as the mean probability over all pairs of
+    one from each, which is 0 where a pair was not compared, exceeds
+    ``1 - merge``.
+
+    Parameters
+    ----------
+    n : int
+        The number of seeds.
+    i, j : `~numpy.ndarray`
+        (P,) the pairs that were compared.
+    same : `~numpy.ndarray`
+        (P,) probability that the two are one object.
+    merge : float
+        0 joins nothing, and a larger one only ever joins more.
+
+    Returns
+    -------
+    label : `~numpy.ndarray`
+        (n,) int from 0, the group of each seed.
+    right : `~numpy.ndarray`
+        (n_groups,) probability that the group's weakest decision is right:
+        the last join that was made, or the next that was refused.
+    """
+    label, right = np.arange(n), np.ones(n)
+    if merge <= 0 or len(i) == 0:
+        nearest = np.zeros(n)
+        for side in (i, j):
+            np.maximum.at(nearest, side, same)
+        return label, 1 - nearest
+    last = 0
+    label = np.empty(n, int)
+    rights = []
+    for members, pairs in _components(n, i, j, same):
+        part, one = _link(members, i[pairs], j[pairs], same[pairs], merge)
+        label[members] = last + part
+        last += len(one)
+        rights.append(one)
+    return label, np.concatenate(rights)
+
+
+def _components(n, i, j, same, limit=UNLIKE):
+    """Yield the seeds and the pairs of each connected part."""
+    some = same >= limit
+    graph = coo_array((np.ones(some.sum()), (i[some], j[some])), shape=(n, n))
+    _, part = connected_components(graph, directed=False)
+    order = np.argsort(part, kind='stable')
+    ends = np.cumsum(np.bincount(part))
+    inside = part[i] == part[j]
+    of_pair = np.flatnonzero(inside)[np.argsort(part[i[inside]],
+                                                kind='stable')]
+    starts = np.searchsorted(part[i[of_pair]], np.arange(len(ends) + 1))
+    for k, members in enumerate(np.split(order, ends[:-1])):
+        pairs = of_pair[starts[k]:starts[k + 1]]
+        if len(members) <= LARGEST or limit > 0.5:
+            yield members, pairs
+            continue
+        row = np.searchsorted(members, np.stack([i[pairs], j[pairs]]))
+        for few, which in _components(len(members), *row, same[pairs],
+                                      max(2 * limit, 0.1)):
+            yield members[few], pairs[which]
+
+
+def _link(members, i, j, same, merge):
+    """Labels from 0 of one connected part, and how right each group is."""
+    m = len(members)
+    if m == 1:
+        return np.zeros(1, int), np.ones(1)
+    distance = np.ones((m, m))
+    a, b = np.searchsorted(members, i), np.searchsorted(members, j)
+    distance[a, b] = distance[b, a] = 1 - same
+    tree = linkage(distance[np.triu_indices(m, 1)], 'average')
+    # strictly less: a merge of 1 joins what was compared, not the rest
+    label = fcluster(tree, np.nextafter(merge, 0), 'distance') - 1
+    right = np.ones(label.max() + 1)
+    node = np.append(label, np.full(len(tree), -1))
+    for k, (left, other, height, _) in enumerate(tree, start=m):
+        one, two = node[int(left)], node[int(other)]
+        if one >= 0 and one == two:
+            node[k] = one
+            right[one] = min(right[one], 1 - height)
+        else:
+            for which in (one, two):
+                if which >= 0:
+                    right[which] = min(right[which], height)
+    return label, right

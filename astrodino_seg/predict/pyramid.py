@@ -1,0 +1,213 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Looks of one network at the image and its binned copies.
+
+Shapes in comments: ``S`` seeds of a level, ``E`` length of the embedding.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from astrodino_seg.binning import bin_channels
+from astrodino_seg.heads import STRIDES
+from astrodino_seg.inference import CONTEXT, MAP_TILE, REACH
+from astrodino_seg.models.instance import KEPT
+from astrodino_seg.tiling import taper, tiles
+
+__all__ = ['LEAST_SIDE', 'MIN_HEAT', 'Level', 'find_peaks', 'look']
+
+STEP = max(STRIDES)
+#: The image is binned further as long as it has so many pixels a side.
+LEAST_SIDE = 48
+#: Least probability of a seed.
+MIN_HEAT = 0.1
+
+
+class Level(NamedTuple):
+    """
+    What the network says of the image binned by ``factor``, in its pixels.
+
+    Attributes
+    ----------
+    factor : int
+        Pixels of the image, in x and in y.
+    channels : `~numpy.ndarray`
+        (C, y, x) float32, what the network has seen.
+    embedding : `~numpy.ndarray`
+        (y, x, E) float32.
+    sky : `~numpy.ndarray`
+        (y, x) float32 score of the rest: the sky, and what is larger.
+    probabilities : `~numpy.ndarray`
+        (4, y, x) float32: sky, star, galaxy, artifact.
+    vote : `~numpy.ndarray`
+        (y, x, 2) float32 offset (x, y) to the centre that each pixel votes
+        for.
+    x, y, heat : `~numpy.ndarray`
+        (S,) pixel positions and the probability that a seed is an object's
+        centre.
+    kernel, centre, matrix, falloff, descriptor : `~numpy.ndarray`
+        (S, ...) see `~astrodino_seg.heads.Seeds`.
+    radius : `~numpy.ndarray`
+        (S,) radius of the object in pixels.
+    classes : `~numpy.ndarray`
+        (S, 3) probabilities of star, galaxy, artifact.
+    """
+
+    factor: int
+    channels: np.ndarray
+    embedding: np.ndarray
+    sky: np.ndarray
+    probabilities: np.ndarray
+    vote: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    heat: np.ndarray
+    kernel: np.ndarray
+    centre: np.ndarray
+    matrix: np.ndarray
+    falloff: np.ndarray
+    descriptor: np.ndarray
+    radius: np.ndarray
+    classes: np.ndarray
+
+
+def find_peaks(heat, min_heat):
+    """
+    Local maxima of the heatmap, over five pixels.
+
+    Parameters
+    ----------
+    heat : `~torch.Tensor`
+        (H, W) logits.
+    min_heat : float
+        Least probability.
+
+    Returns
+    -------
+    x, y, heat : `~torch.Tensor`
+        (S,) pixel positions and probabilities, brightest first.
+    """
+    limit = np.log(min_heat / (1 - min_heat))
+    peak = (heat == F.max_pool2d(heat[None, None], 5, 1, 2)[0, 0]) & (
+        heat >= limit)
+    rows, columns = peak.nonzero(as_tuple=True)
+    value, order = heat[rows, columns].sort(descending=True, stable=True)
+    return columns[order].float(), rows[order].float(), value.sigmoid()
+
+
+def look(model, channels, *, bin_factor=1, min_heat=MIN_HEAT, tile_size=512,
+         device='cpu'):
+    """
+    Look at an image at all levels.
+
+    Parameters
+    ----------
+    model : `~astrodino_seg.models.instance.InstanceModel`
+        The model, on ``device``.
+    channels : `~numpy.ndarray`
+        (C, y, x) float32 of the model's ``planes``.
+    bin_factor : int, optional
+        Pixels, in x and in y, that are binned for the finest level.
+    min_heat : float, optional
+        Least probability of the seeds.
+    tile_size : int, optional
+        Largest side of the tiles for the transformer, a multiple of 16.
+    device : str, optional
+        Where the network runs.
+
+    Returns
+    -------
+    levels : list of `Level`
+        The finest first; each has half the pixels a side of the one before.
+    """
+    levels, factor = [], bin_factor
+    binned = bin_channels(channels, bin_factor)
+    while True:
+        level = _look_once(model, binned, factor, factor > bin_factor,
+                           min_heat, tile_size, device)
+        levels.append(level)
+        if min(binned.shape[1:]) < 2 * LEAST_SIDE:
+            return levels
+        binned, factor = bin_channels(binned, 2), 2 * factor
+
+
+def _look_once(model, channels, factor, is_binned, min_heat, tile_size,
+               device):
+    """A `Level`."""
+    _, ny, nx = channels.shape
+    with torch.inference_mode(), torch.autocast(
+            torch.device(device).type, torch.bfloat16,
+            enabled=model.in_bfloat16):
+        x = F.pad(torch.from_numpy(channels),
+                  (0, -nx % STEP, 0, -ny % STEP))
+        tokens = _tokens(model, x, tile_size, device)
+        heat, pixels, pyramid = _maps(model.head, x, tokens, is_binned,
+                                      device)
+    with torch.inference_mode():
+        heat, pixels = heat[:ny, :nx], pixels[:ny, :nx]
+        sx, sy, value = find_peaks(heat, min_heat)
+        seeds = model.head.read_seeds(pyramid, sx, sy)
+        radius = seeds.log_size.clamp(-1, 6).exp()
+        embedding, rest, classes, vote = model.head.split_pixels(pixels)
+        keep = slice(None)
+        if is_binned:                   # what is smaller is called elsewhere
+            keep = radius >= KEPT[0]
+        parts = (sx, sy, value, seeds.kernel, seeds.centre, seeds.matrix,
+                 seeds.falloff, seeds.descriptor, radius,
+                 seeds.classes.softmax(dim=-1))
+        return Level(factor, channels, embedding.contiguous().numpy(),
+                     rest.contiguous().numpy(),
+                     classes.softmax(dim=-1).permute(2, 0, 1).numpy(),
+                     vote.contiguous().numpy(),
+                     *(part[keep].numpy() for part in parts))
+
+
+def _cells(slices):
+    """Slices of pixels as slices of patches."""
+    return tuple(slice(c.start // STEP, c.stop // STEP) for c in slices)
+
+
+def _tokens(model, x, tile_size, device):
+    """Tokens of the image, averaged where tiles overlap."""
+    tokens, weights = 0, 0
+    for tile in tiles(tuple(x.shape[1:]), size=tile_size, margin=CONTEXT):
+        part = model.tokens(x[None, :, *tile.outer].to(device))[0].cpu()
+        weight = torch.from_numpy(taper(tile, x.shape[1:], step=STEP))
+        if isinstance(tokens, int):
+            shape = x.shape[1] // STEP, x.shape[2] // STEP
+            tokens = torch.zeros(len(part), *shape)
+            weights = torch.zeros(shape)
+        cells = _cells(tile.outer)
+        tokens[:, *cells] += weight * part
+        weights[cells] += weight
+    return tokens / weights
+
+
+def _maps(head, x, tokens, is_binned, device):
+    """Heat, pixels and pyramid of an image, on the CPU."""
+    binned = torch.tensor([int(is_binned)], device=device)
+    cuts = tiles(tuple(x.shape[1:]), size=MAP_TILE, margin=REACH)
+    heat = pixels = pyramid = None
+    for tile in cuts:
+        maps = head(x[None, :, *tile.outer].to(device),
+                    tokens[None, :, *_cells(tile.outer)].to(device), binned)
+        if len(cuts) == 1:
+            return (maps.heat[0].cpu(), maps.pixels[0].cpu(),
+                    [level[0].cpu() for level in maps.pyramid])
+        if heat is None:
+            heat = torch.empty(x.shape[1:])
+            pixels = torch.empty(*x.shape[1:], maps.pixels.shape[-1])
+            pyramid = [torch.empty(level.shape[1], x.shape[1] // s,
+                                   x.shape[2] // s, dtype=level.dtype)
+                       for s, level in zip(STRIDES, maps.pyramid)]
+        heat[tile.core] = maps.heat[0][tile.inner].cpu()
+        pixels[tile.core] = maps.pixels[0][tile.inner].cpu()
+        for s, level, out in zip(STRIDES, maps.pyramid, pyramid):
+            core, inner = (tuple(slice(c.start // s, c.stop // s)
+                                 for c in part)
+                           for part in (tile.core, tile.inner))
+            out[:, *core] = level[0][:, *inner].cpu()
+    return heat, pixels, pyramid
