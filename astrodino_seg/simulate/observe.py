@@ -7,13 +7,30 @@ noise: an object's region is where it has the largest own S/N and that S/N is
 at least `ISOPHOTE` per pixel.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from astropy.wcs import WCS
 from scipy.ndimage import gaussian_filter
 
 from astrodino_seg.image import Image
 from astrodino_seg.simulate.artifacts import draw_artifacts, draw_masks
-from astrodino_seg.simulate.rates import CONDITIONS, merge_rates
+from astrodino_seg.simulate.background import draw_background
+from astrodino_seg.simulate.damage import (
+    add_bad_lines,
+    draw_edge,
+    fill,
+    odd_cores,
+)
+from astrodino_seg.simulate.rates import CONDITIONS, happens, merge_rates
+from astrodino_seg.simulate.response import (
+    FWHM,
+    count,
+    photographic,
+    quantise,
+    smooth_noise,
+    stretch,
+)
 from astrodino_seg.simulate.scene import insert_owner
 from astrodino_seg.simulate.truth import make_truth
 
@@ -64,12 +81,18 @@ def observe(scene, seed, *, depth=None, bands=None, rates=None):
         depth = np.exp(rng.uniform(np.log(.5), np.log(high)))
     cube = np.float32(depth) * scene.cube[bands]
     noise_map = _depth_map(rng, cube.shape[1:], rates)
+    detector = _draw_detector(rng, rates)
+    negated = happens(rng, rates['negated'])
+    blank = negated and rng.random() < .5
     # the share of each pixel's S/N that the chosen bands hold
-    part = np.sqrt((cube**2).sum(axis=0))
+    part = _own_sn(cube, detector.gain)
     whole = np.sqrt((scene.cube**2).sum(axis=0))
     ratio = part / np.maximum(whole, 1e-6) / noise_map
     own_sn, owner = scene.own_sn * ratio, scene.owner.copy()
     saturation = 10**rng.uniform(3, 4.6) * max(depth, 1)
+    odd = happens(rng, rates['saturated_odd']) and cube.max() > 50
+    if odd:
+        saturation = min(saturation, rng.uniform(.1, .7) * cube.max())
 
     objects = {k: list(v) for k, v in scene.objects.items()}
     objects['flux'] = list(depth * _flux(scene)[:, bands])
@@ -77,21 +100,35 @@ def observe(scene, seed, *, depth=None, bands=None, rates=None):
         np.asarray(scene.objects['cls']) == 1]
     for one in draw_artifacts(rng, cube, scene.psf_fwhm[bands], stars,
                               saturation, rates):
-        _add_artifact(one, cube, owner, own_sn, noise_map, objects)
+        _add_artifact(one, cube, owner, own_sn, noise_map, detector.gain,
+                      objects)
+    if blank:
+        cube[:] = 0
     light = cube.copy()
 
-    mask = np.zeros(cube.shape, bool)
-    draw_masks(rng, mask, rates)
-    _saturate(rng, cube, mask, saturation, rates)
-    correlation = rng.uniform(.3, 1.3) * (rng.random()
-                                          < rates['correlated_noise'])
-    cube += noise_map * _noise(rng, cube.shape, correlation)
-    cube += _background(rng, cube.shape, rates)
+    mask, filled = _lose(rng, cube.shape, rates)
+    if not odd:
+        _saturate(rng, cube, mask, saturation, rates)
+    cube, sky = _expose(rng, cube, noise_map, detector, rates)
+    if rates['bad_lines']:
+        add_bad_lines(rng, cube, sky, rng.poisson(rates['bad_lines']))
+    if odd and not detector.plate:
+        odd_cores(rng, cube, light, saturation, sky)
+    cube = _read_out(rng, cube, detector, rates)
+    if negated:
+        owner[:], own_sn[:] = 0, 0
+        objects = {k: [] for k in objects}
+        if not blank:
+            cube, light = -cube, -light
+    dead = mask.copy()
+    for where in filled:
+        fill(rng, cube, where & ~dead)
+        dead |= where
     cube[mask] = 0
     names = list(scene.bands)
     image = Image(cube, mask, wcs=_wcs(cube.shape[1:], scene.pixel_scale),
                   bands=tuple(names[b] for b in bands))
-    return image, make_truth(light, owner, own_sn, mask.all(axis=0), objects)
+    return image, make_truth(light, owner, own_sn, dead.all(axis=0), objects)
 
 
 def _choose_bands(rng, bands, n_all, rates):
@@ -100,6 +137,8 @@ def _choose_bands(rng, bands, n_all, rates):
         if rng.random() < rates['missing_bands']:
             n = rng.integers(1, n_all + 1)
             bands = np.sort(rng.choice(n_all, n, replace=False))
+        if happens(rng, rates['single_band']):
+            bands = [rng.integers(n_all)]
     chosen = list(bands)
     if (not chosen or len(set(chosen)) < len(chosen)
             or not set(chosen) <= set(range(n_all))):
@@ -115,12 +154,50 @@ def _flux(scene):
                       shape)
 
 
-def _add_artifact(one, cube, owner, own_sn, noise_map, objects):
+class Detector(NamedTuple):
+    """
+    What takes the light.
+
+    Attributes
+    ----------
+    plate : bool
+        Whether it is a photographic plate.
+    counts : float
+        Photons of the sky in a pixel if they are counted, or 0.
+    gain : float
+        Variance for each unit of light, in that of the sky.
+    """
+
+    plate: bool = False
+    counts: float = 0.0
+    gain: float = 0.0
+
+
+def _draw_detector(rng, rates):
+    if happens(rng, rates['photographic']):
+        return Detector(plate=True)
+    if happens(rng, rates['counts']):
+        counts = np.exp(rng.uniform(np.log(.05), np.log(20)))
+        return Detector(counts=counts, gain=counts**-.5)
+    if happens(rng, rates['source_noise']):
+        return Detector(gain=np.exp(rng.uniform(np.log(.02), 0)))
+    return Detector()
+
+
+def _own_sn(light, gain):
+    """S/N of all bands together, with photon noise."""
+    if not gain:
+        return np.sqrt((light**2).sum(axis=0))
+    return np.sqrt((light**2 / (1 + np.float32(gain) * light.clip(0))).sum(
+        axis=0))
+
+
+def _add_artifact(one, cube, owner, own_sn, noise_map, gain, objects):
     """Add its light, and an object, in place."""
     _, h, w = one.patch.shape
     part = slice(one.y0, one.y0 + h), slice(one.x0, one.x0 + w)
     cube[:, *part] += one.patch
-    sn = np.sqrt((one.patch**2).sum(axis=0))
+    sn = _own_sn(one.patch, gain)
     y, x = np.unravel_index(sn.argmax(), sn.shape)
     new = {'x': x + one.x0, 'y': y + one.y0, 'cls': 3, 'kind': one.kind,
            're': 1., 'primary': False,
@@ -150,7 +227,45 @@ def _saturate(rng, cube, mask, saturation, rates):
     cube[saturated] = saturation * (rng.uniform(0, 1) if hole else 1)
 
 
-def _noise(rng, shape, correlation):
+def _lose(rng, shape, rates):
+    """A mask, and what is not masked but filled, (band, y, x) each."""
+    mask, filled = np.zeros(shape, bool), []
+    draw_masks(rng, mask, rates)
+    if happens(rng, rates['filled']):
+        filled.append(mask)
+        mask = np.zeros_like(mask)
+    if happens(rng, rates['edge']):
+        beyond = np.broadcast_to(draw_edge(rng, shape[1:]), shape)
+        if rng.random() < .3:
+            mask |= beyond
+        else:
+            filled.append(beyond)
+    return mask, filled
+
+
+def _expose(rng, cube, noise_map, detector, rates):
+    """What is observed of the light, and of the sky alone."""
+    if detector.plate or detector.counts:
+        sky = draw_background(rng, cube.shape, rates)
+        sky -= np.median(sky, axis=(1, 2), keepdims=True)
+        if detector.plate:
+            return photographic(rng, cube + sky, noise_map), sky
+        image = count(rng, cube + sky, noise_map, detector.counts)
+        return image, sky + np.float32(detector.counts**.5)
+    noise = _noise(rng, cube.shape, rates)
+    if detector.gain:
+        noise *= np.sqrt(1 + np.float32(detector.gain) * cube.clip(0))
+    cube += noise_map * noise
+    sky = draw_background(rng, cube.shape, rates)
+    cube += sky
+    return cube, sky
+
+
+def _noise(rng, shape, rates):
+    correlation = rng.uniform(.3, 1.3) * (rng.random()
+                                          < rates['correlated_noise'])
+    if happens(rng, rates['smooth_noise']):
+        return smooth_noise(rng, shape, rng.uniform(1, 5) / FWHM)
     noise = rng.standard_normal(shape, dtype=np.float32)
     if correlation > 0:
         # resampled pixels: the noise of sums over many pixels stays, that
@@ -160,18 +275,16 @@ def _noise(rng, shape, correlation):
     return noise
 
 
-def _background(rng, shape, rates):
-    """A sky: offset, gradient and a slow wave, per band."""
-    n_bands, ny, nx = shape
-    coarse = rng.normal(size=(n_bands, 4, 4)) * rng.uniform(0, .4)
-    coarse += (rng.uniform(-1, 1, (n_bands, 1, 1)) * np.arange(4)
-               + rng.uniform(-1, 1, (n_bands, 1, 1)) * np.arange(4)[:, None])
-    coarse = (rates['gradient'] * coarse
-              + rng.uniform(-5, 50, (n_bands, 1, 1)))
-    # bilinear, by its two matrices
-    left, right = (np.maximum(1 - np.abs(
-        np.linspace(0, 3, n)[:, None] - np.arange(4)), 0) for n in (ny, nx))
-    return (left @ coarse @ right.T).astype(np.float32)
+def _read_out(rng, cube, detector, rates):
+    """The numbers that are written."""
+    if detector.counts:
+        np.maximum(cube, 0, out=cube)
+        quantise(cube, detector.counts**-.5)
+    elif happens(rng, rates['quantised']):
+        quantise(cube, np.exp(rng.uniform(np.log(.3), np.log(3))))
+    if happens(rng, rates['stretched']):
+        cube = stretch(rng, cube)
+    return cube
 
 
 def _wcs(shape, pixel_scale):
