@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy.ndimage import maximum_filter
+from scipy.stats import kstest
 from simulate_helpers import EMPTY, make_sky
 
 from astrodino_seg.simulate import compose, make_scene
-from astrodino_seg.simulate.clusters import strew
+from astrodino_seg.simulate.clusters import bright_knots, nucleus, strew
 from astrodino_seg.simulate.render import Large
+from astrodino_seg.simulate.stars import moffat
 from astrodino_seg.simulate.surveys import Sky
 
 
@@ -89,3 +91,82 @@ def test_scenes(monkeypatch, kind, rate, n):
     for k in np.flatnonzero(inside) if n else ():
         x, y = int(objects['x'][k]) - 7, int(objects['y'][k]) + 9
         assert scene.owner[0, y, x] == k + 1
+
+
+def total_light(stamps, shape, sky):
+    """(y, x) the S/N of stamps that lie in a scene."""
+    whole = np.zeros((len(sky.bands), *shape))
+    for stamp, x0, y0 in stamps:
+        whole[:, y0:y0 + stamp.shape[1], x0:x0 + stamp.shape[2]] += stamp
+    return np.sqrt(((whole * sky.depth[:, None, None])**2).sum(axis=0))
+
+
+def test_nucleus():
+    """Peaks between 30 and 5000 sigma, log-uniform, shaped as a star."""
+    sky = Sky({'g': .48, 'Ks': 2.1}, np.array([2.0, 3.0]), 3.0,
+              np.array([1.3, .5]), make_sky().optics)
+    peaks = []
+    for seed in range(150):
+        stamps = nucleus(np.random.default_rng(seed), sky, 1e9, 60, 50,
+                         (100, 120))
+        sn = total_light(stamps, (100, 120), sky)
+        assert np.unravel_index(sn.argmax(), sn.shape) == (50, 60)
+        peaks.append(sn.max())
+    assert min(peaks) > 29.9
+    assert max(peaks) < 5001
+    away = (np.log(np.array(peaks) / 30) / np.log(5000 / 30)).clip(0, 1)
+    assert kstest(away, 'uniform').pvalue > 1e-3
+    ratio = stamps[0][0][0, :, 60 - stamps[0][1]]
+    wanted = moffat((np.arange(len(ratio)) + stamps[0][2] - 50.)**2, 2, 3)
+    near = wanted > 1e-4 * wanted.max()
+    assert_allclose(ratio[near] / ratio.max(), (wanted / wanted.max())[near],
+                    rtol=1e-2)
+
+
+def test_points_of_faint_galaxies():
+    """None outshines its galaxy."""
+    sky, rng = make_sky(), np.random.default_rng(0)
+    assert nucleus(rng, sky, 1, 50, 50, (100, 100)) == []
+    light = np.ones((100, 100))
+    assert bright_knots(rng, sky, light, 1, 20, 50, 50) == []
+    for _ in range(30):
+        for stamp, _, _ in nucleus(rng, sky, 100, 50, 50, (100, 100)):
+            assert stamp.sum(axis=(1, 2)).mean() < 310
+
+
+def test_knots():
+    sky, rng = make_sky(fwhm=3.0), np.random.default_rng(0)
+    light = np.ones((200, 200))
+    light[:, :100] = 0
+    numbers = set()
+    for _ in range(60):
+        knots = bright_knots(rng, sky, light, 1e9, 20, 100, 100)
+        numbers.add(len(knots))
+        for knot in knots:
+            sn = total_light([knot], (200, 200), sky)
+            y, x = np.unravel_index(sn.argmax(), sn.shape)
+            assert 99 <= x <= 131
+            assert abs(y - 100) <= 31
+            # less if the peak is not in the middle of a pixel
+            assert 20 < sn.max() < 1001
+            width = 2 * np.sqrt((sn > sn.max() / 2).sum() / np.pi)
+            assert 2.5 < width < 6
+    assert numbers == set(range(1, 9))
+
+
+@pytest.mark.parametrize(('name', 'kind', 'n'), [
+    ('nucleus', 'elliptical', 1), ('bright_knots', 'spiral', 1),
+    ('bright_knots', 'elliptical', 0)])
+def test_points_of_scenes(name, kind, n):
+    """They are part of the galaxy: no objects, but light."""
+    pytest.importorskip('galsim')
+    rates = {**EMPTY, 'large': 2, kind: 1}
+    changed = 0
+    for seed in range(4):
+        without = make_scene(seed, size=96, rates=rates)
+        scene = make_scene(seed, size=96, rates={**rates, name: 1})
+        if len(without.objects['x']) == 1:
+            assert len(scene.objects['x']) == 1
+            assert set(np.unique(scene.owner[0])) <= {0, 1}
+        changed += scene.cube.max() > 1.01 * without.cube.max(initial=1e-9)
+    assert (changed > 0) == n

@@ -3,15 +3,16 @@
 Tests of the tables of ingredients.
 """
 
+import numpy as np
 import pytest
 
 from astrodino_seg.simulate import CONDITIONS, CONTENT
 from astrodino_seg.simulate.compose import DRAWN
-from astrodino_seg.simulate.rates import Rate, merge_rates
+from astrodino_seg.simulate.rates import Rate, happens, merge_rates
 
 #: Left out by default, so that seeds give what they gave before.
 NEW_CONTENT = {'any_psf', 'bright_knots', 'clusters', 'faint_disc', 'filling',
-               'nucleus', 'star_field'}
+               'moderate', 'nucleus', 'star_field'}
 NEW_CONDITIONS = {'bad_lines', 'counts', 'edge', 'filled', 'negated',
                   'pedestal', 'photographic', 'quantised', 'saturated_odd',
                   'scattered', 'single_band', 'smooth_noise', 'source_noise',
@@ -38,6 +39,15 @@ def test_tables(known):
     assert absent == (NEW_CONTENT if known is CONTENT else NEW_CONDITIONS)
     assert merge_rates(None, known) == {
         name: rate.value for name, rate in known.items()}
+
+
+def test_happens():
+    """As often as the rate says; a rate of 0 draws nothing."""
+    rng, other = np.random.default_rng(0), np.random.default_rng(0)
+    assert not any(happens(rng, 0.0) for _ in range(9))
+    assert rng.random() == other.random()
+    assert all(happens(rng, 1.0) for _ in range(9))
+    assert abs(np.mean([happens(rng, .3) for _ in range(2000)]) - .3) < .05
 
 
 def test_names():

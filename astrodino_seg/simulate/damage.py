@@ -69,7 +69,7 @@ def draw_edge(rng, shape):
         across = ((xx - (nx - 1) / 2) * np.cos(a)
                   + (yy - (ny - 1) / 2) * np.sin(a))
         half = across.max()
-        beyond |= across > half * (1 - 2 * rng.uniform(.02, .4))
+        beyond |= across > half * (1 - 2 * rng.uniform(.02, .35))
     return beyond
 
 
@@ -122,8 +122,9 @@ def _smooth_sky(plane, lost):
     x, y, value = np.array(points).T
     a, b, c = np.linalg.lstsq(np.stack([x, y, x * 0 + 1], axis=1), value,
                               rcond=None)[0]
-    return (a * np.arange(nx) + b * np.arange(ny)[:, None] + c).astype(
-        np.float32)
+    smooth = a * np.arange(nx) + b * np.arange(ny)[:, None] + c
+    # nothing is extrapolated far beyond the edge of a chip
+    return smooth.clip(value.min(), value.max()).astype(np.float32)
 
 
 def odd_cores(rng, image, light, limit, sky):
