@@ -55,7 +55,7 @@ def _slow_wave(rng, shape, rates):
     # bilinear, by its two matrices
     left, right = (np.maximum(1 - np.abs(
         np.linspace(0, 3, n)[:, None] - np.arange(4)), 0) for n in (ny, nx))
-    return (left @ coarse @ right.T).astype(np.float32)
+    return (left @ coarse).astype(np.float32) @ right.T.astype(np.float32)
 
 
 def _log_uniform(rng, lowest, highest):

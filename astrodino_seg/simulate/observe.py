@@ -86,7 +86,7 @@ def observe(scene, seed, *, depth=None, bands=None, rates=None):
     blank = negated and rng.random() < .5
     # the share of each pixel's S/N that the chosen bands hold
     part = _own_sn(cube, detector.gain)
-    whole = np.sqrt((scene.cube**2).sum(axis=0))
+    whole = _own_sn(scene.cube, 0)
     ratio = part / np.maximum(whole, 1e-6) / noise_map
     own_sn, owner = scene.own_sn * ratio, scene.owner.copy()
     saturation = 10**rng.uniform(3, 4.6) * max(depth, 1)
@@ -186,10 +186,10 @@ def _draw_detector(rng, rates):
 
 def _own_sn(light, gain):
     """S/N of all bands together, with photon noise."""
-    if not gain:
-        return np.sqrt((light**2).sum(axis=0))
-    return np.sqrt((light**2 / (1 + np.float32(gain) * light.clip(0))).sum(
-        axis=0))
+    sn = light
+    if gain:
+        sn = light / np.sqrt(1 + np.float32(gain) * light.clip(0))
+    return np.sqrt(np.einsum('byx,byx->yx', sn, sn))
 
 
 def _add_artifact(one, cube, owner, own_sn, noise_map, gain, objects):
@@ -255,7 +255,8 @@ def _expose(rng, cube, noise_map, detector, rates):
     noise = _noise(rng, cube.shape, rates)
     if detector.gain:
         noise *= np.sqrt(1 + np.float32(detector.gain) * cube.clip(0))
-    cube += noise_map * noise
+    noise *= noise_map
+    cube += noise
     sky = draw_background(rng, cube.shape, rates)
     cube += sky
     return cube, sky

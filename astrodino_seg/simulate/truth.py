@@ -100,7 +100,7 @@ def make_truth(light, owner, own_sn, dead, objects):
     truth : `Truth`
         The truth.
     """
-    labels = np.where(own_sn[0] >= ISOPHOTE, owner[0], 0)
+    labels = np.where(own_sn[0] >= ISOPHOTE, owner[0], 0).astype(np.intp)
     everything = own_sn.sum(axis=0)
     n = len(objects['x'])
 
