@@ -115,20 +115,25 @@ class Stamps:
 
 
 def _sizes(rows, key):
-    """By what they have in ``key``: the logarithms of sizes, and the rows."""
+    """By what they have in ``key``: logarithms of sizes, and rows, sorted."""
     parts = {}
     for row in rows:
         parts.setdefault(row[key], []).append(row)
-    return {value: (np.log([row['re'] for row in part]), part)
-            for value, part in parts.items()}
+    sizes = {}
+    for value, part in parts.items():
+        part = sorted(part, key=lambda row: row['re'])
+        sizes[value] = np.log([row['re'] for row in part]), part
+    return sizes
 
 
 def _nearest(rng, sizes, re):
     """One of the nearest in size."""
     logs, rows = sizes
-    away = np.abs(logs - math.log(re))
-    near = np.argsort(away, kind='stable')[:N_NEAREST]
-    near = near[away[near] <= away[near[0]] + math.log(LEEWAY)]
+    wanted = math.log(re)
+    first = max(logs.searchsorted(wanted) - N_NEAREST, 0)
+    away = sorted((abs(log - wanted), k) for k, log in enumerate(
+        logs[first:first + 2 * N_NEAREST].tolist(), first))[:N_NEAREST]
+    near = [k for d, k in away if d <= away[0][0] + math.log(LEEWAY)]
     return rows[near[rng.integers(len(near))]]
 
 
