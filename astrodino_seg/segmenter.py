@@ -24,7 +24,11 @@ from astrodino_seg.grouping import segment_maps
 from astrodino_seg.image import Image, as_image
 from astrodino_seg.inference import CONTEXT, STEP, has_bfloat16, predict
 from astrodino_seg.model import Model, load_model
+from astrodino_seg.models.instance import InstanceModel
 from astrodino_seg.planes import NoiseUnits
+from astrodino_seg.predict.decode import decode
+from astrodino_seg.predict.masks import enlarge
+from astrodino_seg.predict.pyramid import look
 from astrodino_seg.prediction import WEAK_HEAT
 from astrodino_seg.preprocess import normalise
 from astrodino_seg.semantic import SemanticModel
@@ -260,7 +264,9 @@ class DinoSegmenter:
             msg = 'split_flux=True needs a model with a grouping head'
             raise ValueError(msg)
         normalised = normalise(image, model.preprocess)
-        bin_factor = self.bin_factor or oversampling(normalised.channels)
+        bin_factor = self.bin_factor or (
+            1 if isinstance(model, InstanceModel)
+            else oversampling(normalised.channels))
         dead = ~np.isfinite(normalised.noise).any(axis=0)
         detected = True
         if limit is not None:
@@ -273,8 +279,9 @@ class DinoSegmenter:
             return has_pixels(np.where(detected, labels, 0), n,
                               self.n_pixels, self.connectivity)
 
-        find = (self._by_classes if isinstance(model, SemanticModel)
-                else self._by_grouping)
+        find = {SemanticModel: self._by_classes,
+                InstanceModel: self._by_levels}.get(type(model),
+                                                    self._by_grouping)
         planes = (normalised.channels if isinstance(model.planes, NoiseUnits)
                   else model.planes(image))
         grouping, classes, probabilities, shares = find(
@@ -320,6 +327,21 @@ class DinoSegmenter:
                 prediction.classes[grouping.seed_of],
                 prediction.probabilities, shares)
 
+    def _by_levels(self, model, planes, bin_factor, **rules):
+        """The same by the model that looks at all levels of a pyramid."""
+        levels = look(model, planes, bin_factor=bin_factor,
+                      device=self.device, tile_size=self.tile_size)
+        shape = planes.shape[1:]
+        grouping = decode(levels, model.decision, shape, merge=self.merge,
+                          min_seed=self.min_seed, **rules)
+        shares = share_flux(levels, grouping) if self.split_flux else None
+        classes = np.concatenate([level.classes for level in levels])
+        fine = levels[0].probabilities
+        if bin_factor > 1:
+            fine = np.stack([enlarge(one, bin_factor)[:shape[0], :shape[1]]
+                             for one in fine])
+        return grouping, classes[grouping.seed_of], fine, shares
+
     def _by_classes(self, model, planes, bin_factor, **rules):
         """The same by a semantic head: regions of one class."""
         probabilities = predict_classes(
@@ -336,7 +358,7 @@ class DinoSegmenter:
             if getattr(self, '_key', None) == key:
                 return self.model_
             model = load_model(model)
-        elif isinstance(model, Model | SemanticModel):
+        elif isinstance(model, Model | SemanticModel | InstanceModel):
             model = deepcopy(model)     # the caller's is left as it is
         else:
             msg = ('model must be a Model, a path or None, got '
@@ -349,7 +371,7 @@ class DinoSegmenter:
             msg = f'device {self.device!r} cannot be used: {reason}'
             raise ValueError(msg) from err
         self._key = key
-        if isinstance(model, Model):
+        if not isinstance(model, SemanticModel):
             model.in_bfloat16 = (has_bfloat16(self.device)
                                  if self.bfloat16 is None else self.bfloat16)
         return self.model_

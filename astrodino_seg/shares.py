@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from astrodino_seg.painting import reach_of
+from astrodino_seg.predict.masks import enlarge
 
 __all__ = ['FluxShares', 'share_flux']
 
@@ -86,7 +87,8 @@ def share_flux(prediction, grouping, *, power=1.0):
 
     Parameters
     ----------
-    prediction : `~astrodino_seg.prediction.Prediction`
+    prediction : `~astrodino_seg.prediction.Prediction` or list of \
+            `~astrodino_seg.predict.pyramid.Level`
         The network's output.
     grouping : `~astrodino_seg.grouping.Grouping`
         The labels that were made of it.
@@ -110,10 +112,11 @@ def share_flux(prediction, grouping, *, power=1.0):
         raise ValueError(msg)
     owner = grouping.groups
     inside = owner > 0
+    reach = (_reach_of_level if isinstance(prediction, list) else _reach)
     score = np.full((N_OWNERS, *owner.shape), -np.inf, np.float32)
     labels = np.zeros(score.shape, np.int32)
     for label in range(1, len(grouping.seed_of) + 1):
-        parts = [_reach(prediction, k, inside) for k in
+        parts = [reach(prediction, k, inside) for k in
                  np.flatnonzero(grouping.seed_label == label)]
         window, best = _largest(parts)
         _insert(score[:, *window], labels[:, *window], best, label)
@@ -122,7 +125,7 @@ def share_flux(prediction, grouping, *, power=1.0):
     shares = np.exp(power * (score - top))
     shares /= np.maximum(shares.sum(axis=0), 1e-30)
     # what was filled, or was nobody's by its score
-    alone = inside & (own < prediction.sky)
+    alone = inside & (own < 0)
     labels[:, alone | ~inside], shares[:, alone | ~inside] = 0, 0
     labels[0][alone], shares[0][alone] = owner[alone], 1
     labels[shares == 0] = 0
@@ -130,10 +133,27 @@ def share_flux(prediction, grouping, *, power=1.0):
 
 
 def _reach(prediction, k, inside):
-    """A seed's score in the box beyond which it is nothing to any object."""
-    return reach_of(
+    """A seed's claim in the box beyond which it is nothing to any object."""
+    window, score, _ = reach_of(
         prediction, k, lambda window, score: inside[window] & (
-            score > prediction.sky[window] - FAINT))[:2]
+            score > prediction.sky[window] - FAINT))
+    return window, score - prediction.sky[window]
+
+
+def _reach_of_level(levels, k, inside):
+    """The same, of a seed of all levels in turn, in pixels of the image."""
+    for level in levels:
+        if k < len(level.x):
+            break
+        k -= len(level.x)
+    window, score, _ = reach_of(
+        level, k, lambda window, score: score > level.sky[window] - FAINT)
+    claim = enlarge(score - level.sky[window], level.factor)
+    wide = tuple(slice(level.factor * one.start,
+                       min(level.factor * one.stop, n))
+                 for one, n in zip(window, inside.shape))
+    return wide, claim[:wide[0].stop - wide[0].start,
+                       :wide[1].stop - wide[1].start]
 
 
 def _largest(parts):

@@ -36,7 +36,7 @@ FLOORS = {
     'painting': '',
     'joining': '',
     'grouping': 'joining painting',
-    'shares': 'painting',
+    'shares': 'painting predict',
     'matching': 'errors',
     # 2 and 3: images
     'image': 'errors bands',
@@ -66,7 +66,8 @@ FLOORS = {
     'encoder': 'heads preprocess vit weights',
     'grouping_model': 'convolutions encoder heads pairs planes preprocess '
                       'vit weights',
-    'model': 'encoder errors grouping_model semantic weights',
+    'models': 'convolutions encoder heads planes preprocess vit weights',
+    'model': 'encoder errors grouping_model models semantic weights',
     'backbones': 'encoder errors bands image preprocess plotting planes vit '
                  'model',
     'binning': '',
@@ -75,6 +76,8 @@ FLOORS = {
     'inference': 'errors tiling heads model binning prediction',
     'coarse': 'binning grouping inference joining',
     'class_regions': 'grouping inference tiling',
+    'predict': 'binning grouping heads inference models painting pairs '
+               'tiling',
     # 4 and 5: what users call
     'threshold': 'image',
     'attention': 'image backbones',
@@ -87,10 +90,11 @@ FLOORS = {
                  'version',
     'segmenter': 'errors bands image preprocess tiling grouping catalog '
                  'model binning calibration prediction inference coarse '
-                 'shares threshold planes semantic class_regions',
+                 'shares threshold planes semantic class_regions models '
+                 'predict',
     'train': 'errors bands image preprocess simulate vit heads model '
              'prediction inference matching grouping tiling backbones '
-             'semantic class_regions planes',
+             'semantic class_regions planes models predict',
     'pretrain': 'errors bands preprocess simulate datasets model',
     'cli': ANY,
     '__init__': 'version',
@@ -100,7 +104,8 @@ FLOORS = {
 # modules that may import torch; the rest stay quick to import
 TORCH = ('vit_layers vit convolutions heads pairs encoder grouping_model '
          'backbones attention binning semantic class_regions prediction '
-         'inference train pretrain segmenter network_input embed probe cli')
+         'inference train pretrain segmenter network_input embed probe cli '
+         'models predict')
 
 # never imported at the head of a module: optional, slow, or liable to fail
 LAZY = {'dask', 'datasets', 'galsim', 'h5py', 'lightning_fabric', 'matplotlib',

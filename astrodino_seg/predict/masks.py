@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from astrodino_seg.painting import reach_of
 
-__all__ = ['compose', 'paint_levels']
+__all__ = ['compose', 'enlarge', 'paint_levels']
 
 
 def paint_levels(levels, used, shape):
@@ -85,16 +85,32 @@ def _paint(level, seeds, shape):
         if own.any():
             margin = np.where(own, best[window] - second[window],
                               score - best[window])
-            _enlarge(margin, level.factor, window, out, k + 1)
+            ys, xs = (slice(level.factor * one.start, level.factor * one.stop)
+                      for one in window)
+            part = out[ys, xs]          # which ends where the image does
+            big = enlarge(margin, level.factor)
+            part[big[:part.shape[0], :part.shape[1]] > 0] = k + 1
     return out
 
 
-def _enlarge(margin, factor, window, out, number):
-    """Put a number where the interpolated margin is positive, in place."""
-    ys, xs = (slice(factor * one.start, min(factor * one.stop, n))
-              for one, n in zip(window, out.shape))
-    big = F.interpolate(torch.from_numpy(margin)[None, None],
-                        scale_factor=factor, mode='bilinear',
-                        align_corners=False)[0, 0].numpy()
-    part = out[ys, xs]
-    part[big[:part.shape[0], :part.shape[1]] > 0] = number
+def enlarge(values, factor):
+    """
+    Interpolate a part of a level to the pixels of the image.
+
+    Parameters
+    ----------
+    values : `~numpy.ndarray`
+        (y, x) float32.
+    factor : int
+        Pixels of the image, in x and in y.
+
+    Returns
+    -------
+    values : `~numpy.ndarray`
+        (factor y, factor x).
+    """
+    if factor == 1:
+        return values
+    return F.interpolate(torch.from_numpy(values)[None, None],
+                         scale_factor=factor, mode='bilinear',
+                         align_corners=False)[0, 0].numpy()

@@ -51,12 +51,12 @@ def seed_truth(levels, truth, shape):
     """
     n = [len(level.x) for level in levels]
     owner, first = np.full(sum(n), -1), np.cumsum([0, *n])
-    last = max(truth.labels.max(initial=0), truth.owners.max(initial=0)) + 2
+    last = max(truth.labels.max(initial=0), truth.owners.max(initial=0)) + 3
     painted = paint_levels(levels, np.ones(sum(n), bool), shape)
     for here in painted:
         k = np.searchsorted(first, here.max(), 'left') - 1
         true = truth.labels
-        if levels[k].factor > 1:        # which sees fainter light
+        if levels[k].factor > 1 and len(truth.owners):     # sees fainter
             faint = (true == 0) & (truth.own_sn * levels[k].factor
                                    >= ISOPHOTE)
             true = np.where(faint, truth.owners[0], true)

@@ -1,0 +1,280 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Tests of the training of the pyramid's model, and of its decision.
+"""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from level_toys import SMALL, disc_truth, make_level, small_model
+from torch.nn import functional as F
+
+from astrodino_seg import load_model
+from astrodino_seg.models.decision import Decision
+from astrodino_seg.models.instance import InstanceMaps, InstanceModel
+from astrodino_seg.simulate import make_scene
+from astrodino_seg.train.crops import LevelCrops, make_crop
+from astrodino_seg.train.decision import _fit, fit_decision, seed_truth
+from astrodino_seg.train.instance import (
+    _class_loss,
+    _pixels,
+    heat_target,
+    instance_losses,
+    rate_of_step,
+    train_instance,
+)
+from astrodino_seg.train.recipe import train_from_config
+
+
+@pytest.fixture(scope='module')
+def scenes():
+    pytest.importorskip('galsim')
+    return [make_scene(k, size=80, psf_fwhm=2.5, band_set='grz')
+            for k in range(12)]
+
+
+def toy_crop(discs=((20, 22, 8, 9, 2), (44, 40, 5, 9, 1)), side=64):
+    """A crop of discs, noiseless, in units of the noise."""
+    truth = disc_truth((side, side), discs)
+    o = truth.objects
+    channels = np.zeros((5, side, side), np.float32)
+    channels[:4] = np.arcsinh(truth.own_sn)
+    channels[4] = 1
+    table = {'id': o['id'], 'cls': o['cls'], 'x': o['x'], 'y': o['y'],
+             'radius': o['re'], 'asked': np.ones(len(o['id']), bool)}
+    return make_crop(np.random.default_rng(0), channels, False, truth.labels,
+                     {name: getattr(truth, name) for name in (
+                         'labels', 'own_sn', 'owners', 'shares')}, table)
+
+
+def losses_of(model, crop, seed=0):
+    maps = model(crop.channels[None], torch.tensor([crop.binned]))
+    one = InstanceMaps(maps.heat[0], maps.pixels[0],
+                       tuple(level[0] for level in maps.pyramid))
+    return instance_losses(model.head, one, crop,
+                           torch.Generator().manual_seed(seed),
+                           own_seeds=True)
+
+
+# --------------------------------------------------------------- losses
+
+def test_heat_target():
+    """The formula, pixel by pixel."""
+    xy = torch.tensor([[10., 8.], [13., 8.]])
+    log_size = torch.tensor([3., 20.]).log()
+    target = heat_target(xy, log_size, (24, 30))
+    y, x = np.mgrid[:24, :30]
+    wanted = np.max([np.exp(-((x - cx)**2 + (y - cy)**2) / (2 * s**2))
+                     for (cx, cy), s in zip(xy.numpy(), (1.0, 2.4))], axis=0)
+    wanted[wanted < np.exp(-9 / 2)] = 0             # each is cut at 3 sigma
+    near = wanted > .05
+    np.testing.assert_allclose(target[near], wanted[near], atol=1e-5)
+    assert target[8, 10] == target[8, 13] == 1
+
+
+def test_pixels_stand_for_all():
+    """The weights of what is drawn add up to the areas."""
+    labels = torch.zeros(200, 200, dtype=torch.long)
+    labels[:60, :60] = 1
+    labels[100:104, 100:104] = 2
+    labels[150:] = -1
+    index, weight = _pixels(labels, torch.Generator().manual_seed(0))
+    drawn = labels.ravel()[index]
+    assert (drawn >= 0).all()
+    for k, area in ((0, 30000 - 3600 - 16), (1, 3600), (2, 16)):
+        assert weight[drawn == k].sum() == pytest.approx(area, rel=.1)
+    assert (drawn == 2).sum() == 16
+    assert len(index) < 4000
+
+
+def test_class_loss():
+    """Against torch, and an object of no known class."""
+    logits = torch.randn(50, 4)
+    classes = torch.randint(0, 4, (50,))
+    weights = torch.tensor([1., 4., 1., 4.])
+    found = _class_loss(logits, classes, torch.ones(50))
+    assert torch.allclose(found, F.cross_entropy(logits, classes, weights))
+    some = _class_loss(logits, torch.full((50,), 4), torch.ones(50))
+    wanted = -torch.log(1 - logits.softmax(1)[:, 0])
+    assert torch.allclose(some, wanted.mean(), atol=1e-5)
+
+
+def test_all_is_taught():
+    """Every parameter of the network has a gradient."""
+    model = small_model().train()
+    total = sum(losses_of(model, toy_crop()).values())
+    assert torch.isfinite(total)
+    total.backward()
+    still = [name for name, p in model.named_parameters()
+             if p.grad is None or not p.grad.any()]
+    # of two rows of the level's embedding one was asked for
+    assert still == []
+
+
+@pytest.mark.parametrize('discs', [(), ((20, 22, 8, 9, 2),)])
+def test_few_objects(discs):
+    losses = losses_of(small_model(), toy_crop(discs))
+    assert {'heat', 'classes', 'mask'} <= set(losses)
+    assert all(torch.isfinite(v) for v in losses.values())
+
+
+def test_void_is_not_asked():
+    crop = toy_crop()
+    crop.labels[:] = -1
+    losses = losses_of(small_model(), crop)
+    assert set(losses) == {'heat'}
+
+
+def test_not_asked_is_not_punished():
+    """The heatmap on an object that may be called or not costs nothing."""
+    crop = toy_crop()
+    crop.asked[0] = False
+    heat = torch.full((64, 64), -6.0)
+    x, y = crop.seed_xy[1].long()
+    heat[y, x] = 6
+    high = heat.clone()
+    high[22, 20] = 6
+    model = small_model()
+    maps = model(crop.channels[None], torch.tensor([0]))
+    found = [instance_losses(model.head, InstanceMaps(
+        h, maps.pixels[0], tuple(level[0] for level in maps.pyramid)), crop,
+        torch.Generator().manual_seed(0))['heat'].item()
+        for h in (heat, high)]
+    assert found[0] == pytest.approx(found[1])
+
+
+def test_rate():
+    rates = [rate_of_step(k, 1000, peak=2.0, warmup=100) for k in range(1000)]
+    assert rates[0] == pytest.approx(.02)
+    assert rates[99:800] == pytest.approx([2.0] * 701)
+    assert rates[900] == pytest.approx(1.0)
+    assert (np.diff(rates[800:]) < 0).all()
+
+
+# ----------------------------------------------------------------- loop
+
+def test_learns():
+    """A few discs, again and again."""
+    torch.manual_seed(0)
+    model = InstanceModel(**SMALL).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    totals = []
+    for k in range(40):
+        losses = losses_of(model, toy_crop(), seed=k)
+        total = sum(losses.values())
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        totals.append(total.item())
+    assert np.mean(totals[-5:]) < 0.5 * np.mean(totals[:5])
+
+
+OPTIONS = {'n_items': 2, 'crop_size': 64, 'warmup': 2, 'save_every': 2,
+           'milestone_every': 2, 'n_workers': 0, 'bfloat16': False}
+
+
+def test_goes_on(scenes, tmp_path):
+    """Stopped and resumed is the same as at one go, to the bit."""
+    whole = train_instance(small_model(), scenes, out=tmp_path / 'one',
+                           n_steps=4, **OPTIONS)
+    train_instance(small_model(), scenes, out=tmp_path / 'two', n_steps=4,
+                   stop_after=0, **OPTIONS)
+    lines = (tmp_path / 'two' / 'log.jsonl').read_text().splitlines()
+    assert len(lines) == 2
+    again = train_instance(small_model(1), scenes, out=tmp_path / 'two',
+                           n_steps=4, **OPTIONS)
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
+    logs = [[{k: v for k, v in json.loads(line).items() if k != 'seconds'}
+             for line in (tmp_path / name / 'log.jsonl').read_text()
+             .splitlines()] for name in ('one', 'two')]
+    assert logs[0] == logs[1]
+    milestone = load_model(tmp_path / 'two' / 'average.safetensors')
+    assert milestone.provenance['steps'] == 4
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, milestone.state_dict()[key]), key
+
+
+def test_recipe(tmp_path):
+    pytest.importorskip('galsim')
+    small_model().save(tmp_path / 'start.safetensors')
+    model = train_from_config({
+        'model': {'start': str(tmp_path / 'start.safetensors')},
+        'scenes': {'n_scenes': 4, 'size': 80},
+        'levels': {**OPTIONS, 'n_steps': 1, 'threads': 1,
+                   'rates': {'photographic': 0.5}}}, tmp_path / 'out')
+    assert isinstance(model, InstanceModel)
+    assert isinstance(load_model(tmp_path / 'out' / 'model.safetensors'),
+                      InstanceModel)
+
+
+def test_recipe_of_another_model(tmp_path):
+    with pytest.raises(ValueError, match='levels need a model of levels, got '
+                                         'Model'):
+        train_from_config({'scenes': {'n_scenes': 4, 'size': 80},
+                           'levels': {'n_steps': 1}}, tmp_path)
+
+
+def test_unknown_rate(scenes, tmp_path):
+    with pytest.raises(ValueError, match="rates must be some of .* got 'fog'"):
+        train_instance(small_model(), scenes, out=tmp_path, n_steps=1,
+                       rates={'fog': 1}, **OPTIONS)
+
+
+def test_items_do_not_depend_on_the_run(scenes):
+    short, long = (LevelCrops(scenes, small_model().preprocess, n,
+                              crop_size=64) for n in (4, 400))
+    assert torch.equal(short[3].channels, long[3].channels)
+
+
+# ------------------------------------------------------------- decision
+
+def test_seed_truth():
+    """By what each seed paints: two on one disc, one on sky, one on void."""
+    dead = np.zeros((100, 100), bool)
+    dead[:, 90:] = True
+    truth = disc_truth((100, 100), [(50, 50, 12, 9, 2), (20, 80, 6, 9, 1)],
+                       dead)
+    fine = make_level(1, (100, 100), [(46, 50), (20, 80), (20, 20), (95, 50)],
+                      [5, 5, 5, 3])
+    coarse = make_level(2, (50, 50), [(25, 25)], 6)
+    owner = seed_truth([fine, coarse], truth, (100, 100))
+    assert owner.tolist() == [1, 2, 0, -1, 1]
+
+
+def test_fit_separates():
+    """Two normal distributions: as well as their overlap allows."""
+    rng = torch.Generator().manual_seed(0)
+    wanted = (torch.rand(4000, generator=rng) < .5).float()
+    features = torch.randn(4000, 3, generator=rng)
+    features[:, 1] += 2 * wanted
+    net = Decision(3, 3, width=16).seed
+    _fit(net, features, wanted, torch.ones(4000), 6, 5e-3, .01, 0)
+    with torch.no_grad():
+        right = ((net(features) > 0) == (wanted > 0)).float().mean()
+    # a threshold half way is right with the probability Phi(1) = 0.841
+    assert right == pytest.approx(.841, abs=.02)
+
+
+def test_fit_decision(scenes):
+    model = small_model()
+    before = copy.deepcopy(model.state_dict())
+    torch.nn.init.constant_(model.head.pixel.bias, -1.0)
+    before['head.pixel.bias'] = model.head.pixel.bias.detach().clone()
+    out = fit_decision(model, scenes, n_scenes=10, n_epochs=1,
+                       bfloat16=False, progress=False)
+    assert out is model
+    assert model.decision is not None
+    found = model.provenance['decision']
+    assert found['n_scenes'] == 9
+    assert 0 <= found['seed_right'] <= 1
+    for key, value in before.items():
+        assert torch.equal(value, model.state_dict()[key]), key
+
+
+def test_too_few_scenes(scenes):
+    with pytest.raises(ValueError, match='n_scenes must be 10 or more, got 3'):
+        fit_decision(small_model(), scenes[:3])
