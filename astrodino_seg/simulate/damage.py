@@ -73,11 +73,11 @@ def draw_edge(rng, shape):
     return beyond
 
 
-def fill(rng, image, where):
+def fill(rng, image, where, *, smooth=True):
     """
     Put something in place of what was lost; in place.
 
-    It is 0, a number near the sky or far from it, or a smooth sky.
+    It is 0, a number near the sky or far from it, or a sky without noise.
 
     Parameters
     ----------
@@ -85,8 +85,10 @@ def fill(rng, image, where):
         Source of all randomness.
     image, where : `~numpy.ndarray`
         (band, y, x) what is observed, and bool.
+    smooth : bool, optional
+        Whether it may be a sky without noise.
     """
-    kind = rng.choice(['zero', 'near', 'far', 'smooth'])
+    kind = rng.choice(['zero', 'near', 'far', 'smooth'][:3 + smooth])
     away = rng.uniform(-2, 2) if kind == 'near' else (
         rng.choice([-1, 1]) * 10**rng.uniform(.7, 3.5))
     for plane, lost in zip(image, where):

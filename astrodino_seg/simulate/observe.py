@@ -106,7 +106,7 @@ def observe(scene, seed, *, depth=None, bands=None, rates=None):
         cube[:] = 0
     light = cube.copy()
 
-    mask, filled = _lose(rng, cube.shape, rates)
+    mask, gaps, beyond = _lose(rng, cube.shape, rates)
     if not odd:
         _saturate(rng, cube, mask, saturation, rates)
     cube, sky = _expose(rng, cube, noise_map, detector, rates)
@@ -121,9 +121,10 @@ def observe(scene, seed, *, depth=None, bands=None, rates=None):
         if not blank:
             cube, light = -cube, -light
     dead = mask.copy()
-    for where in filled:
-        fill(rng, cube, where & ~dead)
-        dead |= where
+    for where in (gaps, beyond):
+        if where is not None:
+            fill(rng, cube, where & ~mask, smooth=where is gaps)
+            dead |= where
     cube[mask] = 0
     names = list(scene.bands)
     image = Image(cube, mask, wcs=_wcs(cube.shape[1:], scene.pixel_scale),
@@ -228,19 +229,19 @@ def _saturate(rng, cube, mask, saturation, rates):
 
 
 def _lose(rng, shape, rates):
-    """A mask, and what is not masked but filled, (band, y, x) each."""
-    mask, filled = np.zeros(shape, bool), []
+    """
+    A mask, and what is not masked but filled: gaps, and what is beyond the
+    chip's edge; (band, y, x) each, or `None`.
+    """
+    mask, gaps, beyond = np.zeros(shape, bool), None, None
     draw_masks(rng, mask, rates)
     if happens(rng, rates['filled']):
-        filled.append(mask)
-        mask = np.zeros_like(mask)
+        mask, gaps = np.zeros_like(mask), mask
     if happens(rng, rates['edge']):
         beyond = np.broadcast_to(draw_edge(rng, shape[1:]), shape)
         if rng.random() < .3:
-            mask |= beyond
-        else:
-            filled.append(beyond)
-    return mask, filled
+            mask, beyond = mask | beyond, None
+    return mask, gaps, beyond
 
 
 def _expose(rng, cube, noise_map, detector, rates):

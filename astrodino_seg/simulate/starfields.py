@@ -40,7 +40,8 @@ def add_star_field(rng, canvas):
         Where they are added.
     """
     sky = canvas.sky
-    most = min(DENSITY[1], 1 / sky.mean_fwhm**2)
+    # more would be fragments, not stars
+    most = min(DENSITY[1], .4 / sky.mean_fwhm**2)
     density = np.exp(rng.uniform(np.log(DENSITY[0]), np.log(most)))
     n = rng.poisson(density * canvas.shape[0] * canvas.shape[1])
     x, y = _positions(rng, n, canvas.shape)
