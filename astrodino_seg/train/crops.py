@@ -20,9 +20,8 @@ __all__ = ['LevelCrop', 'LevelCrops', 'make_crop', 'planes_of_level']
 
 MIN_CROP_PIXELS = 6
 MAX_OBJECTS = 300
-#: Share of crops that are taken to be binned, by up to so many pixels; the
-#: least is below two as the noise of real pixels is correlated.
-BINNED = 0.5
+#: By how much an image is taken to be binned; the least is below two as the
+#: noise of real pixels is correlated.
 BINNINGS = 1.3, 16.0
 #: Share of crops whose sky is found beneath the objects and not beside them,
 #: as it is where there is enough sky.
@@ -238,7 +237,8 @@ def _rivals(truth, labels, present):
 
 class LevelCrops(Dataset):
     """
-    Crops of scenes, each observed anew and seen as at one level.
+    Crops of scenes, observed anew: of each observation two, one of the image
+    as it is and one of it as if it were a binned image.
 
     Parameters
     ----------
@@ -247,7 +247,8 @@ class LevelCrops(Dataset):
     spec : `~astrodino_seg.preprocess.PreprocessSpec`
         The model's preprocessing.
     n_items : int
-        How many there are; item ``i`` is the same in any process.
+        How many observations there are; item ``i``, a list of its two
+        crops, is the same in any process.
     crop_size : int, optional
         Side of the crops in pixels.
     rates : dict of float, optional
@@ -271,14 +272,12 @@ class LevelCrops(Dataset):
     def __getitem__(self, index):
         rng = np.random.default_rng([self.seed, index])
         scene = self.scenes[int(rng.integers(len(self.scenes)))]
-        b = 1.0
-        if rng.random() < BINNED:
-            b = np.exp(rng.uniform(*np.log(BINNINGS)))
-        # what is large is deeper, once it is binned
-        depth = _depth(rng) * (b if rng.random() < 0.5 else b**0.5)
-        image, truth = observe(scene, [self.seed, index, 1], depth=depth,
+        b = np.exp(rng.uniform(*np.log(BINNINGS)))
+        # what is binned is deep
+        image, truth = observe(scene, [self.seed, index, 1],
+                               depth=_depth(rng) * b**rng.random(),
                                rates=self.rates)
-        return self._crop(rng, image, truth, b)
+        return [self._crop(rng, image, truth, one) for one in (1.0, b)]
 
     def _crop(self, rng, image, truth, b):
         """A random crop, flipped and turned."""

@@ -23,7 +23,12 @@ from astrodino_seg.train.losses import (
     centre_focal_loss,
     owner_loss,
 )
-from astrodino_seg.train.supervised import _average, _save, _shorten
+from astrodino_seg.train.supervised import (
+    _average,
+    _flatten,
+    _save,
+    _shorten,
+)
 
 __all__ = ['instance_losses', 'rate_of_step', 'train_instance']
 
@@ -259,7 +264,7 @@ def rate_of_step(step, n_steps, *, peak, warmup=500, cooldown=0.2):
     return peak * min((step + 1) / warmup, 1.0, left)
 
 
-def train_instance(model, scenes, *, out, n_steps, n_items=4, crop_size=256,
+def train_instance(model, scenes, *, out, n_steps, n_items=2, crop_size=256,
                    rates=None, peak_rate=1e-3, weight_decay=0.02, warmup=500,
                    average_decay=0.9995, device='cpu', bfloat16=True,
                    save_every=200, milestone_every=2000, n_workers=1, seed=0,
@@ -279,7 +284,8 @@ def train_instance(model, scenes, *, out, n_steps, n_items=4, crop_size=256,
     n_steps : int
         Optimiser steps.
     n_items, crop_size, rates
-        Crops a step, their side in pixels, and the ``rates`` of
+        Observations a step, of two crops each, the side of these in pixels,
+        and the ``rates`` of
         `~astrodino_seg.train.crops.LevelCrops`.
     peak_rate, weight_decay, warmup : float
         Of AdamW (Loshchilov & Hutter 2019) and of `rate_of_step`.
@@ -322,7 +328,7 @@ def train_instance(model, scenes, *, out, n_steps, n_items=4, crop_size=256,
                       crop_size=crop_size, rates=rates, seed=seed)
     todo = Subset(data, range(start * n_items, n_steps * n_items))
     loader = DataLoader(todo, batch_size=n_items, num_workers=n_workers,
-                        collate_fn=list,
+                        collate_fn=_flatten,
                         prefetch_factor=8 if n_workers else None)
     model.train()
     begin = time.monotonic() - seconds
