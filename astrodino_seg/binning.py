@@ -1,16 +1,13 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Binning of oversampled images, and the way back.
-
-The model has seen PSFs of 1.5 to 8 pixels; an image resampled to much finer
-pixels is binned for the network, and its maps are interpolated back.
+Binning of images in units of their noise.
 """
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-__all__ = ['bin_channels', 'oversampling', 'unbin_prediction']
+__all__ = ['bin_channels', 'oversampling']
 
 
 def oversampling(channels):
@@ -79,49 +76,3 @@ def bin_channels(channels, factor, n_noise=None):
         binned[k] = F.avg_pool2d(plane[None], factor)[0].numpy()
     binned[:last] = np.arcsinh(binned[:last])
     return binned
-
-
-def unbin_prediction(prediction, factor, shape):
-    """
-    A binned image's prediction in the pixels of the image itself.
-
-    Parameters
-    ----------
-    prediction : `~astrodino_seg.prediction.Prediction`
-        Of the binned image.
-    factor : int
-        Side of the blocks.
-    shape : tuple of int
-        (ny, nx) of the image.
-
-    Returns
-    -------
-    prediction : `~astrodino_seg.prediction.Prediction`
-        Maps interpolated, positions and sizes scaled.
-    """
-    if factor == 1:
-        return prediction
-
-    def enlarge(array):                # (C, y, x)
-        big = F.interpolate(torch.from_numpy(array)[None], mode='bilinear',
-                            scale_factor=factor, align_corners=False)[0]
-        return big[:, :shape[0], :shape[1]].numpy()
-
-    def enlarge_last(array):           # (y, x, C)
-        array = np.ascontiguousarray(np.moveaxis(array, -1, 0))
-        return np.moveaxis(enlarge(array), 0, -1)
-
-    def move(position):                # pixel centres are at integers
-        return factor * (position + 0.5) - 0.5
-
-    last = np.array(shape[::-1], np.float32) - 1
-    return prediction._replace(
-        embedding=enlarge_last(prediction.embedding),
-        vote=enlarge_last(prediction.vote) * factor,
-        sky=enlarge(prediction.sky[None])[0],
-        probabilities=enlarge(prediction.probabilities),
-        x=np.minimum(move(prediction.x), last[0]),
-        y=np.minimum(move(prediction.y), last[1]),
-        centre=move(prediction.centre),
-        matrix=prediction.matrix / factor**2,
-        radius=prediction.radius * factor)

@@ -12,9 +12,8 @@ from skimage.measure import label as label_regions
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from astrodino_seg.grouping import Grouping
-from astrodino_seg.inference import CONTEXT
-from astrodino_seg.tiling import taper, tiles
+from astrodino_seg.predict.decode import Grouping
+from astrodino_seg.tiling import CONTEXT, taper, tiles
 
 __all__ = ['predict_classes', 'segment_classes']
 
@@ -81,13 +80,13 @@ def segment_classes(probabilities, *, n_pixels=5, connectivity=8, keep=None,
     connectivity : {8, 4}, optional
         How pixels are connected.
     keep : callable, optional
-        As of `~astrodino_seg.grouping.segment_maps`.
+        As of `~astrodino_seg.predict.decode.segment_maps`.
     mask : `~numpy.ndarray`, optional
         (y, x) bool; these pixels stay 0.
 
     Returns
     -------
-    grouping : `~astrodino_seg.grouping.Grouping`
+    grouping : `~astrodino_seg.predict.decode.Grouping`
         The labels. Nothing was grouped: each object is one fragment, and its
         confidence is NaN.
     classes : `~numpy.ndarray`

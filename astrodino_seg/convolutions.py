@@ -6,7 +6,10 @@ The convolutions that networks are made of, and reading of their maps.
 import torch
 from torch import nn
 
-__all__ = ['ConvBlock', 'DetailStream', 'sample']
+__all__ = ['N_CLASSES', 'STRIDES', 'ConvBlock', 'sample']
+
+STRIDES = (2, 4, 8, 16)     # of the maps that seeds are read from
+N_CLASSES = 4               # sky, star, galaxy, artifact
 
 
 class ConvBlock(nn.Sequential):
@@ -17,64 +20,6 @@ class ConvBlock(nn.Sequential):
             nn.Conv2d(n_in, n_out, kernel_size, stride, kernel_size // 2,
                       bias=False),
             nn.BatchNorm2d(n_out), nn.ReLU(inplace=True))
-
-
-class DetailStream(nn.Module):
-    """
-    Convolutions on the image at strides 1, 2, 4, 8 and 16.
-
-    They are called in three steps, ``stem``, `to_half` and `to_coarser`, of
-    which the first two see a pixel or two and can be run on parts of an image.
-
-    Parameters
-    ----------
-    n_in : int
-        Channels of the image.
-    widths : sequence of int
-        Channels at each stride.
-    """
-
-    def __init__(self, n_in, widths):
-        super().__init__()
-        self.stem = ConvBlock(n_in, widths[0])
-        self.stages = nn.ModuleList(
-            nn.Sequential(ConvBlock(a, b, stride=2), ConvBlock(b, b))
-            for a, b in zip(widths, widths[1:]))
-
-    def to_half(self, full):
-        """
-        The second step.
-
-        Parameters
-        ----------
-        full : `~torch.Tensor`
-            (B, C, H, W) of ``stem``.
-
-        Returns
-        -------
-        half : `~torch.Tensor`
-            (B, C, H/2, W/2), after the first convolution at stride 2.
-        """
-        return self.stages[0][0](full)
-
-    def to_coarser(self, half):
-        """
-        The third step.
-
-        Parameters
-        ----------
-        half : `~torch.Tensor`
-            Of `to_half`.
-
-        Returns
-        -------
-        features : list of `~torch.Tensor`
-            At strides 2, 4, 8 and 16, each (B, C, H/s, W/s).
-        """
-        out = [self.stages[0][1](half)]
-        for stage in self.stages[1:]:
-            out.append(stage(out[-1]))
-        return out
 
 
 def sample(level, x, y):

@@ -6,7 +6,7 @@ A Vision Transformer without a head, and its tokens as dense heads take them.
 from torch import nn
 from torch.nn import functional as F
 
-from astrodino_seg.heads import STRIDES
+from astrodino_seg.convolutions import STRIDES
 from astrodino_seg.preprocess import PreprocessSpec
 from astrodino_seg.vit import VisionTransformer
 from astrodino_seg.weights import write_weights

@@ -16,8 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from astrodino_seg.encoder import ENCODER_FORMAT, Encoder
 from astrodino_seg.errors import ModelFileError
-from astrodino_seg.grouping_model import FORMAT, Model
-from astrodino_seg.models.instance import INSTANCE_FORMAT, InstanceModel
+from astrodino_seg.models.instance import FORMAT, Model
 from astrodino_seg.semantic import SEMANTIC_FORMAT, SemanticModel
 from astrodino_seg.weights import digest
 
@@ -83,8 +82,7 @@ def load_model(path=None):
     ModelFileError
         If the file is corrupt, foreign, or of another format version.
     """
-    return _read(path, {FORMAT: Model, SEMANTIC_FORMAT: SemanticModel,
-                        INSTANCE_FORMAT: InstanceModel})
+    return _read(path, {FORMAT: Model, SEMANTIC_FORMAT: SemanticModel})
 
 
 def load_encoder(path=BUNDLED_BACKBONE):

@@ -16,24 +16,19 @@ from photutils.segmentation import SegmentationImage
 from photutils.utils.exceptions import NoDetectionsWarning
 
 from astrodino_seg.binning import oversampling
-from astrodino_seg.calibration import read_calibration
 from astrodino_seg.catalog import make_table
 from astrodino_seg.class_regions import predict_classes, segment_classes
-from astrodino_seg.coarse import find_giants
-from astrodino_seg.grouping import segment_maps
 from astrodino_seg.image import Image, as_image
-from astrodino_seg.inference import CONTEXT, STEP, has_bfloat16, predict
 from astrodino_seg.model import Model, load_model
-from astrodino_seg.models.instance import InstanceModel
 from astrodino_seg.planes import NoiseUnits
-from astrodino_seg.predict.decode import decode
+from astrodino_seg.predict.decode import MIN_SEED, decode
 from astrodino_seg.predict.masks import enlarge
-from astrodino_seg.predict.pyramid import look
-from astrodino_seg.prediction import WEAK_HEAT
+from astrodino_seg.predict.pyramid import STEP, has_bfloat16, look
 from astrodino_seg.preprocess import normalise
 from astrodino_seg.semantic import SemanticModel
 from astrodino_seg.shares import FluxShares, share_flux
 from astrodino_seg.threshold import has_pixels, threshold_cube
+from astrodino_seg.tiling import CONTEXT
 
 __all__ = ['DinoSegmenter', 'SegmentationResult']
 
@@ -114,20 +109,17 @@ class DinoSegmenter:
         Keep objects that have ``n_pixels`` connected pixels above this S/N
         of all bands together. Ignored if a ``threshold`` is given.
     merge : float, optional
-        The merge/split dial in [0, 1]. Two pieces are joined if the
-        probability that they are one object exceeds ``1 - merge``: 0 joins
-        nothing, larger values split less and merge more. The probability
-        is the calibrated one, if the model is calibrated.
+        The merge/split dial in [0, 1]. Two groups of pieces are joined as
+        long as the mean probability that two of their pieces are one object
+        exceeds ``1 - merge``: 0 joins nothing, a larger value only ever joins
+        more.
     min_seed : float, optional
-        The least probability, in (0, 1), of an object's centre for it to
-        be considered. A less probable one, down to 0.1, is used where there
-        is light that no other explains, or that a large object explains much
-        better.
+        The least probability, in (0, 1), that a piece is of an object at all.
     bin_factor : int, optional
-        Pixels, in x and in y, that are binned for the network; its maps are
-        interpolated back. `None` bins oversampled images only (see
-        `~astrodino_seg.binning.oversampling`). Larger values find larger
-        galaxies and miss small sources.
+        Pixels, in x and in y, that are binned before the network looks at the
+        image and at its binned copies; its maps are interpolated back. `None`
+        is 1, and for semantic models what
+        `~astrodino_seg.binning.oversampling` says.
     model : `~astrodino_seg.Model`, \
             `~astrodino_seg.semantic.SemanticModel` or path-like, optional
         The model, which is copied at each call, or its weights file, which
@@ -166,7 +158,7 @@ class DinoSegmenter:
     """
 
     def __init__(self, *, n_pixels=5, connectivity=8, n_sigma=None,
-                 merge=0.5, min_seed=0.25, bin_factor=None, model=None,
+                 merge=0.5, min_seed=MIN_SEED, bin_factor=None, model=None,
                  device='cpu', bfloat16=None, tile_size=512,
                  split_flux=False, progress_bar=False):
         self.n_pixels = n_pixels
@@ -265,8 +257,8 @@ class DinoSegmenter:
             raise ValueError(msg)
         normalised = normalise(image, model.preprocess)
         bin_factor = self.bin_factor or (
-            1 if isinstance(model, InstanceModel)
-            else oversampling(normalised.channels))
+            oversampling(normalised.channels)
+            if isinstance(model, SemanticModel) else 1)
         dead = ~np.isfinite(normalised.noise).any(axis=0)
         detected = True
         if limit is not None:
@@ -279,9 +271,8 @@ class DinoSegmenter:
             return has_pixels(np.where(detected, labels, 0), n,
                               self.n_pixels, self.connectivity)
 
-        find = {SemanticModel: self._by_classes,
-                InstanceModel: self._by_levels}.get(type(model),
-                                                    self._by_grouping)
+        find = (self._by_classes if isinstance(model, SemanticModel)
+                else self._by_levels)
         planes = (normalised.channels if isinstance(model.planes, NoiseUnits)
                   else model.planes(image))
         grouping, classes, probabilities, shares = find(
@@ -302,33 +293,11 @@ class DinoSegmenter:
             image=image, background=normalised.background,
             noise=normalised.noise, shares=shares)
 
-    def _by_grouping(self, model, planes, bin_factor, **rules):
-        """
-        Labels, their classes, those of pixels, and the shares, by the
-        grouping head.
-        """
-        calibration = read_calibration(model.provenance)
-        prediction = predict(model, planes,
-                             min_heat=min(WEAK_HEAT, self.min_seed),
-                             bin_factor=bin_factor, device=self.device,
-                             tile_size=self.tile_size,
-                             progress=self.progress_bar)
-        giants = find_giants(model, planes, merge=self.merge,
-                             min_seed=self.min_seed, bin_factor=bin_factor,
-                             device=self.device, tile_size=self.tile_size)
-        grouping = segment_maps(prediction, merge=self.merge,
-                                min_seed=self.min_seed, giants=giants,
-                                **rules)
-        shares = None
-        if self.split_flux:
-            shares = share_flux(prediction, grouping,
-                                power=calibration.share_power)
-        return (calibration.rate(grouping, prediction),
-                prediction.classes[grouping.seed_of],
-                prediction.probabilities, shares)
-
     def _by_levels(self, model, planes, bin_factor, **rules):
-        """The same by the model that looks at all levels of a pyramid."""
+        """
+        Labels, their classes, those of pixels, and the shares, by looks at
+        all levels of a pyramid.
+        """
         levels = look(model, planes, bin_factor=bin_factor,
                       device=self.device, tile_size=self.tile_size)
         shape = planes.shape[1:]
@@ -358,7 +327,7 @@ class DinoSegmenter:
             if getattr(self, '_key', None) == key:
                 return self.model_
             model = load_model(model)
-        elif isinstance(model, Model | SemanticModel | InstanceModel):
+        elif isinstance(model, Model | SemanticModel):
             model = deepcopy(model)     # the caller's is left as it is
         else:
             msg = ('model must be a Model, a path or None, got '

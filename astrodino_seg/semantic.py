@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from astrodino_seg.heads import N_CLASSES
+from astrodino_seg.convolutions import N_CLASSES
 from astrodino_seg.planes import planes_from_dict, planes_to_dict
 from astrodino_seg.preprocess import PreprocessSpec
 from astrodino_seg.vit import VisionTransformer

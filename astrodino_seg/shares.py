@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from astrodino_seg.painting import reach_of
-from astrodino_seg.predict.masks import enlarge
+from astrodino_seg.predict.masks import enlarge, reach_of
 
 __all__ = ['FluxShares', 'share_flux']
 

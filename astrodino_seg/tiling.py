@@ -7,7 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ['Tile', 'strips', 'taper', 'tiles']
+__all__ = ['CONTEXT', 'Tile', 'taper', 'tiles']
+
+#: Half the overlap of the tiles that a transformer runs on, pixels.
+CONTEXT = 48
 
 
 class Tile(NamedTuple):
@@ -78,40 +81,6 @@ def tiles(shape, *, size=512, margin=48, step=16):
                 tuple(slice(c[2], c[3]) for c in (ys, xs)),
                 tuple(slice(c[2] - c[0], c[3] - c[0]) for c in (ys, xs))))
     return out
-
-
-def strips(n_rows, *, size, margin):
-    """
-    Cut the rows of an image into strips that overlap.
-
-    Parameters
-    ----------
-    n_rows : int
-        Rows of the image, an even number.
-    size : int
-        Largest number of rows of a strip, even.
-    margin : int
-        Rows beyond the core, within the image, that are read but not kept;
-        even.
-
-    Returns
-    -------
-    strips : list of tuple of slice
-        (outer, core, inner) of each, as of `Tile`; all begin at even rows.
-
-    Raises
-    ------
-    ValueError
-        If a number is odd, or the margins leave no core.
-    """
-    if size < 2 * margin + 2 or any(n % 2 for n in (n_rows, size, margin)):
-        msg = (f'n_rows, size and margin must be even, and size at least '
-               f'2 * margin + 2, got n_rows={n_rows!r}, size={size!r}, '
-               f'margin={margin!r}')
-        raise ValueError(msg)
-    return [(slice(low, high), slice(start, stop),
-             slice(start - low, stop - low))
-            for low, high, start, stop in _cuts(n_rows, size, margin, 2)]
 
 
 def taper(tile, shape, *, step=16):

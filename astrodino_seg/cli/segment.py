@@ -38,7 +38,7 @@ def add_parser(commands):
     add('--connectivity', type=int, choices=(4, 8), default=8)
     add('--merge', type=float, default=0.5,
         help='0 splits most, 1 merges most (%(default)s)')
-    add('--min-seed', type=float, default=0.25,
+    add('--min-seed', type=float, default=0.5,
         help="least probability of an object's centre (%(default)s)")
     add('--bin-factor', type=int,
         help='pixels to bin in x and y for the network (only if oversampled)')

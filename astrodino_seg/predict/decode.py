@@ -3,10 +3,11 @@
 `decode`: from what the network says of all levels to objects.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
-from astrodino_seg.grouping import Grouping, _fragments
 from astrodino_seg.predict.masks import compose, paint_levels
 from astrodino_seg.predict.merge import (
     candidates,
@@ -15,10 +16,47 @@ from astrodino_seg.predict.merge import (
     seed_features,
 )
 
-__all__ = ['MIN_SEED', 'decode', 'weigh']
+__all__ = ['MIN_SEED', 'Grouping', 'decode', 'weigh']
 
 #: Least probability that a seed is of an object.
 MIN_SEED = 0.5
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """
+    Labels of an image.
+
+    Attributes
+    ----------
+    groups : `~numpy.ndarray`
+        (y, x) int32, consecutive from 1: one label an object.
+    fragments : `~numpy.ndarray`
+        (y, x) int32: one label a seed. The fragment of an object with only
+        one has the object's label; others follow after the last object's.
+    children : dict
+        Object label to the array of its fragments' labels, for objects with
+        more than one.
+    seed_of : `~numpy.ndarray`
+        (n_objects,) index of the leading seed of each object.
+    confidence : `~numpy.ndarray`
+        (n_objects,) probability that the object's weakest grouping decision
+        (a merge made, or a merge refused) is right; of a calibrated model,
+        that it is one object (`astrodino_seg.calibration`).
+    n_fragments : `~numpy.ndarray`
+        (n_objects,) int.
+    seed_label : `~numpy.ndarray` or None
+        (S,) int: the object that each seed is of; 0 none. `None` where
+        objects have no seeds.
+    """
+
+    groups: np.ndarray
+    fragments: np.ndarray
+    children: dict
+    seed_of: np.ndarray
+    confidence: np.ndarray
+    n_fragments: np.ndarray
+    seed_label: np.ndarray | None = None
 
 
 def weigh(levels, decision):
@@ -79,7 +117,7 @@ def decode(levels, decision, shape, *, merge=0.5, min_seed=MIN_SEED,
 
     Returns
     -------
-    grouping : `~astrodino_seg.grouping.Grouping`
+    grouping : `Grouping`
         The labels.
     """
     found, real, same = weigh(levels, decision)
@@ -121,3 +159,29 @@ def _objects(owner, seeds, label, right, radius, n_pixels, keep):
     confidence[leader_of] = right
     return Grouping(groups, fragments, children, leaders,
                     confidence[leaders], n_fragments, number[leader + 1])
+
+
+def _fragments(owner, groups, leader, number):
+    """Label the seeds within each object; see `Grouping`."""
+    n_seeds, n_groups = len(leader), int(number.max(initial=0))
+    parent = np.concatenate([[0], number[leader + 1]])      # of owner id
+    inside = (groups > 0) & (parent[owner] == groups)
+    seeds = np.where(inside, owner, 0)
+    present = np.flatnonzero(np.bincount(seeds.ravel(),
+                                         minlength=n_seeds + 1))
+    present = present[present > 0]
+    members = {}
+    for k in present:
+        members.setdefault(int(parent[k]), []).append(k)
+    label, children, last = np.zeros(n_seeds + 1, np.int32), {}, n_groups
+    default = np.arange(n_groups + 1, dtype=np.int32)
+    for group, seeds_in in sorted(members.items()):
+        if len(seeds_in) == 1:
+            label[seeds_in[0]] = group
+            continue
+        label[seeds_in] = np.arange(last + 1, last + 1 + len(seeds_in))
+        children[group] = label[seeds_in].copy()
+        last += len(seeds_in)
+        default[group] = children[group][0]
+    fragments = np.where(inside, label[seeds], default[groups])
+    return fragments.astype(np.int32), children

@@ -7,9 +7,111 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from astrodino_seg.painting import reach_of
+__all__ = ['compose', 'enlarge', 'paint_levels', 'reach_of', 'seed_score']
 
-__all__ = ['compose', 'enlarge', 'paint_levels']
+
+def seed_window(level, k, shape, factor=1.0):
+    """
+    A box about the ellipse of a seed.
+
+    Parameters
+    ----------
+    level : `~astrodino_seg.predict.pyramid.Level`
+        What the network says.
+    k : int
+        The seed.
+    shape : tuple of int
+        (ny, nx) of the image.
+    factor : float or `~numpy.ndarray`, optional
+        The box reaches so many times as far; (2, 2) of the sides: below and
+        above in y, and in x.
+
+    Returns
+    -------
+    window : tuple of slice
+        (y, x).
+    """
+    # d^T M d <= q_max bounds x by sqrt(q_max * (M^-1)_xx)
+    xx, xy, yy = level.matrix[k].astype(float)
+    det = max(xx * yy - xy**2, 1e-12)
+    reach = 2.5 * np.sqrt(np.array([xx, yy]) / det) + 4      # y, x
+    reach = factor * np.stack([reach, reach], axis=1)
+    centre = level.centre[k][::-1].astype(float)
+    seed = np.array([level.y[k], level.x[k]])
+    low = np.minimum(centre - reach[:, 0], seed - 4)
+    high = np.maximum(centre + reach[:, 1], seed + 5)
+    return tuple(slice(int(max(a, 0)), int(min(b, n)))
+                 for a, b, n in zip(low, high, shape))
+
+
+def reach_of(level, k, belongs):
+    """
+    The box that holds all pixels that matter to a seed.
+
+    Parameters
+    ----------
+    level : `~astrodino_seg.predict.pyramid.Level`
+        What the network says.
+    k : int
+        The seed.
+    belongs : callable
+        Takes a window, a tuple of slice (y, x), and the seed's score in it;
+        returns (y, x) bool, the pixels that matter.
+
+    Returns
+    -------
+    window : tuple of slice
+        (y, x). A side is moved out until none of its pixels matters.
+    score : `~numpy.ndarray`
+        (y, x) float32 of the window, of `seed_score`.
+    some : `~numpy.ndarray`
+        (y, x) bool, what ``belongs`` says of it.
+    """
+    (ny, nx), factor = level.sky.shape, np.ones((2, 2))
+    while True:
+        window = ys, xs = seed_window(level, k, (ny, nx), factor)
+        score = seed_score(level, k, window)
+        some = belongs(window, score)
+        cut_off = np.array([
+            [ys.start > 0 and some[0].any(), ys.stop < ny and some[-1].any()],
+            [xs.start > 0 and some[:, 0].any(),
+             xs.stop < nx and some[:, -1].any()]])
+        if not cut_off.any():
+            return window, score, some
+        factor[cut_off] *= 2
+
+
+def seed_score(level, k, window):
+    """
+    Score of a seed in a window; see `~astrodino_seg.heads`.
+
+    Parameters
+    ----------
+    level : `~astrodino_seg.predict.pyramid.Level`
+        What the network says.
+    k : int
+        The seed.
+    window : tuple of slice
+        (y, x).
+
+    Returns
+    -------
+    score : `~numpy.ndarray`
+        (y, x) float32 of the window.
+    """
+    ys, xs = window
+    kernel = level.kernel[k]
+    match = level.embedding[ys, xs] @ kernel[:-1] + kernel[-1]
+    x0, y0 = level.centre[k]
+    vote = level.vote[ys, xs]
+    dx = vote[..., 0] + (np.arange(xs.start, xs.stop, dtype=np.float32) - x0)
+    dy = vote[..., 1] + (np.arange(ys.start, ys.stop, dtype=np.float32)
+                         - y0)[:, None]
+    xx, xy, yy = level.matrix[k]
+    q = np.clip(xx * dx**2 + 2 * xy * dx * dy + yy * dy**2, 0, 1e4)
+    u, v = level.falloff[k]
+    # log(1 + q) is many times faster than log1p, and q near 0 is 0 here
+    return match - u * np.sqrt(q + 1e-4) - v * np.log(1 + q)
 
 
 def paint_levels(levels, used, shape):

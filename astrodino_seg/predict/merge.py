@@ -16,7 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from astrodino_seg.pairs import seed_looks, valleys
+from astrodino_seg.predict.light import seed_looks, valleys
 
 __all__ = ['Candidates', 'candidates', 'group', 'pair_features',
            'seed_features']

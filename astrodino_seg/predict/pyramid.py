@@ -12,14 +12,19 @@ import torch
 from torch.nn import functional as F
 
 from astrodino_seg.binning import bin_channels
-from astrodino_seg.heads import STRIDES
-from astrodino_seg.inference import CONTEXT, MAP_TILE, REACH
+from astrodino_seg.convolutions import STRIDES
 from astrodino_seg.models.instance import KEPT
-from astrodino_seg.tiling import taper, tiles
+from astrodino_seg.tiling import CONTEXT, taper, tiles
 
-__all__ = ['LEAST_SIDE', 'MIN_HEAT', 'Level', 'find_peaks', 'look']
+__all__ = ['LEAST_SIDE', 'MIN_HEAT', 'STEP', 'Level', 'find_peaks',
+           'has_bfloat16', 'look']
 
 STEP = max(STRIDES)
+#: How far the convolutions of the head see, rounded up to a step, and the side
+#: of the tiles that it runs on, pixels: there is no need of several until
+#: memory is.
+REACH = 96
+MAP_TILE = 2624
 #: The image is binned further as long as it has so many pixels a side.
 LEAST_SIDE = 48
 #: Least probability of a seed.
@@ -49,7 +54,7 @@ class Level(NamedTuple):
         (S,) pixel positions and the probability that a seed is an object's
         centre.
     kernel, centre, matrix, falloff, descriptor : `~numpy.ndarray`
-        (S, ...) see `~astrodino_seg.heads.Seeds`.
+        (S, ...) see `~astrodino_seg.models.head.Seeds`.
     radius : `~numpy.ndarray`
         (S,) radius of the object in pixels.
     classes : `~numpy.ndarray`
@@ -105,7 +110,7 @@ def look(model, channels, *, bin_factor=1, min_heat=MIN_HEAT, tile_size=512,
 
     Parameters
     ----------
-    model : `~astrodino_seg.models.instance.InstanceModel`
+    model : `~astrodino_seg.Model`
         The model, on ``device``.
     channels : `~numpy.ndarray`
         (C, y, x) float32 of the model's ``planes``.
@@ -211,3 +216,22 @@ def _maps(head, x, tokens, is_binned, device):
                            for part in (tile.core, tile.inner))
             out[:, *core] = level[0][:, *inner].cpu()
     return heat, pixels, pyramid
+
+
+def has_bfloat16(device):
+    """
+    Whether a network runs in bfloat16 unless it is told otherwise.
+
+    Parameters
+    ----------
+    device : str
+        Where it runs.
+
+    Returns
+    -------
+    has_bfloat16 : bool
+        Whether it is a CPU with instructions for bfloat16, and so twice as
+        fast.
+    """
+    test = getattr(torch.cpu, '_is_avx512_bf16_supported', bool)
+    return torch.device(device).type == 'cpu' and test()

@@ -1,16 +1,21 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-From image channels and ViT tokens to dense maps, seeds and masks.
+From image channels and ViT tokens to dense maps, seeds and masks of one level.
 
-The grouping head fuses the patch tokens with a light convolution stream at
-full resolution (as ViTMatte does; Yao et al. 2024, Information Fusion 103,
-102091) and predicts centre-seeded soft masks: a centre heatmap (CenterNet;
-Zhou et al. 2019, arXiv:1904.07850), a pixel embedding, and at each seed a
-kernel (CondInst; Tian et al. 2020, arXiv:2003.05664) whose score against the
-embedding, less an elliptical distance term, competes with the sky and the
-other seeds. The distance is that of the position which a pixel votes for, its
-own plus an offset (Neven et al. 2019, CVPR, arXiv:1906.11109). Shapes in
-comments: ``B`` batch, ``H``, ``W`` image, ``S`` seeds, ``E`` embedding.
+The head fuses the patch tokens with a light convolution stream (as ViTMatte
+does; Yao et al. 2024, Information Fusion 103, 102091) and predicts
+centre-seeded soft masks: a centre heatmap (CenterNet; Zhou et al. 2019,
+arXiv:1904.07850), a pixel embedding, and at each seed a kernel (CondInst; Tian
+et al. 2020, arXiv:2003.05664) whose score against the embedding, less an
+elliptical distance term, competes with the rest and the other seeds. The
+distance is that of the position which a pixel votes for, its own plus an
+offset (Neven et al. 2019, CVPR, arXiv:1906.11109).
+
+The convolutions begin at a stride of 2, on the four pixels of each cell, and
+what has the full resolution is read from the cells' four parts (Shi et al.
+2016, arXiv:1609.05158): layers at full resolution, whose memory costs most,
+are not needed. Shapes in comments: ``B`` batch, ``H``, ``W`` image, ``S``
+seeds, ``E`` embedding.
 """
 
 from typing import NamedTuple
@@ -19,42 +24,36 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from astrodino_seg.convolutions import ConvBlock, DetailStream, sample
+from astrodino_seg.convolutions import (
+    N_CLASSES,
+    STRIDES,
+    ConvBlock,
+    sample,
+)
 
-__all__ = ['DenseMaps', 'GroupingHead', 'Seeds']
+__all__ = ['InstanceHead', 'InstanceMaps', 'SeedClass', 'Seeds']
 
-STRIDES = (2, 4, 8, 16)     # of the pyramid that seeds are read from
-N_CLASSES = 4               # sky, star, galaxy, artifact
 VOTE_SCALE = 16.0           # pixels
 
 
-class DenseMaps(NamedTuple):
+class InstanceMaps(NamedTuple):
     """
-    What the network says of every pixel.
+    What the network says of every pixel of one level.
 
     Attributes
     ----------
     heat : `~torch.Tensor`
-        (B, 1, H/2, W/2) logit that a seed lies here.
-    embedding : `~torch.Tensor`
-        (B, E, H, W).
-    sky : `~torch.Tensor`
-        (B, 1, H, W) score of the sky.
-    classes : `~torch.Tensor`
-        (B, 4, H, W) logits of sky, star, galaxy, artifact.
-    vote : `~torch.Tensor`
-        (B, 2, H, W) offset (x, y) in pixels from each pixel to where its
-        object's centre should be.
+        (B, H, W) logit that the centre of an object of this level lies here.
+    pixels : `~torch.Tensor`
+        (B, H, W, E + 7): the embedding, the score of the rest (the sky and
+        what is larger), the logits of sky, star, galaxy and artifact, and
+        the vote (x, y) in units of `VOTE_SCALE`.
     pyramid : tuple of `~torch.Tensor`
-        Features at strides 2, 4, 8, 16 that seeds are read from, of any
-        floating-point type.
+        Features at strides 2, 4, 8, 16 that seeds are read from.
     """
 
     heat: torch.Tensor
-    embedding: torch.Tensor
-    sky: torch.Tensor
-    classes: torch.Tensor
-    vote: torch.Tensor
+    pixels: torch.Tensor
     pyramid: tuple
 
 
@@ -114,45 +113,49 @@ class SeedClass(nn.Module):
         return self.out(torch.cat([hidden, context], dim=-1))
 
 
-class GroupingHead(nn.Module):
+class InstanceHead(nn.Module):
     """
-    Dense maps, seeds and pair scores.
+    Dense maps, seeds and pair scores of one level of the pyramid.
 
     Parameters
     ----------
     in_channels : int
-        Channels of the network's input that the head sees: the first, if
-        there are more.
+        Channels of the network's input.
     token_dim : int
         Length of the ViT's tokens (at stride 16).
     widths : sequence of int, optional
-        Channels of the convolutions at strides 1, 2, 4, 8, 16.
+        Channels of the convolutions at strides 2, 4, 8, 16.
+    n_middle : int, optional
+        Channels of the last layer, at stride 2.
     n_embedding : int, optional
         Length of the pixel embedding.
     n_descriptor : int, optional
         Length of the descriptor that seeds are compared by.
     """
 
-    def __init__(self, *, in_channels, token_dim,
-                 widths=(16, 32, 64, 96, 128), n_embedding=12,
-                 n_descriptor=24):
+    def __init__(self, *, in_channels, token_dim, widths=(32, 64, 96, 128),
+                 n_middle=48, n_embedding=12, n_descriptor=24):
         super().__init__()
         self.in_channels = in_channels
         self.n_embedding, self.n_descriptor = n_embedding, n_descriptor
-        self.detail = DetailStream(in_channels, widths)
+        self.stem = ConvBlock(4 * in_channels, widths[0])
+        self.stages = nn.ModuleList(
+            [ConvBlock(widths[0], widths[0]), *(
+                nn.Sequential(ConvBlock(a, b, stride=2), ConvBlock(b, b))
+                for a, b in zip(widths, widths[1:]))])
         self.fuse = nn.Sequential(
-            ConvBlock(widths[4] + token_dim, widths[4], kernel_size=1),
-            ConvBlock(widths[4], widths[4]))
+            ConvBlock(widths[3] + token_dim, widths[3], kernel_size=1),
+            ConvBlock(widths[3], widths[3]))
         self.reduce = nn.ModuleList(
-            nn.Conv2d(widths[i + 1], widths[i], 1) for i in range(4))
+            nn.Conv2d(widths[i + 1], widths[i], 1) for i in range(3))
         self.refine = nn.ModuleList(
-            ConvBlock(widths[i], widths[i]) for i in range(4))
-        self.read = nn.ModuleList(
-            nn.Conv2d(widths[i + 1], 48, 1) for i in range(4))
-        self.heat = nn.Sequential(ConvBlock(widths[1], widths[1]),
-                                  nn.Conv2d(widths[1], 1, 1))
-        self.pixel = nn.Conv2d(widths[0], n_embedding + 1 + N_CLASSES, 1)
-        self.vote = nn.Conv2d(widths[0], 2, 1)
+            ConvBlock(widths[i], widths[i]) for i in range(3))
+        self.middle = ConvBlock(2 * widths[0], n_middle)
+        n_pixel = 1 + n_embedding + 1 + N_CLASSES + 2
+        self.pixel = nn.Linear(n_middle, 4 * n_pixel)
+        # whether the image is binned: what is small is then seen elsewhere
+        self.level = nn.Embedding(2, widths[0] + token_dim)
+        self.read = nn.ModuleList(nn.Conv2d(n, 48, 1) for n in widths)
         self.n_out = (n_embedding + 1, 2, 1, 2, 2, n_descriptor)
         self.seed = nn.Sequential(nn.Linear(4 * 48, 192), nn.ReLU(),
                                   nn.Linear(192, 192), nn.ReLU())
@@ -161,88 +164,68 @@ class GroupingHead(nn.Module):
         self.pair = nn.Sequential(nn.Linear(2 * n_descriptor + 6, 64),
                                   nn.ReLU(), nn.Linear(64, 32), nn.ReLU(),
                                   nn.Linear(32, 1))
-        nn.init.constant_(self.heat[1].bias, -4.0)
-        nn.init.zeros_(self.vote.weight)
-        nn.init.zeros_(self.vote.bias)
+        with torch.no_grad():               # centres are rare
+            self.pixel.bias.view(4, -1)[:, 0] = -4.0
+        nn.init.zeros_(self.level.weight)
 
-    def forward(self, x, tokens):
+    def forward(self, x, tokens, binned):
         """
         Predict the dense maps.
 
         Parameters
         ----------
         x : `~torch.Tensor`
-            (B, in_channels or more, H, W), sides multiples of 16.
+            (B, in_channels, H, W), sides multiples of 16.
         tokens : `~torch.Tensor`
             (B, token_dim, H/16, W/16).
+        binned : `~torch.Tensor`
+            (B,) int: 1 where the image is a binned one, else 0.
 
         Returns
         -------
-        maps : `DenseMaps`
+        maps : `InstanceMaps`
             The maps.
         """
-        detail = self.detail.stem(x[:, :self.in_channels])
-        heat, pyramid = self.coarse(self.detail.to_half(detail), tokens)
-        return DenseMaps(heat, *self.fine(pyramid[0], detail), pyramid)
-
-    def coarse(self, half, tokens):
-        """
-        Predict what has a stride of 2 or more.
-
-        Parameters
-        ----------
-        half : `~torch.Tensor`
-            (B, C, H/2, W/2) of ``detail.to_half``.
-        tokens : `~torch.Tensor`
-            As of `forward`.
-
-        Returns
-        -------
-        heat : `~torch.Tensor`
-            As of `DenseMaps`.
-        pyramid : tuple of `~torch.Tensor`
-            As of `DenseMaps`.
-        """
-        detail = self.detail.to_coarser(half)
-        pyramid = [self.fuse(torch.cat([detail[3], tokens], dim=1))]
+        level = self.level(binned)[:, :, None, None]
+        stem, deep = level.split([self.stem[0].out_channels,
+                                  tokens.shape[1]], dim=1)
+        first = self.stem(F.pixel_unshuffle(x, 2).contiguous(
+            memory_format=torch.channels_last))
+        detail = [self.stages[0](first + stem.to(first.dtype))]
+        for stage in self.stages[1:]:
+            detail.append(stage(detail[-1]))
+        pyramid = [self.fuse(torch.cat(
+            [detail[3], (tokens + deep).to(detail[3].dtype)], dim=1))]
         for i in (2, 1, 0):
-            pyramid.insert(0, self._finer(i + 1, pyramid[0], detail[i]))
-        block, last = self.heat
-        centre = block(pyramid[0])
+            pyramid.insert(0, self._finer(i, pyramid[0], detail[i]))
+        middle = self.middle(torch.cat([pyramid[0], first], dim=1))
         # in float32 within autocast too: bfloat16 has steps of half a pixel
         # in a vote, and ties in the peaks of the heatmap
-        with torch.autocast(centre.device.type, enabled=False):
-            heat = last(centre.to(last.weight.dtype))
-        return heat, tuple(pyramid)
+        with torch.autocast(middle.device.type, enabled=False):
+            middle = middle.permute(0, 2, 3, 1).to(self.pixel.weight.dtype)
+            parts = self.pixel(middle)              # (B, H/2, W/2, 4 (E + 8))
+        n, h, w, _ = parts.shape
+        full = parts.view(n, h, w, 2, 2, -1).permute(0, 1, 3, 2, 4, 5)
+        full = full.reshape(n, 2 * h, 2 * w, -1)
+        return InstanceMaps(full[..., 0], full[..., 1:], tuple(pyramid))
 
-    def fine(self, feature, detail):
+    def split_pixels(self, pixels):
         """
-        Predict what has a stride of 1.
-
-        A pixel depends on 2 pixels about it, so that this can be run on parts
-        of an image.
+        The parts of the pixels' values.
 
         Parameters
         ----------
-        feature : `~torch.Tensor`
-            (B, C, H/2, W/2) of the pyramid.
-        detail : `~torch.Tensor`
-            (B, C, H, W) of ``detail.stem``.
+        pixels : `~torch.Tensor`
+            (..., E + 7) of `InstanceMaps`.
 
         Returns
         -------
-        embedding, sky, classes, vote : `~torch.Tensor`
-            As of `DenseMaps`.
+        embedding, rest, classes, vote : `~torch.Tensor`
+            (..., E), (...), (..., 4) and (..., 2), the last in pixels.
         """
-        full = self._finer(0, feature, detail)
-        with torch.autocast(full.device.type, enabled=False):
-            parts = self.pixel, self.vote
-            embedding, sky, classes, vote = F.conv2d(
-                full.to(self.vote.weight.dtype),
-                torch.cat([part.weight for part in parts]),
-                torch.cat([part.bias for part in parts])).split(
-                [self.n_embedding, 1, N_CLASSES, 2], dim=1)
-        return embedding, sky, classes, VOTE_SCALE * vote
+        embedding, rest, classes, vote = pixels.split(
+            [self.n_embedding, 1, N_CLASSES, 2], dim=-1)
+        return embedding, rest[..., 0], classes, VOTE_SCALE * vote
 
     def _finer(self, i, feature, detail):
         """Features at twice the resolution, with the image's detail."""

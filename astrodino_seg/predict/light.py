@@ -1,20 +1,16 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Whether two seeds are one object: what is known of a pair, and its score.
+What the image itself shows at seeds and between them.
 
-The score is fitted last, to the pairs that the finished network asks about
-(`astrodino_seg.train.pairs`). Besides what the head says of the seeds it is
-shown the image: how deep the valley between them is, which tells touching
-objects, and how the colours and the concentration of each differ from its
-surroundings and from the other's, which tells a star from a knot. Shapes in
-comments: ``S`` seeds, ``P`` pairs.
+How deep the valley between two is tells touching objects; how the colours and
+the concentration of each differ from its surroundings and from the other's
+tells a star from a knot. Shapes in comments: ``S`` seeds, ``P`` pairs.
 """
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-__all__ = ['PairScore', 'pair_features', 'seed_looks', 'valleys']
+__all__ = ['seed_looks', 'valleys']
 
 #: Sides in pixels of the means that a seed's looks are made of.
 SCALES = (3, 5, 9, 17)
@@ -22,34 +18,6 @@ SCALES = (3, 5, 9, 17)
 N_SAMPLES = 17
 #: Seeds whose surroundings are in memory at a time.
 CHUNK = 20_000
-
-
-class PairScore(nn.Module):
-    """
-    Logit that two seeds are one object.
-
-    Parameters
-    ----------
-    n_features : int
-        Of `pair_features`.
-    """
-
-    def __init__(self, n_features):
-        super().__init__()
-        self.register_buffer('mean', torch.zeros(n_features))
-        self.register_buffer('scale', torch.ones(n_features))
-        self.net = nn.Sequential(nn.Linear(n_features, 96), nn.ReLU(),
-                                 nn.Linear(96, 48), nn.ReLU(),
-                                 nn.Linear(48, 1))
-
-    def forward(self, features):
-        """Logits (P,) of features (P, n_features)."""
-        return self.net((features - self.mean) / self.scale)[:, 0]
-
-
-def n_features(n_descriptor, n_channels):
-    """How many features a pair has, for that many channels of input."""
-    return 2 * n_descriptor + 11 + 2 * (n_channels - 1) * len(SCALES) + 3
 
 
 def _sample(maps, x, y):
@@ -125,45 +93,3 @@ def valleys(channels, x, y, i, j):
         line[0], line[-1])
     return torch.stack([line.amin(dim=0) - low, line.mean(dim=0) - low,
                         high - low], dim=-1)
-
-
-def pair_features(head, seeds, claims, looks, lines, heat, i, j, x, y):
-    """
-    What is known of pairs of seeds; the same for (i, j) and (j, i).
-
-    Parameters
-    ----------
-    head : `~astrodino_seg.heads.GroupingHead`
-        The head that read the seeds.
-    seeds : `~astrodino_seg.heads.Seeds`
-        The seeds.
-    claims : tuple of `~torch.Tensor`
-        (P,) score of i less that of the sky at j's position, and of j at
-        i's.
-    looks : `~torch.Tensor`
-        (S, n) of `seed_looks`.
-    lines : `~torch.Tensor`
-        (P, 3) of `valleys`.
-    heat : `~torch.Tensor`
-        (S,) probability of each seed.
-    i, j : `~torch.Tensor`
-        (P,) indices of the pairs.
-    x, y : `~torch.Tensor`
-        (S,) positions that the seeds' pixels vote for.
-
-    Returns
-    -------
-    features : `~torch.Tensor`
-        (P, n_features).
-    """
-    p = seeds.classes.softmax(dim=-1)
-    agree = (p[i] * p[j]).sum(dim=-1, keepdim=True)
-
-    def both(values):
-        pair = torch.stack([values[i], values[j]], dim=-1)
-        return [pair.amin(-1, keepdim=True), pair.amax(-1, keepdim=True)]
-
-    return torch.cat([
-        head.pair_features(seeds, claims, i, j, x, y), agree, *both(p[:, 0]),
-        *both(heat), (looks[i] - looks[j]).abs(), looks[i] + looks[j],
-        lines], dim=-1)
