@@ -30,7 +30,7 @@ def make_table(image, normalised, grouping, classes, shares=None):
         The image.
     normalised : `~astrodino_seg.preprocess.Normalised`
         Its background and noise.
-    grouping : `~astrodino_seg.grouping.Grouping`
+    grouping : `~astrodino_seg.predict.decode.Grouping`
         Its labels.
     classes : `~numpy.ndarray`
         (n_objects, 3) probabilities of star, galaxy, artifact.

@@ -16,6 +16,7 @@ from photutils.segmentation import SegmentationImage
 from photutils.utils.exceptions import NoDetectionsWarning
 
 from astrodino_seg.binning import oversampling
+from astrodino_seg.calibration import read_calibration
 from astrodino_seg.catalog import make_table
 from astrodino_seg.class_regions import predict_classes, segment_classes
 from astrodino_seg.image import Image, as_image
@@ -299,17 +300,26 @@ class DinoSegmenter:
         all levels of a pyramid.
         """
         levels = look(model, planes, bin_factor=bin_factor,
-                      device=self.device, tile_size=self.tile_size)
+                      device=self.device, tile_size=self.tile_size,
+                      progress=self.progress_bar)
         shape = planes.shape[1:]
         grouping = decode(levels, model.decision, shape, merge=self.merge,
                           min_seed=self.min_seed, **rules)
-        shares = share_flux(levels, grouping) if self.split_flux else None
-        classes = np.concatenate([level.classes for level in levels])
+        classes, heat = (np.concatenate([getattr(level, key) for level
+                                         in levels])[grouping.seed_of]
+                         for key in ('classes', 'heat'))
+        calibration = read_calibration(model.calibration)
+        grouping = calibration.rate(grouping, heat)
+        shares = None
+        if self.split_flux:
+            shares = share_flux(levels, grouping,
+                                power=calibration.share_power)
         fine = levels[0].probabilities
         if bin_factor > 1:
             fine = np.stack([enlarge(one, bin_factor)[:shape[0], :shape[1]]
                              for one in fine])
-        return grouping, classes[grouping.seed_of], fine, shares
+        return (grouping, calibration.class_probabilities(classes), fine,
+                shares)
 
     def _by_classes(self, model, planes, bin_factor, **rules):
         """The same by a semantic head: regions of one class."""

@@ -80,26 +80,27 @@ class FluxShares:
             for labels, shares in zip(self.labels, self.shares))
 
 
-def share_flux(prediction, grouping, *, power=1.0):
+def share_flux(levels, grouping, *, power=1.0):
     """
     Split the light of each pixel of an object among those that reach it.
 
+    At each level the softmax of the scores of its seeds and of the rest says
+    what each has; what the rest has there is shared at the next coarser one.
+
     Parameters
     ----------
-    prediction : `~astrodino_seg.prediction.Prediction` or list of \
-            `~astrodino_seg.predict.pyramid.Level`
-        The network's output.
-    grouping : `~astrodino_seg.grouping.Grouping`
+    levels : list of `~astrodino_seg.predict.pyramid.Level`
+        What the network says, the finest first.
+    grouping : `~astrodino_seg.predict.decode.Grouping`
         The labels that were made of it.
     power : float, optional
-        The softmax of the objects' scores, in which the sky has no part, is
-        raised to it and made to add up to 1 again.
+        The softmax of the scores is raised to it.
 
     Returns
     -------
     shares : `FluxShares`
-        The shares. A pixel that was filled, where the object that has it
-        has a lower score than the sky, is all that object's.
+        The shares, 1 in all in labelled pixels. A pixel that no score
+        explains is all its label's.
 
     Raises
     ------
@@ -110,72 +111,65 @@ def share_flux(prediction, grouping, *, power=1.0):
         msg = 'grouping: its objects have no seeds to share light by'
         raise ValueError(msg)
     owner = grouping.groups
-    inside = owner > 0
-    reach = (_reach_of_level if isinstance(prediction, list) else _reach)
-    score = np.full((N_OWNERS, *owner.shape), -np.inf, np.float32)
-    labels = np.zeros(score.shape, np.int32)
-    for label in range(1, len(grouping.seed_of) + 1):
-        parts = [reach(prediction, k, inside) for k in
-                 np.flatnonzero(grouping.seed_label == label)]
-        window, best = _largest(parts)
-        _insert(score[:, *window], labels[:, *window], best, label)
-    own = np.where(labels == owner, score, -np.inf).max(axis=0)
-    top = np.where(np.isfinite(score[0]), score[0], 0)
-    shares = np.exp(power * (score - top))
-    shares /= np.maximum(shares.sum(axis=0), 1e-30)
-    # what was filled, or was nobody's by its score
-    alone = inside & (own < 0)
-    labels[:, alone | ~inside], shares[:, alone | ~inside] = 0, 0
-    labels[0][alone], shares[0][alone] = owner[alone], 1
-    labels[shares == 0] = 0
-    return FluxShares(labels, shares)
-
-
-def _reach(prediction, k, inside):
-    """A seed's claim in the box beyond which it is nothing to any object."""
-    window, score, _ = reach_of(
-        prediction, k, lambda window, score: inside[window] & (
-            score > prediction.sky[window] - FAINT))
-    return window, score - prediction.sky[window]
-
-
-def _reach_of_level(levels, k, inside):
-    """The same, of a seed of all levels in turn, in pixels of the image."""
+    left = np.ones(owner.shape, np.float32)
+    parts, first = {}, 0
     for level in levels:
-        if k < len(level.x):
-            break
-        k -= len(level.x)
+        label_of = grouping.seed_label[first:first + len(level.x)]
+        first += len(level.x)
+        odds, total = [], np.ones(owner.shape, np.float32)
+        for k in np.flatnonzero(label_of):
+            window, one = _odds(level, k, owner.shape, power)
+            total[window] += one
+            odds.append((label_of[k], window, one))
+        left /= total
+        for label, window, one in odds:
+            parts.setdefault(label, []).append((window, one * left[window]))
+    value = np.zeros((N_OWNERS, *owner.shape), np.float32)
+    labels = np.zeros(value.shape, np.int32)
+    for label, pieces in parts.items():
+        window, whole = _sum(pieces)
+        _insert(value[:, *window], labels[:, *window], whole, label)
+    inside = owner > 0
+    labels[:, ~inside], value[:, ~inside] = 0, 0
+    alone = inside & ~(labels == owner).any(axis=0)
+    labels[:, alone], value[:, alone] = 0, 0
+    labels[0][alone], value[0][alone] = owner[alone], 1
+    value /= np.maximum(value.sum(axis=0), 1e-30)
+    labels[value == 0] = 0
+    return FluxShares(labels, value)
+
+
+def _odds(level, k, shape, power):
+    """A seed's odds to the rest in the box beyond which they are nothing."""
     window, score, _ = reach_of(
         level, k, lambda window, score: score > level.sky[window] - FAINT)
     claim = enlarge(score - level.sky[window], level.factor)
     wide = tuple(slice(level.factor * one.start,
                        min(level.factor * one.stop, n))
-                 for one, n in zip(window, inside.shape))
-    return wide, claim[:wide[0].stop - wide[0].start,
-                       :wide[1].stop - wide[1].start]
+                 for one, n in zip(window, shape))
+    claim = claim[:wide[0].stop - wide[0].start,
+                  :wide[1].stop - wide[1].start]
+    return wide, np.exp(np.clip(power * claim, -60, 60))
 
 
-def _largest(parts):
-    """The largest of several scores, in the box that holds all of theirs."""
+def _sum(parts):
+    """The sum of several parts, in the box that holds all of theirs."""
     if len(parts) == 1:
         return parts[0]
     whole = tuple(slice(min(window[axis].start for window, _ in parts),
                         max(window[axis].stop for window, _ in parts))
                   for axis in (0, 1))
-    best = np.full([one.stop - one.start for one in whole], -np.inf,
-                   np.float32)
-    for window, score in parts:
-        there = best[tuple(slice(one.start - all_of.start,
-                                 one.stop - all_of.start)
-                           for one, all_of in zip(window, whole))]
-        np.maximum(there, score, out=there)
-    return whole, best
+    total = np.zeros([one.stop - one.start for one in whole], np.float32)
+    for window, value in parts:
+        total[tuple(slice(one.start - all_of.start, one.stop - all_of.start)
+                    for one, all_of in zip(window, whole))] += value
+    return whole, total
 
 
-def _insert(score, labels, new, label):
+def _insert(value, labels, new, label):
     """Put an object in its place among the ranked ones, in place."""
     new, label = new.copy(), np.full(new.shape, label, np.int32)
-    for s, o in zip(score, labels):
-        higher = new > s
-        s[higher], new[higher] = new[higher], s[higher]
+    for v, o in zip(value, labels):
+        higher = new > v
+        v[higher], new[higher] = new[higher], v[higher]
         o[higher], label[higher] = label[higher], o[higher]

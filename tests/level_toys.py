@@ -6,7 +6,7 @@ What the tests of the pyramid's levels share.
 import numpy as np
 import torch
 
-from astrodino_seg.models.instance import InstanceModel
+from astrodino_seg.models.instance import Model
 from astrodino_seg.predict.pyramid import Level
 from astrodino_seg.simulate.scene import insert_owner
 from astrodino_seg.simulate.truth import make_truth
@@ -18,7 +18,7 @@ SMALL = {'vit': {'dim': 48, 'depth': 1, 'n_heads': 3, 'patch_border': 8},
 def small_model(seed=0):
     """A model of random weights."""
     torch.manual_seed(seed)
-    return InstanceModel(**SMALL).eval()
+    return Model(**SMALL).eval()
 
 
 def make_level(factor, shape, centres, radius, *, heat=None, height=4.0,

@@ -24,8 +24,8 @@ from astrodino_seg.backbones import (
     load_backbone,
 )
 from astrodino_seg.errors import ModelFileError
-from astrodino_seg.heads import GroupingHead
 from astrodino_seg.image import as_image
+from astrodino_seg.models.head import InstanceHead
 from astrodino_seg.model import Encoder, Model, load_encoder, load_model
 from astrodino_seg.plotting import rgb_image
 from astrodino_seg.preprocess import PreprocessSpec, normalise
@@ -693,11 +693,11 @@ def test_tokens_are_averaged(write, x):
 def test_a_head_trains_on_it(layout, write, x):
     backbone = load_backbone(write(layout()))
     torch.manual_seed(0)
-    dense = GroupingHead(in_channels=3, token_dim=DIM)
+    dense = InstanceHead(in_channels=3, token_dim=DIM)
     x_ = x((64, 96))
-    maps = dense(x_, backbone.tokens(x_))
-    assert maps.embedding.shape[-2:] == (64, 96)
-    maps.embedding.pow(2).mean().backward()
+    maps = dense(x_, backbone.tokens(x_), torch.zeros(1, dtype=torch.long))
+    assert maps.heat.shape == (1, 64, 96)
+    maps.pixels.pow(2).mean().backward()
     for module in (dense.fuse, backbone.vit.blocks[0], backbone.vit.norm):
         for name, parameter in module.named_parameters():
             if 'qkv.bias' not in name:

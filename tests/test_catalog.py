@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from photutils.segmentation import SegmentationImage, SourceCatalog
 
 from astrodino_seg.catalog import CLASS_NAMES, FLAGS, make_table
-from astrodino_seg.grouping import Grouping
+from astrodino_seg.predict.decode import Grouping
 from astrodino_seg.image import Image
 from astrodino_seg.preprocess import Normalised
 

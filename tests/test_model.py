@@ -27,7 +27,7 @@ from astrodino_seg.model import (
 from astrodino_seg.preprocess import PreprocessSpec
 
 TINY = {'vit': {'dim': 48, 'depth': 1, 'n_heads': 3},
-        'head': {'widths': (4, 8, 8, 8, 8)}}
+        'head': {'widths': (8, 8, 8, 8), 'n_middle': 8}}
 
 
 def tiny_model(seed=0, **kwargs):
@@ -47,8 +47,8 @@ def outputs(model, n_channels=5):
     rng = torch.Generator().manual_seed(1)
     x = torch.randn(1, n_channels, 48, 64, generator=rng)
     with torch.no_grad():
-        maps = model(x)
-    return [*maps[:4], *maps.pyramid]
+        maps = model(x, torch.zeros(1, dtype=torch.long))
+    return [*maps[:2], *maps.pyramid]
 
 
 @pytest.fixture
@@ -78,7 +78,8 @@ def test_forward():
         assert tokens.shape == (2, 48, 2, 3)
         direct = model.vit(x)[:, model.vit.n_prefix:]
         assert_allclose(tokens.flatten(2).transpose(1, 2), direct, atol=1e-6)
-        assert_array_equal(model(x).sky, model.head(x, tokens).sky)
+        fine = torch.zeros(1, dtype=torch.long)
+    assert_array_equal(model(x, fine).heat, model.head(x, tokens, fine).heat)
 
 
 def test_defaults():
@@ -326,7 +327,8 @@ def test_small_patches_are_averaged(patch_size):
     with torch.no_grad():
         fine = model.vit.forward_features(x).patches[-1]
         found = model.tokens(x)
-        assert model(x).sky.shape == (1, 1, 32, 48)
+        assert model(x, torch.zeros(1, dtype=torch.long)).heat.shape == (
+            1, 32, 48)
     n = 16 // patch_size
     expected = fine.unflatten(3, (3, n)).unflatten(2, (2, n)).mean(dim=(3, 5))
     assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

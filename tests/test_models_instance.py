@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from astrodino_seg import load_model
 from astrodino_seg.errors import ModelFileError
 from astrodino_seg.models.decision import Decision
-from astrodino_seg.models.instance import INSTANCE_FORMAT, InstanceModel
+from astrodino_seg.models.instance import FORMAT, Model
 
 NOT_BINNED = torch.zeros(1, dtype=torch.long)
 
@@ -85,7 +85,7 @@ def test_patches_see_their_borders():
     """With a border, and not without."""
     for border, sees in ((0, False), (8, True)):
         torch.manual_seed(0)
-        model = InstanceModel(vit={**SMALL['vit'], 'patch_border': border},
+        model = Model(vit={**SMALL['vit'], 'patch_border': border},
                               head=SMALL['head']).eval()
         x = image()
         other = x.clone()
@@ -122,7 +122,7 @@ def test_file(model, tmp_path, half):
     path = tmp_path / 'model.safetensors'
     model.save(path, half=half)
     again = load_model(path)
-    assert isinstance(again, InstanceModel)
+    assert isinstance(again, Model)
     assert again.spec == model.spec
     assert again.provenance == {'by': 'hand'}
     for key, value in model.state_dict().items():
@@ -137,4 +137,4 @@ def test_unknown_argument(model, tmp_path):
     model.save(path)
     with pytest.raises(ModelFileError, match='wings'):
         load_model(path)
-    assert INSTANCE_FORMAT == 'astrodino_seg/2'
+    assert FORMAT == 'astrodino_seg/2'

@@ -24,7 +24,6 @@ from astrodino_seg.predict.merge import (
     seed_features,
 )
 from astrodino_seg.predict.pyramid import find_peaks, look
-from astrodino_seg.shares import share_flux
 
 
 def planes(shape=(112, 136), seed=0):
@@ -314,15 +313,3 @@ def test_without_a_decision():
     """Seeds by the heatmap, nothing joined."""
     found = decode(LEVELS, None, (100, 100), merge=1, n_pixels=1)
     assert found.groups.max() == 4
-
-
-def test_shares():
-    """Of two equal discs, half and half between them, and all in all 1."""
-    level = make_level(1, (40, 60), [(20, 20), (30, 20)], 8)
-    decision = decision_of(.9, .1, [level])
-    found = decode([level], decision, (40, 60))
-    shares = share_flux([level], found)
-    inside = found.groups > 0
-    np.testing.assert_allclose(shares.shares.sum(axis=0), inside, atol=1e-5)
-    assert shares.of(1)[20, 25] == pytest.approx(.5, abs=.01)
-    assert shares.of(1)[20, 20] > .9

@@ -83,7 +83,7 @@ def reach_of(level, k, belongs):
 
 def seed_score(level, k, window):
     """
-    Score of a seed in a window; see `~astrodino_seg.heads`.
+    Score of a seed in a window; see `~astrodino_seg.models.head`.
 
     Parameters
     ----------

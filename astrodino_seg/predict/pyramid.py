@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from astrodino_seg.binning import bin_channels
 from astrodino_seg.convolutions import STRIDES
@@ -104,7 +105,7 @@ def find_peaks(heat, min_heat):
 
 
 def look(model, channels, *, bin_factor=1, min_heat=MIN_HEAT, tile_size=512,
-         device='cpu'):
+         device='cpu', progress=False):
     """
     Look at an image at all levels.
 
@@ -122,34 +123,47 @@ def look(model, channels, *, bin_factor=1, min_heat=MIN_HEAT, tile_size=512,
         Largest side of the tiles for the transformer, a multiple of 16.
     device : str, optional
         Where the network runs.
+    progress : bool, optional
+        Whether to show a progress bar over the tiles.
 
     Returns
     -------
     levels : list of `Level`
         The finest first; each has half the pixels a side of the one before.
+
+    Raises
+    ------
+    ValueError
+        If ``channels`` are not as many as the model's planes.
     """
-    levels, factor = [], bin_factor
-    binned = bin_channels(channels, bin_factor)
-    while True:
-        level = _look_once(model, binned, factor, factor > bin_factor,
-                           min_heat, tile_size, device)
-        levels.append(level)
-        if min(binned.shape[1:]) < 2 * LEAST_SIDE:
-            return levels
-        binned, factor = bin_channels(binned, 2), 2 * factor
+    if len(channels) != model.planes.n_planes:
+        msg = (f'channels must be the {model.planes.n_planes} planes of the '
+               f'model, got {len(channels)}')
+        raise ValueError(msg)
+    n = model.head.in_channels      # then come planes of the transformer
+    images = [bin_channels(channels, bin_factor, n)]
+    while min(images[-1].shape[1:]) >= 2 * LEAST_SIDE:
+        images.append(bin_channels(images[-1], 2, n))
+    images = [_pad(torch.from_numpy(one), n) for one in images], [
+        one.shape[1:] for one in images]
+    cuts = [tiles(tuple(one.shape[1:]), size=tile_size, margin=CONTEXT)
+            for one in images[0]]
+    with tqdm(total=sum(map(len, cuts)), disable=not progress,
+              desc='segmenting', unit='tile', leave=False) as bar:
+        return [_look_once(model, x, shape, bin_factor * 2**k, k > 0,
+                           min_heat, cut, device, bar)
+                for k, (x, shape, cut) in enumerate(zip(*images, cuts))]
 
 
-def _look_once(model, channels, factor, is_binned, min_heat, tile_size,
-               device):
-    """A `Level`."""
-    _, ny, nx = channels.shape
+def _look_once(model, x, shape, factor, is_binned, min_heat, cuts, device,
+               bar):
+    """A `Level`, of planes that were padded from a shape."""
+    n, (ny, nx) = model.head.in_channels, shape
     with torch.inference_mode(), torch.autocast(
             torch.device(device).type, torch.bfloat16,
             enabled=model.in_bfloat16):
-        x = F.pad(torch.from_numpy(channels),
-                  (0, -nx % STEP, 0, -ny % STEP))
-        tokens = _tokens(model, x, tile_size, device)
-        heat, pixels, pyramid = _maps(model.head, x, tokens, is_binned,
+        tokens = _tokens(model, x, cuts, device, bar)
+        heat, pixels, pyramid = _maps(model.head, x[:n], tokens, is_binned,
                                       device)
     with torch.inference_mode():
         heat, pixels = heat[:ny, :nx], pixels[:ny, :nx]
@@ -163,11 +177,20 @@ def _look_once(model, channels, factor, is_binned, min_heat, tile_size,
         parts = (sx, sy, value, seeds.kernel, seeds.centre, seeds.matrix,
                  seeds.falloff, seeds.descriptor, radius,
                  seeds.classes.softmax(dim=-1))
-        return Level(factor, channels, embedding.contiguous().numpy(),
+        return Level(factor, x[:n, :ny, :nx].numpy(), embedding.contiguous().numpy(),
                      rest.contiguous().numpy(),
                      classes.softmax(dim=-1).permute(2, 0, 1).numpy(),
                      vote.contiguous().numpy(),
                      *(part[keep].numpy() for part in parts))
+
+
+def _pad(x, n_noise):
+    """Whole steps; what lies outside is sky without valid bands."""
+    edges = (0, -x.shape[2] % STEP, 0, -x.shape[1] % STEP)
+    out = F.pad(x, edges)
+    if len(x) > n_noise:        # 0 is no sky in the planes of others
+        out[n_noise:] = F.pad(x[n_noise:], edges, mode='replicate')
+    return out
 
 
 def _cells(slices):
@@ -175,10 +198,10 @@ def _cells(slices):
     return tuple(slice(c.start // STEP, c.stop // STEP) for c in slices)
 
 
-def _tokens(model, x, tile_size, device):
+def _tokens(model, x, cuts, device, bar):
     """Tokens of the image, averaged where tiles overlap."""
     tokens, weights = 0, 0
-    for tile in tiles(tuple(x.shape[1:]), size=tile_size, margin=CONTEXT):
+    for tile in cuts:
         part = model.tokens(x[None, :, *tile.outer].to(device))[0].cpu()
         weight = torch.from_numpy(taper(tile, x.shape[1:], step=STEP))
         if isinstance(tokens, int):
@@ -188,6 +211,7 @@ def _tokens(model, x, tile_size, device):
         cells = _cells(tile.outer)
         tokens[:, *cells] += weight * part
         weights[cells] += weight
+        bar.update()
     return tokens / weights
 
 

@@ -11,15 +11,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.linalg import expm
 
-from astrodino_seg.convolutions import sample
-from astrodino_seg.heads import (
-    STRIDES,
-    VOTE_SCALE,
-    DenseMaps,
-    GroupingHead,
-    SeedClass,
-    Seeds,
-)
+from astrodino_seg.convolutions import STRIDES, sample
+from astrodino_seg.models.head import InstanceHead, SeedClass, Seeds
 
 WIDTHS = (6, 6, 8, 8)       # of the pyramid
 FEW = settings(deadline=None, max_examples=25)
@@ -28,8 +21,8 @@ FEW = settings(deadline=None, max_examples=25)
 def make_head(seed=0, **kwargs):
     """A small head whose weights all matter."""
     torch.manual_seed(seed)
-    head = GroupingHead(**{'in_channels': 3, 'token_dim': 8,
-                           'widths': (4, *WIDTHS), 'n_embedding': 5,
+    head = InstanceHead(**{'in_channels': 3, 'token_dim': 8,
+                           'widths': WIDTHS, 'n_embedding': 5,
                            'n_descriptor': 7, **kwargs})
     with torch.no_grad():
         for module in head.modules():
@@ -38,7 +31,6 @@ def make_head(seed=0, **kwargs):
                 module.running_var.uniform_(0.5, 2)
                 module.weight.normal_(1, 0.2)
                 module.bias.normal_(0, 0.2)
-        head.vote.weight.normal_(0, 0.1)       # zero in a new head
     return head.eval().requires_grad_(False)
 
 
@@ -69,50 +61,22 @@ def matrix_of(seeds, k):
 
 # ------------------------------------------------------------- dense maps
 
-@pytest.mark.parametrize('shape', [(16, 16), (48, 80)])
-def test_shapes(shape):
-    h, w = shape
-    x = torch.randn(2, 3, h, w)
-    maps = HEAD(x, torch.randn(2, 8, h // 16, w // 16))
-    assert maps.heat.shape == (2, 1, h // 2, w // 2)
-    assert maps.embedding.shape == (2, 5, h, w)
-    assert maps.sky.shape == (2, 1, h, w)
-    assert maps.classes.shape == (2, 4, h, w)
-    assert maps.vote.shape == (2, 2, h, w)
-    assert maps.vote.std() > 0
-    assert [tuple(level.shape) for level in maps.pyramid] == [
-        (2, n, h // s, w // s) for n, s in zip(WIDTHS, STRIDES)]
-
-
 def test_items_of_a_batch_are_apart():
     x, tokens = torch.randn(3, 3, 32, 32), torch.randn(3, 8, 2, 2)
-    together = HEAD(x, tokens)
+    binned = torch.tensor([0, 1, 0])
+    together = HEAD(x, tokens, binned)
     for k in range(3):
-        alone = HEAD(x[k:k + 1], tokens[k:k + 1])
-        assert_allclose(together.embedding[k], alone.embedding[0], atol=1e-5)
-        assert_allclose(together.heat[k], alone.heat[0], atol=1e-5)
-        assert_allclose(together.vote[k], alone.vote[0], atol=1e-4)
+        alone = HEAD(x[k:k + 1], tokens[k:k + 1], binned[k:k + 1])
+        assert_allclose(together.pixels[k], alone.pixels[0], atol=1e-4)
+        assert_allclose(together.heat[k], alone.heat[0], atol=1e-4)
 
 
 def test_starts_without_seeds():
     """A new head has few seeds: the focal loss needs a low prior."""
-    head = GroupingHead(in_channels=3, token_dim=8, widths=(4, 8, 8, 8, 8))
-    maps = head.eval()(torch.zeros(1, 3, 32, 32), torch.zeros(1, 8, 2, 2))
+    head = InstanceHead(in_channels=3, token_dim=8, widths=(8, 8, 8, 8))
+    maps = head.eval()(torch.zeros(1, 3, 32, 32), torch.zeros(1, 8, 2, 2),
+                       torch.zeros(1, dtype=torch.long))
     assert maps.heat.sigmoid().max() < 0.05
-
-
-def test_votes_start_at_the_pixel():
-    """A new head's pixels vote for where they are; then, in steps."""
-    head = GroupingHead(in_channels=3, token_dim=8, widths=(4, 8, 8, 8, 8))
-    x, tokens = torch.randn(1, 3, 32, 32), torch.randn(1, 8, 2, 2)
-    maps = head.eval()(x, tokens)
-    assert isinstance(maps, DenseMaps)
-    assert not maps.vote.any()
-    with torch.no_grad():
-        head.vote.bias.copy_(torch.tensor([0.5, -0.25]))
-    vote = head(x, tokens).vote
-    assert_allclose(vote[:, 0].detach(), 0.5 * VOTE_SCALE)
-    assert_allclose(vote[:, 1].detach(), -0.25 * VOTE_SCALE)
 
 
 # ------------------------------------------------------------------ seeds

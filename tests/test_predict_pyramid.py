@@ -1,0 +1,167 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Tests of how the network is run at each level.
+"""
+
+import numpy as np
+import pytest
+import torch
+from level_toys import SMALL, small_model
+from numpy.testing import assert_allclose, assert_array_equal
+from test_backbones import dinov2
+
+from astrodino_seg.backbones import load_backbone
+from astrodino_seg.image import as_image
+from astrodino_seg.model import Model
+from astrodino_seg.models.head import InstanceHead
+from astrodino_seg.planes import WithNoiseUnits
+from astrodino_seg.predict import pyramid
+from astrodino_seg.predict.pyramid import has_bfloat16, look
+from astrodino_seg.tiling import CONTEXT, taper, tiles
+
+
+def planes(shape=(64, 80), seed=0):
+    rng = np.random.default_rng(seed)
+    out = rng.normal(0, 1, (5, *shape)).astype(np.float32)
+    out[-1] = 1
+    return out
+
+
+def parts(level):
+    return level.embedding, level.sky, level.probabilities, level.vote
+
+
+@pytest.mark.parametrize('shape', [(64, 64), (50, 61), (5, 7), (1, 1)])
+def test_any_shape(shape):
+    """Padded to whole patches and cut again."""
+    model, x = small_model(), planes(shape)
+    (level,) = look(model, x)
+    padded = np.pad(x, ((0, 0), (0, -shape[0] % 16), (0, -shape[1] % 16)))
+    with torch.no_grad():
+        maps = model(torch.from_numpy(padded)[None],
+                     torch.zeros(1, dtype=torch.long))
+    embedding, rest, classes, vote = model.head.split_pixels(maps.pixels[0])
+    ny, nx = shape
+    assert_allclose(level.sky, rest[:ny, :nx], atol=1e-5)
+    assert_allclose(level.embedding, embedding[:ny, :nx], atol=1e-5)
+    assert_allclose(level.vote, vote[:ny, :nx], atol=1e-4)
+    assert_allclose(level.probabilities,
+                    classes.softmax(-1).permute(2, 0, 1)[:, :ny, :nx],
+                    atol=1e-5)
+    assert_array_equal(level.channels, x)
+
+
+def test_input_unchanged():
+    x = planes()
+    before = x.copy()
+    look(small_model(), x)
+    assert_array_equal(x, before)
+
+
+def test_other_planes():
+    with pytest.raises(ValueError, match='channels must be the 5 planes of '
+                                         'the model, got 4'):
+        look(small_model(), planes()[:4])
+
+
+def test_progress(capsys):
+    look(small_model(), planes(), progress=True)
+    assert 'segmenting' in capsys.readouterr().err
+    look(small_model(), planes())
+    assert capsys.readouterr().err == ''
+
+
+def test_bfloat16():
+    """As exact as its eight bits, and float32 where steps would show."""
+    model, x = small_model(), planes((96, 80))
+    (exact,) = look(model, x)
+    model.in_bfloat16 = True
+    (found,) = look(model, x)
+    differ = False
+    for one, wanted in zip(parts(found), parts(exact)):
+        assert one.dtype == np.float32
+        scale = np.abs(wanted).max()
+        assert np.median(np.abs(one - wanted)) < 2**-6 * scale
+        differ |= bool((one != wanted).any())
+    assert differ
+    vote = torch.from_numpy(found.vote)
+    assert (vote != vote.bfloat16()).any()
+
+
+def test_has_bfloat16(monkeypatch):
+    monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', lambda: True)
+    assert has_bfloat16('cpu')
+    assert not has_bfloat16('cuda')
+    # it is private, and may go
+    monkeypatch.delattr(torch.cpu, '_is_avx512_bf16_supported')
+    assert not has_bfloat16('cpu')
+
+
+def test_average_of_tokens(monkeypatch):
+    """Tokens are the weighted mean over the tiles that hold them."""
+    shape, size = (320, 16), 176
+    values, seen = iter(range(100)), []
+
+    def tokens(x):
+        return torch.full((1, 48, x.shape[2] // 16, x.shape[3] // 16),
+                          float(next(values)))
+
+    model = small_model()
+    forward = InstanceHead.forward
+    monkeypatch.setattr(model, 'tokens', tokens)
+    monkeypatch.setattr(
+        model.head, 'forward',
+        lambda x, tokens, binned: [seen.append(tokens), forward(
+            model.head, x, tokens, binned)][1])
+    look(model, planes(shape), tile_size=size)
+    cut = tiles(shape, size=size, margin=CONTEXT)
+    assert len(cut) > 2
+    top, norm = np.zeros((2, 20))
+    for k, tile in enumerate(cut):
+        weight = taper(tile, shape)[:, 0]
+        rows = slice(tile.outer[0].start // 16, tile.outer[0].stop // 16)
+        top[rows] += k * weight
+        norm[rows] += weight
+    assert_allclose(seen[0][0, 5, :, 0], top / norm, rtol=1e-5)
+
+
+def test_reach():
+    """The margin of tiles holds all that the head's convolutions see."""
+    torch.manual_seed(0)
+    head = InstanceHead(in_channels=5, token_dim=8,
+                        **SMALL['head']).double().eval()
+    with torch.no_grad():
+        for param in head.parameters():
+            param.abs_().add_(0.05)
+    x = torch.ones(1, 5, 16, 352, dtype=torch.double, requires_grad=True)
+    tokens = torch.ones(1, 8, 1, 22, dtype=torch.double, requires_grad=True)
+    maps = head(x, tokens, torch.zeros(1, dtype=torch.long))
+    total = (maps.pixels[:, :, 160:176].sum()
+             + maps.heat[:, :, 160:176].sum())
+    for stride, part in zip((2, 4, 8, 16), maps.pyramid):
+        total = total + part[..., 160 // stride:176 // stride].sum()
+    total.backward()
+    seen = np.flatnonzero(x.grad.abs().sum(dim=(0, 1, 2)))
+    reach = max(160 - seen.min(), seen.max() - 175)
+    assert 0 < reach <= pyramid.REACH
+    cells = np.flatnonzero(tokens.grad.abs().sum(dim=(0, 1, 2)))
+    assert 16 * (10 - cells.min()) <= pyramid.REACH
+
+
+def test_backbone_of_others(tmp_path):
+    """Planes of its own, of patches that do not divide 16, at all levels."""
+    torch.save(dinov2(), tmp_path / 'dinov2.pth')
+    backbone = load_backbone(tmp_path / 'dinov2.pth')
+    model = Model.from_backbone(backbone, SMALL['head'])
+    assert isinstance(model.planes, WithNoiseUnits)
+    model.save(tmp_path / 'model.safetensors')
+    from astrodino_seg import load_model
+    again = load_model(tmp_path / 'model.safetensors')
+    image = as_image(np.random.default_rng(0).normal(0, 1, (3, 100, 120)))
+    x = again.planes(image)
+    assert len(x) == 5 + 3
+    levels = look(again, x)
+    assert [level.factor for level in levels] == [1, 2]
+    assert_array_equal(levels[0].channels, x[:5])
+    for one, other in zip(levels, look(model, x)):
+        assert_array_equal(one.sky, other.sky)
