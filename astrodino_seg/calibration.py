@@ -2,12 +2,11 @@
 """
 Maps that make a model's probabilities come true.
 
-A network may be too sure of itself, or not sure enough, and one that was
-trained with weights is biased. A temperature for the classes (`Guo et al. 2017
-<https://arxiv.org/abs/1706.04599>`_) and straight lines for the log-odds of
-yes and no (Platt 1999) repair both. They are fitted by
-``benchmarks/calibration.py`` and stand in the model's provenance under
-``'calibration'``; a model without is used as it is.
+A network may be too sure of itself, or not sure enough. A temperature for the
+classes (`Guo et al. 2017 <https://arxiv.org/abs/1706.04599>`_) and a straight
+line for the log-odds of yes and no (Platt 1999) repair both. They are fitted
+by ``benchmarks/calibration.py`` and are a part of the model,
+`~astrodino_seg.Model.calibration`; a model without is used as it is.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -20,25 +19,20 @@ __all__ = ['DECISION_LIMIT', 'Calibration', 'log_odds', 'read_calibration']
 #: A grouping decision counts as at most so certain, or so uncertain by one
 #: less this: where nothing was compared it has probability one.
 DECISION_LIMIT = 0.99
-#: Key of the provenance of a model.
-KEY = 'calibration'
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
     """
-    What is done to the log-odds of a model.
+    What is done to the probabilities of a model.
 
     Attributes
     ----------
     class_temperature : float
-        The logits of the classes of a seed are divided by this.
-    pair_scale, pair_bias : float
-        The logit that two seeds are one object is multiplied by the first;
-        the second is added to it.
+        The log probabilities of the classes of an object are divided by this.
     confidence : sequence of float or None
         Weights of the log-odds of an object's weakest grouping decision and
-        of its leading centre, and a bias: their sum is the log-odds that the
+        of its leading seed, and a bias: their sum is the log-odds that the
         label is one object, neither cut nor merged. `None` leaves the
         probability of the weakest decision as it is.
     share_power : float
@@ -53,32 +47,43 @@ class Calibration:
     """
 
     class_temperature: float = 1.0
-    pair_scale: float = 1.0
-    pair_bias: float = 0.0
     confidence: tuple | None = None
     share_power: float = 1.0
     fit: dict | None = None
 
     def __post_init__(self):
-        for name in ('class_temperature', 'pair_scale', 'share_power'):
+        for name in ('class_temperature', 'share_power'):
             value = getattr(self, name)
             if not _is_number(value) or value <= 0:
                 _refuse(name, 'a positive number', value)
-        if not _is_number(self.pair_bias):
-            _refuse('pair_bias', 'a finite number', self.pair_bias)
         values = self.confidence
         if values is not None and not (
                 isinstance(values, list | tuple) and len(values) == 3
                 and all(map(_is_number, values))):
             _refuse('confidence', 'three finite numbers or None', values)
 
-    def class_logits(self, logits):
-        """The logits of classes, in an array or tensor of any shape."""
-        return logits / self.class_temperature
+    def class_probabilities(self, probabilities):
+        """
+        Calibrated probabilities of classes.
 
-    def pair_logits(self, logits):
-        """The logits of pairs, in an array or tensor of any shape."""
-        return self.pair_scale * logits + self.pair_bias
+        Parameters
+        ----------
+        probabilities : `~numpy.ndarray`
+            (..., n) the model's, which add up to 1.
+
+        Returns
+        -------
+        probabilities : `~numpy.ndarray`
+            (..., n), which add up to 1; the array itself where the
+            temperature is 1.
+        """
+        if self.class_temperature == 1:
+            return probabilities
+        logits = np.log(np.clip(probabilities, 1e-30, 1, dtype=float))
+        logits -= logits.max(axis=-1, keepdims=True)
+        out = np.exp(logits / self.class_temperature)
+        out /= out.sum(axis=-1, keepdims=True)
+        return out.astype(probabilities.dtype)
 
     def confidences(self, decision, heat):
         """
@@ -89,7 +94,7 @@ class Calibration:
         decision : `~numpy.ndarray`
             (n,) probability that the weakest decision about each is right.
         heat : `~numpy.ndarray`
-            (n,) probability of its leading centre.
+            (n,) probability of its leading seed, of the heatmap.
 
         Returns
         -------
@@ -102,25 +107,22 @@ class Calibration:
         total = features_of(decision, heat) @ np.array(weights, float) + bias
         return 1 / (1 + np.exp(-np.clip(total, -50, 50)))
 
-    def rate(self, grouping, prediction):
+    def rate(self, grouping, heat):
         """
         The labels of an image with calibrated confidence.
 
         Parameters
         ----------
-        grouping : `~astrodino_seg.grouping.Grouping`
+        grouping : `~astrodino_seg.predict.decode.Grouping`
             The labels.
-        prediction : `~astrodino_seg.prediction.Prediction`
-            What they were made of.
+        heat : `~numpy.ndarray`
+            (n_objects,) as of `confidences`.
 
         Returns
         -------
-        grouping : `~astrodino_seg.grouping.Grouping`
+        grouping : `~astrodino_seg.predict.decode.Grouping`
             The same labels.
         """
-        if self.confidence is None:
-            return grouping
-        heat = prediction.heat[grouping.seed_of]
         return replace(grouping, confidence=self.confidences(
             grouping.confidence, heat))
 
@@ -151,15 +153,14 @@ def features_of(decision, heat):
                     axis=-1)
 
 
-def read_calibration(provenance):
+def read_calibration(values):
     """
-    The calibration in a model's provenance.
+    The calibration of a model.
 
     Parameters
     ----------
-    provenance : dict
-        Of a model; ``'calibration'``, if there, is a dict of the attributes
-        of `Calibration`.
+    values : dict or None
+        `~astrodino_seg.Model.calibration`: the attributes of `Calibration`.
 
     Returns
     -------
@@ -171,15 +172,14 @@ def read_calibration(provenance):
     ValueError
         If it is not a dict, or has a key or a value that is not known.
     """
-    found = provenance.get(KEY)
-    if found is None:
+    if values is None:
         return Calibration()
     names = [field.name for field in fields(Calibration)]
-    if not isinstance(found, dict) or not set(found) <= set(names):
-        msg = (f"calibration in the model's provenance must be a dict with "
-               f'keys of {names}, got {found!r}')
+    if not isinstance(values, dict) or not set(values) <= set(names):
+        msg = (f'calibration of a model must be a dict with keys of {names}, '
+               f'got {values!r}')
         raise ValueError(msg)
-    return Calibration(**found)
+    return Calibration(**values)
 
 
 def _is_number(value):

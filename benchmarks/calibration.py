@@ -1,26 +1,21 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Calibrate a model on the validation split, and measure it on the benchmark's.
+Calibrate a model on the training split, and measure it on the validation's.
 
     python benchmarks/calibration.py FOLDER [--model FILE] [--write FILE]
-        [--pairs] [--merge M] [--fit-scenes 100] [--scenes 40] [--docs docs]
+        [--merge M] [--fit-scenes 100] [--scenes 40] [--docs docs]
 
 Fitted are a temperature for the classes, and a straight line for the log-odds
 that a label is one object, of its weakest grouping decision and its leading
-centre; see ``astrodino_seg.calibration``. ``--write`` writes the model with
-these in its provenance, which ``bundle_model.py`` keeps.
+seed; see ``astrodino_seg.calibration``. ``--write`` writes the model with
+these, which ``bundle_model.py`` keeps. The confidence is that of labels made
+with ``--merge`` and ``--min-seed``. What the model's decision says of seeds
+and of pairs is only measured: it was fitted to be probable itself.
 
-With ``--pairs`` there is a line for the log-odds that two centres are one
-object, too. ``merge`` is a threshold on that probability, and then means
-something else: tune it (``tune_segmenter.py``) with the file that was written,
-and run this again with that value as ``--merge``, because the confidence is
-that of labels made with it. Without ``--merge`` the labels are those of the
-model as it is, with the segmenter's default.
-
-FOLDER keeps the rendered scenes and the network's output; it gets
-``calibration.json``, ``reliability.png`` and ``calibration.txt``, of which
-``--docs`` is another folder for the last two. Errors are the 16th and 84th
-percentiles over bootstraps of the scenes.
+FOLDER keeps the rendered scenes; it gets ``calibration.json``,
+``reliability.png`` and ``calibration.txt``, of which ``--docs`` is another
+folder for the last two. Errors are the 16th and 84th percentiles over
+bootstraps of the scenes.
 """
 
 import argparse
@@ -29,23 +24,25 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from cached_maps import DEFAULTS, Network, group
+from looks import DEFAULTS, Network
 from matplotlib.figure import Figure
 from scipy.optimize import minimize, minimize_scalar
-from scipy.special import expit, log_softmax, logit
+from scipy.special import expit, log_softmax
 
-from astrodino_seg.calibration import Calibration, features_of, log_odds
+from astrodino_seg.calibration import Calibration, features_of
 from astrodino_seg.matching import Overlap
 from astrodino_seg.model import load_model
-from astrodino_seg.painting import paint
 from astrodino_seg.plotting import save_figure
+from astrodino_seg.predict.decode import weigh
 from astrodino_seg.primaries import measure_primaries
 from astrodino_seg.score_tables import bootstrap
+from astrodino_seg.train.decision import seed_truth
 
 N_BINS = 10
 #: What is measured, and what it is called in the table.
 QUANTITIES = {'class': 'class of a label',
-              'pair': 'two centres are one object',
+              'seed': 'seed is of an object',
+              'pair': 'two seeds are one object',
               'confidence': 'label is one object'}
 DRAWN = {'class': ('probability of the class', 'share that is right'),
          'confidence': ('grouping confidence',
@@ -151,16 +148,18 @@ def measure(scenes, key):
 
 # --------------------------------------------------------------- scenes
 
-def pairs_of(maps, min_seed):
-    """Log-odds of the pairs that grouping uses, and whether they are one."""
-    prediction, labels = maps.prediction, maps.truth.labels
-    owner = paint(prediction, maps.dead, min_seed)
-    n_own = np.bincount(owner.ravel(), minlength=len(prediction.x) + 1)[1:]
-    true = labels[prediction.y.astype(int), prediction.x.astype(int)]
-    first, second = true[prediction.pairs].T
-    use = ((n_own[prediction.pairs] > 0).all(axis=1) & (first > 0)
-           & (second > 0))
-    return log_odds(prediction.same[use]), (first == second)[use]
+def decisions(network, looks, min_seed):
+    """
+    Probability and outcome, where the truth is known, of the seeds of a scene,
+    and of the pairs that grouping uses.
+    """
+    found, real, same = weigh(looks.levels, network.model.decision)
+    true = seed_truth(looks.levels, looks.truth, looks.dead.shape)
+    known = true >= 0
+    used = (true > 0) & (real >= min_seed)
+    both = used[found.i] & used[found.j]
+    return ((real[known], true[known] > 0),
+            (same[both], (true[found.i] == true[found.j])[both]))
 
 
 def right_labels(truth, labels):
@@ -182,83 +181,64 @@ def right_labels(truth, labels):
                               overlap.labels(matched))
 
 
-def labels_of(maps, merge, min_seed, calibration):
+def labels_of(network, looks, merge, min_seed):
     """
-    Of the labels of a scene: (n, 3) log probabilities and true classes of
-    those that match an object (IoU > 0.5), and of all that count the weakest
-    decision, the leading centre, and whether they are one object.
+    Of the labels of a scene: (n, 3) probabilities and true classes of those
+    that match an object (IoU > 0.5), and of all that count the weakest
+    decision, the leading seed, and whether they are one object.
     """
-    grouping, prediction = group(
-        maps, merge=merge, min_seed=min_seed,
-        calibration=replace(calibration, confidence=None))
-    overlap = Overlap(maps.truth.labels, grouping.groups)
+    grouping = network.group(looks, merge=merge, min_seed=min_seed)
+    overlap = Overlap(looks.truth.labels, grouping.groups)
     t, p, _ = overlap.match(0.5)
-    true = dict(zip(maps.truth.objects['id'], maps.truth.objects['cls']))
-    classes = prediction.classes[grouping.seed_of[p - 1]]
-    right, counts = right_labels(maps.truth, grouping.groups)
-    return {'logits': np.log(np.clip(classes, 1e-30, 1)),
+    true = dict(zip(looks.truth.objects['id'], looks.truth.objects['cls']))
+    classes, heat = (np.concatenate([getattr(level, key) for level
+                                     in looks.levels])[grouping.seed_of]
+                     for key in ('classes', 'heat'))
+    right, counts = right_labels(looks.truth, grouping.groups)
+    return {'p': classes[p - 1],
             'classes': np.array([true[k] for k in t], int) - 1,
-            'decision': grouping.confidence[counts],
-            'heat': prediction.heat[grouping.seed_of][counts],
+            'decision': grouping.confidence[counts], 'heat': heat[counts],
             'right': right[counts]}
 
 
-def join(records):
-    """The arrays of all scenes as one."""
-    return {key: np.concatenate([one[key] for one in records])
-            for key in records[0]}
-
-
-def dial_before(merge, calibration):
-    """The value of ``merge`` that gives these labels, not calibrated."""
-    if merge in (0, 1):
-        return float(merge)
-    return float(1 - expit((logit(1 - merge) - calibration.pair_bias)
-                           / calibration.pair_scale))
-
-
-def dial_after(merge, calibration):
-    """The value of ``merge`` that leaves the labels as they were."""
-    if merge in (0, 1):
-        return float(merge)
-    return float(1 - expit(calibration.pair_logits(logit(1 - merge))))
-
-
-def fit(network, n_scenes, merge, min_seed, *, pairs=False):
-    """The calibration, and the dial that its labels were made with."""
-    scenes = [pairs_of(maps, min_seed)
-              for maps in network.scenes('validation', n_scenes)]
-    logits, same = map(np.concatenate, zip(*scenes))
-    line = Calibration()
-    if pairs:
-        scale, bias = fit_line(logits[:, None], same)
-        line = Calibration(pair_scale=scale, pair_bias=bias)
-    if merge is None:
-        merge = dial_after(DEFAULTS.merge, line)
-    found = join([labels_of(maps, merge, min_seed, line)
-                  for maps in network.scenes('validation', n_scenes)])
-    known = found['classes'] >= 0
+def fit(network, n_scenes, merge, min_seed):
+    """The calibration."""
+    records = [labels_of(network, looks, merge, min_seed)
+               for looks in network.scenes('train', n_scenes)]
+    found = {key: np.concatenate([one[key] for one in records])
+             for key in records[0]}
     confidence = fit_line(features_of(found['decision'], found['heat']),
                           found['right'])
     return replace(
-        line, confidence=tuple(confidence),
-        share_power=network.calibration.share_power,
-        class_temperature=fit_temperature(found['logits'][known],
-                                          found['classes'][known]),
-        fit={'n_scenes': n_scenes, 'n_pairs': len(same),
-             'n_classes': int(known.sum()), 'n_labels': len(found['right']),
-             'merge': round(merge, 4), 'min_seed': min_seed}), merge
+        network.calibration, confidence=tuple(confidence),
+        class_temperature=fit_temperature(
+            np.log(found['p'].clip(1e-30)), found['classes']),
+        fit={'n_scenes': n_scenes, 'n_classes': len(found['classes']),
+             'n_labels': len(found['right']), 'merge': round(merge, 4),
+             'min_seed': min_seed})
 
 
-def rated(maps, merge, min_seed, calibration):
-    """Probability and outcome of each quantity, in one scene."""
-    found = labels_of(maps, merge, min_seed, calibration)
-    p = np.exp(found['logits'])
-    logits, same = pairs_of(maps, min_seed)
-    return {'class': (p.max(axis=1), p.argmax(axis=1) == found['classes']),
-            'pair': (expit(calibration.pair_logits(logits)), same),
-            'confidence': (calibration.confidences(
-                found['decision'], found['heat']), found['right'])}
+def rated(network, looks, calibration):
+    """Before and after, probability and outcome of each quantity."""
+    fitted = calibration.fit
+    found = labels_of(network, looks, fitted['merge'], fitted['min_seed'])
+    out = {}
+    for when, one in (('before', Calibration()), ('after', calibration)):
+        p = one.class_probabilities(found['p'])
+        out[when] = {
+            'class': (p.max(axis=1), p.argmax(axis=1) == found['classes']),
+            'confidence': (one.confidences(found['decision'], found['heat']),
+                           found['right'])}
+    out['before']['seed'], out['before']['pair'] = decisions(
+        network, looks, fitted['min_seed'])
+    return out
+
+
+def measure_all(records):
+    """Measures by quantity and when; records are a list of `rated`."""
+    return {key: {when: measure([one[when] for one in records], key)
+                  for when in STYLES if key in records[0][when]}
+            for key in QUANTITIES}
 
 
 # -------------------------------------------------------------- products
@@ -294,27 +274,23 @@ def table(measures, calibration, n_scenes):
     lines += [f'     - {name}, {when}' for name in ('ECE', 'log loss')
               for when in STYLES]
     for key, title in QUANTITIES.items():
-        ones = [measures[key][when] for when in STYLES]
-        lines += [f'   * - {title}', f'     - {ones[0]["n"]}']
-        lines += [f'     - {one["ece"]:.3f} ± '
-                  f'{np.ptp(one["ece_interval"]) / 2:.3f}' for one in ones]
-        lines += [f'     - {one["loss"]:.3f}' for one in ones]
+        one = measures[key]
+        lines += [f'   * - {title}', f'     - {one["before"]["n"]}']
+        lines += [f'     - {one[when]["ece"]:.3f} ± '
+                  f'{np.ptp(one[when]["ece_interval"]) / 2:.3f}'
+                  if when in one else '     -' for when in STYLES]
+        lines += [f'     - {one[when]["loss"]:.3f}' if when in one
+                  else '     -' for when in STYLES]
     decision, heat, bias = calibration.confidence
-    fitted, pairs, dial = calibration.fit, '', ''
-    if (calibration.pair_scale, calibration.pair_bias) != (1, 0):
-        pairs = (f'{calibration.pair_scale:.3f} times the log-odds '
-                 f'{calibration.pair_bias:+.3f} for the pairs '
-                 f'({fitted["n_pairs"]}), ')
-        before = dial_before(fitted['merge'], calibration)
-        dial = f', which without calibration would be {before:.3g}'
+    fitted = calibration.fit
     return [*lines, '', (
-        f'Measured on {n_scenes} scenes of the benchmark split, fitted to '
-        f'{fitted["n_scenes"]} of the validation split: a temperature of '
+        f'Measured on {n_scenes} scenes of the validation split, fitted to '
+        f'{fitted["n_scenes"]} of the training split: a temperature of '
         f'{calibration.class_temperature:.3f} for the classes '
-        f'({fitted["n_classes"]} labels), {pairs}and {decision:.3f} times the '
-        f'log-odds of the decision {heat:+.3f} times those of the centre '
+        f'({fitted["n_classes"]} labels), and {decision:.3f} times the '
+        f'log-odds of the decision {heat:+.3f} times those of the seed '
         f'{bias:+.3f} for the confidence ({fitted["n_labels"]} labels). '
-        f'``merge`` was {fitted["merge"]:.3g}{dial}.')]
+        f'``merge`` was {fitted["merge"]:.3g}.')]
 
 
 def is_half(model):
@@ -333,35 +309,25 @@ def main():
     parser.add_argument('--model', help='a weights file; default: bundled')
     parser.add_argument('--write', type=Path,
                         help='file for the calibrated model')
-    parser.add_argument('--pairs', action='store_true',
-                        help='calibrate pairs too: merge is then another dial')
-    parser.add_argument('--merge', type=float, help='the tuned dial')
+    parser.add_argument('--merge', type=float, default=DEFAULTS.merge)
     parser.add_argument('--min-seed', type=float, default=DEFAULTS.min_seed)
     parser.add_argument('--fit-scenes', type=int, default=100)
     parser.add_argument('--scenes', type=int, default=40)
     parser.add_argument('--docs', type=Path, help='folder for the products')
     args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
     network = Network(args.model, args.folder)
-    calibration, merge = fit(network, args.fit_scenes, args.merge,
-                             args.min_seed, pairs=args.pairs)
+    calibration = fit(network, args.fit_scenes, args.merge, args.min_seed)
     values = asdict(calibration)
     print(json.dumps(values, indent=1))
     (args.folder / 'calibration.json').write_text(json.dumps(values))
     if args.write:
         model = load_model(args.model)
-        model.provenance['calibration'] = values
+        model.calibration = values
         model.save(args.write, half=is_half(model))
-    # the same labels before as after, so that they can be compared
-    rules = {'before': (dial_before(merge, calibration), args.min_seed,
-                        Calibration()),
-             'after': (merge, args.min_seed, calibration)}
-    records = {when: [] for when in rules}
-    for maps in network.scenes('benchmark', args.scenes):
-        for when, rule in rules.items():
-            records[when].append(rated(maps, *rule))
-    measures = {key: {when: measure(scenes, key)
-                      for when, scenes in records.items()}
-                for key in QUANTITIES}
+    measures = measure_all([
+        rated(network, looks, calibration)
+        for looks in network.scenes('validation', args.scenes)])
     lines = table(measures, calibration, args.scenes)
     print('\n'.join(lines))
     docs = args.docs or args.folder

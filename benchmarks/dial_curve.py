@@ -9,9 +9,9 @@ On scenes of the benchmark split ``merge`` of ``DinoSegmenter`` is swept, and
 the contrast of photutils' deblending and of SEP, whose other settings are the
 tuned ones. ``frag`` is the share of large galaxies that are cut in pieces,
 ``sep`` that of companions on them that have a label of their own
-(``docs/measures.rst``). The network runs once a scene; what it says is kept in
-FOLDER, as are the rendered scenes, and the counts of each finder and setting
-as a CSV file with a row a scene. A run that was stopped goes on from there.
+(``docs/measures.rst``). The network runs once a scene. FOLDER keeps the
+rendered scenes, and the counts of each finder and setting as a CSV file with a
+row a scene. A run that was stopped goes on from there.
 FOLDER also gets ``dial_curve.png`` and ``dial_curve.txt``, of which ``--docs``
 is another folder. ``--merge`` is the value that is marked, if it is not the
 segmenter's default.
@@ -26,7 +26,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from cached_maps import DEFAULTS, Network, group
+from looks import DEFAULTS, Network
 from matplotlib.figure import Figure
 
 from astrodino_seg.baselines import FINDERS, TUNED, detection_image
@@ -108,10 +108,9 @@ def made_of(text):
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def labels_by_network(network, maps, merge):
+def labels_by_network(network, looks, merge):
     """The labels of `~astrodino_seg.DinoSegmenter`."""
-    grouping, _ = group(maps, merge=merge, calibration=network.calibration)
-    return grouping.groups
+    return network.group(looks, merge=merge).groups
 
 
 def labels_by_tool(name, contrast, sn, mask):
@@ -125,7 +124,7 @@ def labels_by_tool(name, contrast, sn, mask):
 
 def count_all(network, n_scenes, folder, dials):
     """Counts of all finders and settings, by these and by scene."""
-    same = {'dino': f'{DEFAULTS!r}, {network.digest}, {network.calibration}',
+    same = {'dino': f'{DEFAULTS!r}, {network.digest}',
             **{name: TUNED[name] for name in ('photutils', 'sep')}}
     paths = {(name, value): folder
              / f'{name}-{made_of(same[name])}-{dial}-{value:g}.csv'
@@ -138,10 +137,10 @@ def count_all(network, n_scenes, folder, dials):
             continue
         image, truth = split_scene(library, k)
         detection = cache(lambda image=image: detection_image(image))
-        maps = cache(lambda image=image, truth=truth, k=k: network.look(
-            image, truth, f'benchmark-{k:06d}'))
+        looks = cache(lambda image=image, truth=truth: network.look(
+            image, truth))
         for name, value in missing:
-            labels = (labels_by_network(network, maps(), value)
+            labels = (labels_by_network(network, looks(), value)
                       if name == 'dino'
                       else labels_by_tool(name, value, *detection()))
             row = counts(scene_scores(truth, labels, image))

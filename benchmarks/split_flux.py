@@ -11,12 +11,12 @@ of contested pixels in scenes of the validation split, by least squares;
 benchmark split the light of the noiseless image, in the band nearest to r, is
 then summed over the label of each object, and over its shares, and compared
 with its true flux within the frame. Objects are those that a label matches
-with an IoU above 0.5, artifacts left out. FOLDER keeps the rendered scenes
-and the network's output. The table ``split_flux.txt`` goes there, or to the
-folder ``--docs``: by blendedness, and for large galaxies, the median of the
-magnitude error (found less true, positive where light is missed) and that of
-its absolute value, with half the distance from the 16th to the 84th percentile
-over bootstraps of the scenes.
+with an IoU above 0.5, artifacts left out. FOLDER keeps the rendered scenes.
+The table ``split_flux.txt`` goes there, or to the folder ``--docs``: by
+blendedness, and for large galaxies, the median of the magnitude error (found
+less true, positive where light is missed) and that of its absolute value, with
+half the distance from the 16th to the 84th percentile over bootstraps of the
+scenes.
 """
 
 import argparse
@@ -24,9 +24,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from cached_maps import DEFAULTS, Network, group
 from calibration import is_half
-from scipy.optimize import minimize_scalar
+from looks import Network
 
 from astrodino_seg.matching import match_labels
 from astrodino_seg.model import load_model
@@ -35,6 +34,7 @@ from astrodino_seg.scores import reference_bands
 from astrodino_seg.shares import share_flux
 
 N_PIXELS = 20_000       # of each scene that the power is fitted to
+POWERS = np.geomspace(0.5, 2, 7)        # that are tried; 1 is the middle one
 CONTESTED = 0.98        # least share of an owner without rivals
 ROWS = {'blendedness below 0.1': lambda o: o['blendedness'] < 0.1,
         '0.1 to 0.3': lambda o: ((o['blendedness'] >= 0.1)
@@ -44,63 +44,76 @@ ROWS = {'blendedness below 0.1': lambda o: o['blendedness'] < 0.1,
 WAYS = ('label', 'split')
 
 
-def found_in(maps, calibration, power):
-    """Grouping, shares and matches of a scene."""
-    grouping, prediction = group(maps, merge=DEFAULTS.merge,
-                                 calibration=calibration)
-    shares = share_flux(prediction, grouping, power=power)
-    return grouping, shares, match_labels(maps.truth.labels, grouping.groups)
+def found_in(network, looks):
+    """Labels and matches of a scene."""
+    grouping = network.group(looks)
+    return grouping, match_labels(looks.truth.labels, grouping.groups)
 
 
-def pixels_of(maps, calibration, rng):
-    """(3, P) shares and true shares of contested pixels."""
-    grouping, shares, match = found_in(maps, calibration, 1.0)
-    truth = maps.truth
+def shares_of(looks, grouping, match, power):
+    """(3, y, x) shares, and the true ones of the same objects."""
+    shares = share_flux(looks.levels, grouping, power=power)
     true_id = np.full(len(grouping.seed_of) + 1, -1)
     true_id[match.predicted] = match.truth
-    ids = true_id[shares.labels]
-    true = np.array([np.where(truth.owners == one, truth.shares, 0).sum(0)
-                     for one in ids])
-    use = ((grouping.groups > 0) & (truth.labels > 0)
+    truth = looks.truth
+    return shares.shares, np.array([
+        np.where(truth.owners == one, truth.shares, 0).sum(axis=0)
+        for one in true_id[shares.labels]])
+
+
+def contested(looks, grouping, found, true, rng):
+    """Indices of pixels that several objects have a part of."""
+    use = ((grouping.groups > 0) & (looks.truth.labels > 0)
            & (true.sum(axis=0) > CONTESTED)
-           & ((shares.shares[0] < CONTESTED)
-              | (true.max(axis=0) < CONTESTED)))
+           & ((found[0] < CONTESTED) | (true.max(axis=0) < CONTESTED)))
     use = np.flatnonzero(use)
-    use = rng.choice(use, min(len(use), N_PIXELS), replace=False)
-    return (shares.shares.reshape(3, -1)[:, use],
-            true.reshape(3, -1)[:, use])
+    return rng.choice(use, min(len(use), N_PIXELS), replace=False)
+
+
+def losses(network, looks, rng):
+    """Number of contested pixels, and squared error of each power in them."""
+    grouping, match = found_in(network, looks)
+    pixels = contested(looks, grouping,
+                       *shares_of(looks, grouping, match, 1.0), rng)
+    out = [len(pixels)]
+    for power in POWERS:
+        found, true = (part.reshape(3, -1)[:, pixels] for part in
+                       shares_of(looks, grouping, match, power))
+        true = true / np.maximum(true.sum(axis=0), 1e-30)
+        out.append(np.sum((found - true)**2) / 3)
+    return np.array(out)
 
 
 def fit(network, n_scenes):
-    """The power of the least squares."""
+    """The power of the least squares, between those that are tried."""
     rng = np.random.default_rng(0)
-    parts = [pixels_of(maps, network.calibration, rng)
-             for maps in network.scenes('validation', n_scenes)]
-    found, true = (np.concatenate(part, axis=1) for part in zip(*parts))
-    true = true / true.sum(axis=0)
-
-    def loss(power):
-        q = found.astype(float)**power
-        return np.mean((q / q.sum(axis=0) - true)**2)
-
-    power = minimize_scalar(loss, bounds=(0.1, 3), method='bounded').x
-    print(f'power {power:.3f}: mean squared error {loss(power):.4f}, with a '
-          f'power of 1 {loss(1):.4f}; {found.shape[1]} pixels')
+    n, *total = sum(losses(network, looks, rng)
+                    for looks in network.scenes('validation', n_scenes))
+    loss = np.array(total) / n
+    k = int(loss.argmin())
+    power = POWERS[k]
+    if 0 < k < len(POWERS) - 1:         # the parabola through three
+        below, here, above = loss[k - 1:k + 2]
+        shift = (below - above) / (2 * (below - 2 * here + above))
+        power *= (POWERS[1] / POWERS[0])**shift
+    print(f'power {power:.3f}: mean squared error {loss[k]:.4f} or less, with '
+          f'a power of 1 {loss[len(loss) // 2]:.4f}; {n:.0f} pixels')
     return float(power)
 
 
-def errors_of(maps, calibration, power):
+def errors_of(network, looks, power):
     """Magnitude errors of a scene's objects, and what they are binned by."""
-    grouping, shares, match = found_in(maps, calibration, power)
-    truth, o = maps.truth, maps.truth.objects
-    light = truth.light[reference_bands(maps.image.bands)[0]]
+    grouping, match = found_in(network, looks)
+    shares = share_flux(looks.levels, grouping, power=power)
+    truth, o = looks.truth, looks.truth.objects
+    band = reference_bands(looks.image.bands)[0]
     n = len(grouping.seed_of)
-    sums = {'label': np.bincount(grouping.groups.ravel(), light.ravel(),
-                                 n + 1)[1:],
-            'split': shares.total(light, n)}
+    sums = {'label': np.bincount(grouping.groups.ravel(),
+                                 truth.light[band].ravel(), n + 1)[1:],
+            'split': shares.total(truth.light[band], n)}
     row = {k: j for j, k in enumerate(o['id'])}
     rows = np.array([row[k] for k in match.truth], int)
-    flux = o['flux'][rows, reference_bands(maps.image.bands)[0]]
+    flux = o['flux'][rows, band]
     good = (flux > 0) & (o['cls'][rows] != 3)
     rows, labels = rows[good], match.predicted[good]
     return {**{way: -2.5 * np.log10(np.maximum(total[labels - 1], 1e-30)
@@ -156,11 +169,11 @@ def main():
     power = fit(network, args.fit_scenes)
     if args.write:
         model = load_model(args.model)
-        model.provenance['calibration'] = asdict(replace(
-            network.calibration, share_power=power))
+        model.calibration = asdict(replace(network.calibration,
+                                           share_power=power))
         model.save(args.write, half=is_half(model))
-    text = table([errors_of(maps, network.calibration, power)
-                  for maps in network.scenes('benchmark', args.scenes)])
+    text = table([errors_of(network, looks, power)
+                  for looks in network.scenes('benchmark', args.scenes)])
     (args.docs or args.folder).joinpath('split_flux.txt').write_text(text)
     print(text)
 
