@@ -94,6 +94,7 @@ class Model(nn.Module):
         self.decision = None
         if decision is not None:
             self.put_decision(Decision(**decision))
+        self.calibration = calibration
 
     @classmethod
     def from_backbone(cls, backbone, head=None, *, preprocess=None):
