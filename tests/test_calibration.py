@@ -4,10 +4,10 @@ Tests for the calibration of a model's probabilities.
 """
 
 import copy
-import json
 
 import numpy as np
 import pytest
+from benchmark_toys import finding_model
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import expit, logit, softmax
 
@@ -20,15 +20,17 @@ from astrodino_seg.calibration import (
 )
 from astrodino_seg.catalog import CLASS_NAMES
 from astrodino_seg.datasets import demo_image
-from astrodino_seg.inference import predict
-from astrodino_seg.preprocess import normalise
+from astrodino_seg.errors import ModelFileError
+from astrodino_seg.predict.decode import Grouping, decode
+from astrodino_seg.predict.pyramid import look
+from astrodino_seg.shares import share_flux
+from astrodino_seg.threshold import has_pixels
 
-NOTHING = {'class_temperature': 1.0, 'pair_scale': 1, 'pair_bias': 0,
-           'confidence': None, 'fit': {'n_scenes': 24}}
+NOTHING = {'class_temperature': 1.0, 'share_power': 1, 'confidence': None,
+           'fit': {'n_scenes': 24}}
 WRONG = {
     'class_temperature': [0, -1.0, np.inf, np.nan, None, '1', True, [1.0]],
-    'pair_scale': [0.0, -0.5, np.nan, 'big'],
-    'pair_bias': [np.inf, np.nan, None, '0'],
+    'share_power': [0.0, -0.5, np.nan, 'big'],
     'confidence': [1.0, [1, 2], [1, 2, 3, 4], [1, 2, np.nan], [1, 2, '3'],
                    'abc', {}],
 }
@@ -43,20 +45,29 @@ def image():
 
 
 @pytest.fixture(scope='module')
-def plain():
-    model = load_model()
-    model.provenance.pop('calibration', None)
-    return model
+def plain(image):
+    return finding_model(image)
 
 
 @pytest.fixture
 def calibrated(plain):
-    """The model with a calibration, which has been through JSON."""
     def make(values):
         model = copy.deepcopy(plain)
-        model.provenance['calibration'] = json.loads(json.dumps(values))
+        model.calibration = values
         return model
     return make
+
+
+def segment(model, image, **kwargs):
+    return DinoSegmenter(model=model, bfloat16=False, **kwargs).segment(image)
+
+
+@pytest.fixture(scope='module')
+def expected(plain, image):
+    result = segment(plain, image)
+    assert len(result.table) > 50
+    assert result.table['n_fragments'].max() > 1
+    return result
 
 
 def probabilities(result):
@@ -69,18 +80,19 @@ def probabilities(result):
     (name, value) for name, many in WRONG.items() for value in many])
 def test_bad_values(name, value):
     with pytest.raises(ValueError, match=f'^{name} of a calibration must be'):
-        read_calibration({'calibration': {name: value}})
+        read_calibration({name: value})
 
 
-@pytest.mark.parametrize('found', [[], 'T', 1.5, {'temperature': 1.0}])
+@pytest.mark.parametrize('found', [[], 'T', 1.5, {'temperature': 1.0},
+                                   {'pair_scale': 1.0}])
 def test_bad_keys(found):
-    with pytest.raises(ValueError, match=r"^calibration in the model's"):
-        read_calibration({'calibration': found})
+    with pytest.raises(ValueError, match=r'^calibration of a model must be'):
+        read_calibration(found)
 
 
 def test_without_calibration():
-    for provenance in ({}, {'calibration': None}, {'calibration': {}}):
-        assert read_calibration(provenance) == Calibration()
+    for values in (None, {}):
+        assert read_calibration(values) == Calibration()
 
 
 def test_log_odds():
@@ -88,6 +100,29 @@ def test_log_odds():
     assert_allclose(log_odds(p), logit(p), atol=1e-12)
     assert_allclose(log_odds([0, 1, 0.999], 0.99), logit([0.01, 0.99, 0.99]))
     assert np.isfinite(log_odds(np.array([0, 1], np.float32))).all()
+
+
+@pytest.mark.parametrize('temperature', [0.4, 1.0, 3.0])
+def test_class_probabilities(temperature):
+    """Those of the logits that were divided, which softmax has hidden."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (40, 5, 3))
+    p = softmax(logits, axis=-1).astype(np.float32)
+    found = Calibration(class_temperature=temperature).class_probabilities(p)
+    assert found.dtype == np.float32
+    assert_allclose(found, softmax(logits / temperature, axis=-1), atol=1e-6)
+
+
+def test_classes_that_are_certain():
+    """No probability of 0 or 1 makes what is not a number."""
+    p = np.array([[1, 0, 0], [0.5, 0.5, 0]])
+    for temperature in (0.01, 0.5, 20):
+        found = Calibration(
+            class_temperature=temperature).class_probabilities(p)
+        assert_allclose(found.sum(axis=1), 1)
+        assert found[0, 0] == found[0].max()
+        assert found[1, 0] == found[1, 1]
+    assert Calibration().class_probabilities(p) is p
 
 
 def test_confidences():
@@ -104,12 +139,53 @@ def test_confidences():
     assert Calibration().confidences(decision, heat) is decision
 
 
-# ---------------------------------------------------- in the segmenter
+def test_rate():
+    labels = np.array([[1, 2]])
+    before = Grouping(labels, labels, {}, np.array([4, 0]),
+                      np.array([0.6, 0.9]), np.ones(2, int))
+    heat = np.array([0.2, 0.7])
+    after = Calibration(confidence=(0, 1, 0)).rate(before, heat)
+    assert_allclose(after.confidence, heat, rtol=1e-6)
+    assert after.groups is labels
+    assert_array_equal(before.confidence, [0.6, 0.9])
+    assert_array_equal(Calibration().rate(before, heat).confidence,
+                       before.confidence)
 
-def test_nothing_is_changed_by_the_identity(image, plain, calibrated):
+
+# ------------------------------------------------------------ of the model
+
+def test_a_bad_calibration_is_refused(plain, tmp_path):
+    model = copy.deepcopy(plain)
+    with pytest.raises(ValueError, match='class_temperature of a calib'):
+        model.calibration = {'class_temperature': 0}
+    assert model.calibration is None
+    model.spec['calibration'] = {'class_temperature': 0}
+    model.save(tmp_path / 'model.safetensors')
+    with pytest.raises(ModelFileError, match='class_temperature of a calib'):
+        load_model(tmp_path / 'model.safetensors')
+
+
+def test_it_is_kept_in_the_file(calibrated, tmp_path):
+    values = {**NOTHING, 'class_temperature': 0.75, 'confidence': [1, 2, 3]}
+    path = tmp_path / 'model.safetensors'
+    calibrated(values).save(path)
+    assert load_model(path).calibration == values
+    assert 'calibration' not in load_model(path).provenance
+    calibrated(None).save(path)
+    assert load_model(path).calibration is None
+
+
+def test_another_decision_is_not_calibrated(calibrated):
+    model = calibrated({'class_temperature': 0.75})
+    model.put_decision(model.decision)
+    assert model.calibration is None
+
+
+# ------------------------------------------------------- in the segmenter
+
+def test_nothing_is_changed_by_the_identity(image, expected, calibrated):
     # to the last bit, whether it is stated or left out
-    expected = DinoSegmenter(model=plain).segment(image)
-    found = DinoSegmenter(model=calibrated(NOTHING)).segment(image)
+    found = segment(calibrated(NOTHING), image)
     assert_array_equal(found.segmentation_image.data,
                        expected.segmentation_image.data)
     assert_array_equal(found.probabilities, expected.probabilities)
@@ -118,79 +194,44 @@ def test_nothing_is_changed_by_the_identity(image, plain, calibrated):
 
 
 @pytest.mark.parametrize('temperature', [0.4, 3.0])
-def test_temperature(image, plain, calibrated, temperature):
-    expected = DinoSegmenter(model=plain).segment(image)
-    model = calibrated({'class_temperature': temperature})
-    found = DinoSegmenter(model=model).segment(image)
+def test_temperature(image, expected, calibrated, temperature):
+    found = segment(calibrated({'class_temperature': temperature}), image)
     p, before = probabilities(found), probabilities(expected)
     assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
     assert_array_equal(found.table['class'], expected.table['class'])
-    # softmax does not see what is added to all logits
     assert_allclose(p, softmax(np.log(before.astype(float)) / temperature,
                                axis=1), atol=1e-5)
     # hotter is less sure
     assert (np.sign(1 - temperature) * (p.max(1) - before.max(1))
             > -1e-6).all()
+    assert np.ptp(p - before) > 1e-3
     assert_array_equal(found.segmentation_image.data,
                        expected.segmentation_image.data)
 
 
-def test_pairs(image, plain, calibrated):
-    model = calibrated({'pair_scale': 0.5, 'pair_bias': -1.5})
-    planes = normalise(image, model.preprocess).channels
-    found = predict(model, planes, bin_factor=1)
-    expected = predict(plain, planes, bin_factor=1)
-    assert_array_equal(found.pairs, expected.pairs)
-    p = expected.same.astype(float)
-    clear = (p > 1e-5) & (p < 1 - 1e-3)
-    assert clear.sum() > 10
-    assert_allclose(found.same[clear], expit(0.5 * logit(p[clear]) - 1.5),
-                    rtol=1e-3)
-    for name in ('classes', 'heat', 'probabilities', 'embedding'):
-        assert_array_equal(getattr(found, name), getattr(expected, name))
-
-
-def test_the_dial_moves_with_the_pairs(image, plain, calibrated):
-    # the same labels where the threshold is mapped as the probabilities are
-    model = calibrated({'pair_scale': 0.5, 'pair_bias': -1.5})
-    finders = [DinoSegmenter(model=one) for one in (plain, model)]
-    counts = set()
-    for merge in (0.2, 0.5, 0.8):
-        finders[0].merge = merge
-        finders[1].merge = float(1 - expit(0.5 * logit(1 - merge) - 1.5))
-        one, other = (finder(image) for finder in finders)
-        assert_array_equal(one.data, other.data)
-        counts.add(one.n_labels)
-    assert len(counts) > 1
-
-
-def test_confidence(image, plain, calibrated):
-    weights = [0.3, 1.5, -0.2]
-    finder = DinoSegmenter(model=calibrated({'confidence': weights}))
-    found = finder.segment(image)
-    before = DinoSegmenter(model=plain).segment(image)
+def test_confidence(image, plain, expected, calibrated):
+    found = segment(calibrated({'confidence': [0.3, 1.5, -0.2]}), image)
     assert_array_equal(found.segmentation_image.data,
-                       before.segmentation_image.data)
-    decision = np.clip(before.table['group_confidence'].astype(float),
+                       expected.segmentation_image.data)
+    decision = np.clip(expected.table['group_confidence'].astype(float),
                        1 - DECISION_LIMIT, DECISION_LIMIT)
-    # what is left is the part of the leading centre, one of those there are
-    left = logit(found.table['group_confidence'].astype(float))
-    left = (left - 0.3 * logit(decision) + 0.2) / 1.5
-    planes = normalise(image, plain.preprocess).channels
-    heat = predict(finder.model_, planes, bin_factor=1).heat.astype(float)
-    nearest = np.abs(left[:, None] - logit(heat)).min(axis=1)
-    assert_allclose(nearest, 0, atol=1e-3)
-    assert len(np.unique(np.round(left, 3))) > 3
+    # the seeds that the objects have, from another look
+    levels = look(copy.deepcopy(plain).fused(), plain.planes(image))
+    grouping = decode(levels, plain.decision, image.shape,
+                      keep=lambda labels, n: has_pixels(labels, n, 5, 8))
+    heat = np.concatenate([level.heat for level in levels]).astype(float)
+    assert_allclose(found.table['group_confidence'], expit(
+        0.3 * logit(decision) + 1.5 * logit(heat[grouping.seed_of]) - 0.2),
+        atol=1e-4)
+    assert np.ptp(heat[grouping.seed_of]) > 0.01
 
 
-def test_a_bad_model_is_refused(image, calibrated):
-    model = calibrated({'class_temperature': 0})
-    with pytest.raises(ValueError, match='class_temperature of a calib'):
-        DinoSegmenter(model=model).segment(image)
-
-
-def test_it_is_kept_in_the_file(calibrated, tmp_path):
-    values = {**NOTHING, 'pair_bias': -0.25, 'confidence': [1, 2, 3]}
-    calibrated(values).save(tmp_path / 'model.safetensors')
-    again = load_model(tmp_path / 'model.safetensors')
-    assert read_calibration(again.provenance) == Calibration(**values)
+def test_share_power(image, plain, calibrated):
+    found = segment(calibrated({'share_power': 0.5}), image, split_flux=True)
+    levels = look(copy.deepcopy(plain).fused(), plain.planes(image))
+    grouping = decode(levels, plain.decision, image.shape,
+                      keep=lambda labels, n: has_pixels(labels, n, 5, 8))
+    some = [share_flux(levels, grouping, power=power).shares
+            for power in (0.5, 1.0)]
+    assert_allclose(found.shares.shares, some[0], atol=1e-4)
+    assert np.abs(some[0] - some[1]).max() > 0.01

@@ -1,0 +1,59 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+What the tests of calibration and of the benchmarks' scripts share.
+"""
+
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+from level_toys import small_model
+
+from astrodino_seg.models.decision import Decision
+from astrodino_seg.predict.merge import (
+    candidates,
+    pair_features,
+    seed_features,
+)
+from astrodino_seg.predict.pyramid import look
+
+FOLDER = Path(__file__).parents[1] / 'benchmarks'
+
+
+def script(name):
+    """A module of the folder of benchmarks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        return importlib.import_module(name)
+
+
+def finding_model(image):
+    """
+    A model of random weights that finds much in an image, at several levels,
+    and joins some of it.
+    """
+    model = small_model()
+    with torch.no_grad():
+        pixel = model.head.pixel.bias.view(4, -1)
+        pixel[:, 0] = -2.0                      # of the heatmap
+        pixel[:, 1 + model.head.n_embedding] = -2.0      # of the rest
+        size = model.head.n_embedding + 3
+        model.head.seed_out.bias[size] += 0.7
+    levels = look(model, model.planes(image))
+    found = candidates(levels)
+    seeds = seed_features(levels, found)
+    pairs = pair_features(levels, found, seeds)
+    torch.manual_seed(3)
+    decision = Decision(seeds.shape[1], pairs.shape[1], 8)
+    with torch.no_grad():
+        # most seeds are real, and one pair in five is one object
+        for net, features, share in ((decision.seed, seeds, 0.2),
+                                     (decision.pair, pairs, 0.8)):
+            net.mean.copy_(features.mean(dim=0))
+            net.scale.copy_(features.std(dim=0) + 1e-3)
+            last = net.net[4]
+            last.weight *= 1.5 / net(features).std()
+            last.bias -= net(features).quantile(share)
+    model.put_decision(decision.eval())
+    return model
