@@ -1,37 +1,34 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Tests for the command that calibrates a model, and for the maps that it and
-the dial's curve keep on disk.
+Tests for the command that calibrates a model, and for the looks that it and
+other commands group.
 """
 
-import importlib
 import json
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from benchmark_toys import finding_model, script
+from level_toys import disc_truth, make_level
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.special import expit, logit, softmax
+from scipy.special import expit, softmax
 
 from astrodino_seg import DinoSegmenter, load_model
-from astrodino_seg.calibration import Calibration, read_calibration
+from astrodino_seg.calibration import Calibration
+from astrodino_seg.predict.decode import weigh
 from astrodino_seg.simulate import make_scene, observe
-
-FOLDER = Path(__file__).parents[1] / 'benchmarks'
 
 
 @pytest.fixture(scope='module')
 def fits():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(FOLDER)
-        yield importlib.import_module('calibration')
+    return script('calibration')
 
 
 @pytest.fixture(scope='module')
-def cached(fits):
-    return sys.modules['cached_maps']
+def looks():
+    return script('looks')
 
 
 # ------------------------------------------------------------------- fits
@@ -135,87 +132,156 @@ def test_right_labels(fits):
     assert_array_equal(counts, [True, True, True, True, True, False])
 
 
-@pytest.mark.parametrize('merge', [0, 0.1, 0.5, 0.95, 1])
-def test_dial(fits, merge):
-    line = Calibration(pair_scale=0.4, pair_bias=-1.5)
-    after = fits.dial_after(merge, line)
-    if 0 < merge < 1:
-        # a pair at the old threshold is at the new one
-        assert_allclose(1 - after, expit(0.4 * logit(1 - merge) - 1.5))
-    else:
-        assert after == merge
-    assert_allclose(fits.dial_before(after, line), merge)
+def test_decisions(fits, monkeypatch):
+    """Of a star and a galaxy with two seeds, and of a seed on the sky."""
+    shape = (60, 90)
+    level = make_level(1, shape, [(20, 30), (28, 30), (43, 30), (52, 30)],
+                       [8, 8, 6, 5])
+    truth = disc_truth(shape, [(24, 30, 12, 9, 2), (43, 30, 6, 9, 1)])
+    scene = SimpleNamespace(levels=[level], truth=truth,
+                            dead=np.zeros(shape, bool))
+    network = SimpleNamespace(model=SimpleNamespace(decision=None))
+    found, _, _ = weigh([level], None)
+    same = np.linspace(0.1, 0.9, len(found.i))
+    monkeypatch.setattr(fits, 'weigh', lambda levels, decision: (
+        found, np.array([0.9, 0.8, 0.7, 0.6]), same))
+    (p, on_object), (q, one) = fits.decisions(network, scene, 0.5)
+    assert_array_equal(p, [0.9, 0.8, 0.7, 0.6])
+    assert_array_equal(on_object, [True, True, True, False])
+    pairs = [{int(a), int(b)} for a, b in zip(found.i, found.j)]
+    known = [k for k, pair in enumerate(pairs) if 3 not in pair]
+    assert 1 < len(known) < len(pairs)
+    assert_array_equal(q, same[known])
+    assert_array_equal(one, [pairs[k] == {0, 1} for k in known])
+    # what is less probable is no part of the grouping
+    _, (q, one) = fits.decisions(network, scene, 0.75)
+    assert_array_equal(q, same[[pairs.index({0, 1})]])
+    assert one.all()
 
 
-# ------------------------------------------------------ maps kept on disk
+# ------------------------------------------------------------------- looks
 
 @pytest.fixture(scope='module')
 def scene():
     """A scene whose binned image is looked at."""
-    return observe(make_scene(1_000_003, size=96), [1, 1])
+    return observe(make_scene(1_000_003, size=128), [1, 1])
 
 
-@pytest.mark.parametrize('calibration', [
-    {}, {'class_temperature': 0.7, 'pair_scale': 0.5, 'pair_bias': -1.0,
-         'confidence': [0.5, 1.8, -1.0]}])
-def test_the_labels_are_those_of_the_segmenter(cached, scene, tmp_path,
-                                               calibration):
-    path = tmp_path / 'model.safetensors'
-    model = load_model()
-    model.provenance['calibration'] = calibration
-    model.save(path)
-    network = cached.Network(path, tmp_path)
-    assert network.calibration == Calibration(**calibration)
-    maps = network.look(*scene, 'one')
-    for merge in (0.3, 0.8):
-        found, prediction = cached.group(maps, merge=merge,
-                                         calibration=network.calibration)
-        wanted = DinoSegmenter(model=path, merge=merge).segment(scene[0])
-        assert_array_equal(found.groups, wanted.segmentation_image.data)
-        assert_allclose(found.confidence, wanted.table['group_confidence'],
+@pytest.fixture(scope='module')
+def file(scene, tmp_path_factory):
+    path = tmp_path_factory.mktemp('models') / 'model.safetensors'
+    finding_model(scene[0]).save(path)
+    return path
+
+
+def test_the_labels_are_those_of_the_segmenter(looks, scene, file):
+    network = looks.Network(file)
+    found = network.look(*scene)
+    n = set()
+    for merge, min_seed in ((0.3, 0.5), (0.8, 0.7)):
+        grouping = network.group(found, merge=merge, min_seed=min_seed)
+        wanted = DinoSegmenter(model=file, merge=merge,
+                               min_seed=min_seed).segment(scene[0])
+        assert_array_equal(grouping.groups, wanted.segmentation_image.data)
+        assert_allclose(grouping.confidence, wanted.table['group_confidence'],
                         atol=1e-4)
-        assert_allclose(prediction.classes[found.seed_of, 0],
-                        wanted.table['p_star'], atol=1e-5)
+        n.add(grouping.groups.max())
+    assert len(n) == 2
 
 
-def test_the_network_runs_once(cached, scene, tmp_path, monkeypatch):
-    network = cached.Network(None, tmp_path)
-    first = network.look(*scene, 'one')
-    monkeypatch.setattr(cached, 'predict', None)
-    again = cached.Network(None, tmp_path).look(*scene, 'one')
-    for a, b in zip(first.prediction, again.prediction):
-        assert_array_equal(a, b)
-    with pytest.raises(TypeError, match='not callable'):
-        network.look(*scene, 'two')
-    # other weights, other maps
-    model = load_model()
-    model.pairs.net[4].bias.data += 1
-    model.save(tmp_path / 'other.safetensors')
-    other = cached.Network(tmp_path / 'other.safetensors', tmp_path)
-    assert other.digest != network.digest
-    with pytest.raises(TypeError, match='not callable'):
-        other.look(*scene, 'one')
-
-
-@pytest.mark.slow
-def test_command(fits, tmp_path, monkeypatch, capsys):
-    file = tmp_path / 'calibrated.safetensors'
-    monkeypatch.setattr(sys, 'argv', [
-        'calibration', str(tmp_path), '--fit-scenes', '2', '--scenes', '2',
-        '--write', str(file)])
-    fits.main()
-    values = json.loads((tmp_path / 'calibration.json').read_text())
+def test_other_weights_have_another_name(looks, file, tmp_path):
+    """But not another calibration, which has no part in the labels."""
     model = load_model(file)
-    assert model.provenance['calibration'] == values
-    assert read_calibration(model.provenance).fit['n_scenes'] == 2
-    # the labels are as they were at the default of the dial
-    merge = values['fit']['merge']
-    line = Calibration(pair_scale=values['pair_scale'],
-                       pair_bias=values['pair_bias'])
-    assert_allclose(fits.dial_before(merge, line), DinoSegmenter().merge,
-                    atol=0.001)
-    # as small as it was
-    assert file.stat().st_size < 10e6
-    assert 'Measured on 2 scenes' in capsys.readouterr().out
-    assert {path.name for path in tmp_path.glob('*.*')} >= {
-        'calibration.txt', 'reliability.png'}
+    model.calibration = {'class_temperature': 0.5}
+    model.save(tmp_path / 'calibrated.safetensors')
+    network = looks.Network(tmp_path / 'calibrated.safetensors')
+    assert network.calibration == Calibration(class_temperature=0.5)
+    assert network.digest == looks.Network(file).digest
+    model.decision.pair.mean += 1
+    model.save(tmp_path / 'other.safetensors')
+    assert (looks.Network(tmp_path / 'other.safetensors').digest
+            != network.digest)
+
+
+def toy(looks, seed):
+    """
+    A scene of pairs of discs, each of which is there with the probability of
+    its seed, and of a class with the square root of that which is said.
+    """
+    rng = np.random.default_rng(seed)
+    x, y = np.meshgrid(np.arange(15, 300, 30), np.arange(15, 120, 30))
+    centres = np.stack([np.append(x - 6.75, x + 6.75), np.append(y, y)], -1)
+    heat = rng.uniform(0.5, 0.98, len(centres))
+    p = rng.dirichlet([1, 1, 1], len(centres))
+    classes = [rng.choice([1, 2, 3], p=one) for one in p]
+    there = rng.uniform(size=len(heat)) < heat
+    truth = disc_truth((120, 300), [
+        (*centre, 7, 9, one) for centre, one, some in zip(
+            centres, classes, there) if some])
+    level = make_level(1, (120, 300), centres, 6.5, heat=heat, height=3)
+    level = level._replace(
+        classes=(p**2 / (p**2).sum(axis=1, keepdims=True)).astype('f4'))
+    return looks.SceneLooks(None, truth, np.zeros((120, 300), bool), [level])
+
+
+@pytest.fixture
+def network(looks):
+    """Scenes without a decision."""
+    out = object.__new__(looks.Network)
+    out.model = SimpleNamespace(decision=None)
+    out.calibration = Calibration(share_power=0.8)
+    out.scenes = lambda split, n: [
+        toy(looks, [k, len(split)]) for k in range(n)]
+    return out
+
+
+def test_what_is_known_is_found(fits, network):
+    calibration = fits.fit(network, 25, 0.5, 0.5)
+    assert calibration.share_power == 0.8       # not its to fit
+    assert calibration.fit['n_scenes'] == 25
+    assert_allclose(calibration.class_temperature, 2, rtol=0.1)
+    # nothing was compared: all is told by the seed
+    heat = np.array([0.6, 0.75, 0.9])
+    assert_allclose(calibration.confidences(np.ones(3), heat), heat,
+                    atol=0.04)
+
+
+def test_what_is_fitted_is_better(fits, network):
+    """On other scenes than it was fitted to."""
+    calibration = fits.fit(network, 25, 0.5, 0.5)
+    measures = fits.measure_all([fits.rated(network, one, calibration)
+                                 for one in network.scenes('other', 25)])
+    assert set(measures) == set(fits.QUANTITIES)
+    before, after = (measures['confidence'][k] for k in ('before', 'after'))
+    assert_allclose(before['ece'], 0.26, atol=0.03)     # it said 1 of all
+    assert after['ece'] < 0.05
+    assert measures['class']['after']['loss'] < (
+        measures['class']['before']['loss'])
+    # the seeds' own probabilities are true, and measured as they are
+    assert measures['seed']['before']['ece'] < 0.05
+    assert set(measures['pair']) == set(measures['seed']) == {'before'}
+
+
+def test_command(fits, network, file, tmp_path, monkeypatch, capsys):
+    """What is written is the model, with what was fitted."""
+    asked = []
+    scenes = network.scenes
+    network.scenes = lambda *args: asked.append(args) or scenes(*args)
+    monkeypatch.setattr(fits, 'Network', lambda path, folder: network)
+    out = tmp_path / 'calibrated.safetensors'
+    monkeypatch.setattr(sys, 'argv', [
+        'calibration', str(tmp_path), '--model', str(file), '--fit-scenes',
+        '2', '--scenes', '3', '--merge', '0.6', '--write', str(out)])
+    fits.main()
+    assert asked == [('train', 2), ('validation', 3)]
+    values = json.loads((tmp_path / 'calibration.json').read_text())
+    model, before = load_model(out), load_model(file)
+    assert model.calibration == values
+    assert values['fit']['merge'] == 0.6
+    for key, value in before.state_dict().items():
+        assert (model.state_dict()[key] == value).all()
+    assert 'Measured on 3 scenes' in capsys.readouterr().out
+    text = (tmp_path / 'calibration.txt').read_text()
+    assert text.count('   * - ') == 1 + len(fits.QUANTITIES)
+    assert text.count('     -\n') == 4          # seeds and pairs, after
+    assert (tmp_path / 'reliability.png').stat().st_size > 5000
