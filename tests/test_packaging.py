@@ -33,10 +33,7 @@ FLOORS = {
     'errors': '',
     'bands': 'errors',
     'tiling': 'errors',
-    'painting': '',
-    'joining': '',
-    'grouping': 'joining painting',
-    'shares': 'painting predict',
+    'shares': 'predict',
     'matching': 'errors',
     # 2 and 3: images
     'image': 'errors bands',
@@ -49,7 +46,7 @@ FLOORS = {
     'primaries': 'matching',
     'scores': 'bands haigh matching primaries simulate',
     'score_tables': 'haigh matching simulate',
-    'catalog': 'errors bands image grouping',
+    'catalog': 'errors bands image',
     'baselines': 'errors image',
     'datasets': 'errors image version',
     'cutouts': 'datasets image',
@@ -59,25 +56,17 @@ FLOORS = {
     'vit_layers': '',
     'vit': 'vit_layers',
     'convolutions': '',
-    'heads': 'convolutions',
-    'pairs': 'heads',
     'weights': '',
-    'semantic': 'heads planes preprocess vit weights',
-    'encoder': 'heads preprocess vit weights',
-    'grouping_model': 'convolutions encoder heads pairs planes preprocess '
-                      'vit weights',
-    'models': 'convolutions encoder heads planes preprocess vit weights',
-    'model': 'encoder errors grouping_model models semantic weights',
+    'semantic': 'convolutions planes preprocess vit weights',
+    'encoder': 'convolutions preprocess vit weights',
+    'models': 'calibration convolutions encoder planes preprocess vit weights',
+    'model': 'encoder errors models semantic weights',
     'backbones': 'encoder errors bands image preprocess plotting planes vit '
                  'model',
     'binning': '',
     'calibration': '',
-    'prediction': 'calibration heads pairs',
-    'inference': 'errors tiling heads model binning prediction',
-    'coarse': 'binning grouping inference joining',
-    'class_regions': 'grouping inference tiling',
-    'predict': 'binning grouping heads inference models painting pairs '
-               'tiling',
+    'predict': 'binning convolutions models tiling',
+    'class_regions': 'predict tiling',
     # 4 and 5: what users call
     'threshold': 'image',
     'attention': 'image backbones',
@@ -88,13 +77,12 @@ FLOORS = {
     'compare': 'errors image matching preprocess',
     'benchmark': 'catalog errors model score_tables scores simulate '
                  'version',
-    'segmenter': 'errors bands image preprocess tiling grouping catalog '
-                 'model binning calibration prediction inference coarse '
-                 'shares threshold planes semantic class_regions models '
+    'segmenter': 'errors bands image preprocess tiling catalog model binning '
+                 'calibration shares threshold planes semantic class_regions '
                  'predict',
-    'train': 'errors bands image preprocess simulate vit heads model '
-             'prediction inference matching grouping tiling backbones '
-             'semantic class_regions planes models predict',
+    'train': 'binning convolutions errors bands image preprocess simulate vit '
+             'model matching tiling backbones semantic class_regions planes '
+             'models predict threshold',
     'pretrain': 'errors bands preprocess simulate datasets model',
     'cli': ANY,
     '__init__': 'version',
@@ -102,10 +90,9 @@ FLOORS = {
 }
 
 # modules that may import torch; the rest stay quick to import
-TORCH = ('vit_layers vit convolutions heads pairs encoder grouping_model '
-         'backbones attention binning semantic class_regions prediction '
-         'inference train pretrain segmenter network_input embed probe cli '
-         'models predict')
+TORCH = ('vit_layers vit convolutions encoder backbones attention binning '
+         'semantic class_regions train pretrain segmenter network_input embed '
+         'probe cli models predict')
 
 # never imported at the head of a module: optional, slow, or liable to fail
 LAZY = {'dask', 'datasets', 'galsim', 'h5py', 'lightning_fabric', 'matplotlib',

@@ -46,8 +46,8 @@ from astrodino_seg import (
 from astrodino_seg.baselines import PhotutilsFinder, detection_image
 from astrodino_seg.catalog import CLASS_NAMES, FLAGS
 from astrodino_seg.errors import AstroDinoUserWarning
-from astrodino_seg.grouping import Grouping
 from astrodino_seg.matching import match_labels
+from astrodino_seg.predict.decode import Grouping
 from astrodino_seg.preprocess import PreprocessSpec
 
 SAMPLE = Path(astrodino_seg.__file__).parent / 'data' / 'demo_griz.fits.fz'
@@ -436,7 +436,7 @@ def test_merge_of_nothing(image):
 def test_merge_dial(demo):
     counts = [DinoSegmenter(merge=merge)(demo).n_labels
               for merge in (0, 0.1, 0.3, 0.5, 0.7, 0.9, 1)]
-    # nearly monotonic: pieces too small to be kept may be kept if joined
+    # pieces too small to be kept may be kept if joined
     assert np.diff(counts).max() <= 0.02 * counts[0]
     assert max(counts) == counts[0] > counts[-1]
 
@@ -963,14 +963,14 @@ def drawn(monkeypatch):
     """A segmenter whose network draws the labels that it is told to."""
     def make(groups, **kwargs):
         n = int(groups.max())
-        prediction = SimpleNamespace(
+        level = SimpleNamespace(
             probabilities=np.full((4, *groups.shape), 0.25, np.float32),
             heat=np.full(n, 0.9), classes=np.eye(3)[np.arange(n) % 3])
         grouping = Grouping(groups.astype(np.int32), groups.astype(np.int32),
                             {}, np.arange(n), np.ones(n), np.ones(n, int))
-        monkeypatch.setattr(segmenter, 'predict',
-                            lambda *args, **kwargs: prediction)
-        monkeypatch.setattr(segmenter, 'segment_maps',
+        monkeypatch.setattr(segmenter, 'look',
+                            lambda *args, **kwargs: [level])
+        monkeypatch.setattr(segmenter, 'decode',
                             lambda *args, **kwargs: grouping)
         return DinoSegmenter(**kwargs)
     return make

@@ -31,6 +31,8 @@ CROWDED = 40
 #: Pairs are compared if one claims the place of the other by this, in units of
 #: a log-odds to the rest.
 CLAIM = -4.0
+#: Where, in radii, it is asked how much of a seed another claims.
+HALF_WAY = 0.6
 #: Pairs below this probability do not connect.
 UNLIKE = 0.02
 #: Seeds that are connected, at most, for one linkage.
@@ -184,6 +186,17 @@ def seed_features(levels, found):
         np.float32)).clamp(-20, 20)
 
 
+def _contained(levels, found, a, b):
+    """Share of b, at four places half way to its border, that a claims."""
+    share = 0
+    for dx, dy in ((1, 0), (0, 1), (-1, 0), (0, -1)):
+        step = HALF_WAY * found.radius[b]
+        claims = _claims(levels, found.level, found.index, a,
+                         found.x[b] + dx * step, found.y[b] + dy * step)
+        share = share + 0.25 / (1 + np.exp(-claims.clip(-20, 20)))
+    return share
+
+
 def pair_features(levels, found, seeds):
     """
     What is known of each pair.
@@ -210,6 +223,7 @@ def pair_features(levels, found, seeds):
                                              / found.radius[j]),
              found.level[i] - found.level[j]]
     parts += [np.log1p(q) for q in _distances(levels, found)]
+    parts += [_contained(levels, found, i, j), _contained(levels, found, j, i)]
     parts = np.concatenate([np.stack(parts, axis=-1), found.claims,
                             np.abs(d[i] - d[j]), d[i] * d[j],
                             _valleys(levels, found)], axis=1)
