@@ -3,29 +3,23 @@
 Tests for the command that draws the dial's curve.
 """
 
-import importlib
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from benchmark_toys import script
 from numpy.testing import assert_allclose
 
 from astrodino_seg.baselines import TUNED
-from astrodino_seg.calibration import Calibration
 from astrodino_seg.score_tables import summary
 from astrodino_seg.scores import scene_scores
 from astrodino_seg.simulate import make_scene, observe
 
-FOLDER = Path(__file__).parents[1] / 'benchmarks'
-
 
 @pytest.fixture(scope='module')
 def dial():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(FOLDER)
-        yield importlib.import_module('dial_curve')
+    return script('dial_curve')
 
 
 def row(dial, *values):
@@ -91,7 +85,7 @@ def toy(dial, monkeypatch):
     monkeypatch.setattr(dial, 'split_scene', lambda library, k: (k, k))
     monkeypatch.setattr(dial, 'detection_image', lambda image: (image, None))
     monkeypatch.setattr(dial, 'labels_by_network',
-                        lambda network, maps, merge: merge)
+                        lambda network, looks, merge: merge)
     monkeypatch.setattr(dial, 'labels_by_tool',
                         lambda name, contrast, sn, mask: contrast)
     monkeypatch.setattr(dial, 'scene_scores', lambda truth, labels, image: (
@@ -102,8 +96,7 @@ def toy(dial, monkeypatch):
 
 
 def network(digest='one'):
-    return SimpleNamespace(digest=digest, calibration=Calibration(),
-                           look=lambda *args: None)
+    return SimpleNamespace(digest=digest, look=lambda *args: None)
 
 
 def test_only_what_is_left_is_counted(dial, toy, tmp_path):

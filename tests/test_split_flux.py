@@ -4,30 +4,26 @@ Tests for what ``benchmarks/split_flux.py``, ``parts.py`` and ``adapt.py``
 compute.
 """
 
-import importlib
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
+from benchmark_toys import finding_model, script
+from level_toys import disc_truth, make_level
 from numpy.testing import assert_allclose, assert_array_equal
 
-from astrodino_seg.calibration import Calibration
-from astrodino_seg.grouping import Grouping
+from astrodino_seg.image import Image
+from astrodino_seg.predict.decode import Grouping
+from astrodino_seg.predict.pyramid import look
 from astrodino_seg.shares import FluxShares
 
-FOLDER = Path(__file__).parents[1] / 'benchmarks'
-with pytest.MonkeyPatch.context() as patch:
-    patch.syspath_prepend(FOLDER)
-    adapt, parts, split_flux = map(importlib.import_module,
-                                   ('adapt', 'parts', 'split_flux'))
+adapt, parts, split_flux = map(script, ('adapt', 'parts', 'split_flux'))
 
 
-def shared_scene(monkeypatch, part):
+def shared_scene(monkeypatch, odds):
     """
-    Two objects in three columns of 4 pixels; the middle one is shared, and
-    said to be so with ``part`` for the first.
+    Two objects in three columns of 4 pixels; the middle one is shared, 0.7
+    and 0.3, and said to be so with ``odds`` to some power.
     """
     labels = np.repeat([[1, 1, 2]], 4, axis=0)
     owners = np.zeros((3, 4, 3), int)
@@ -42,22 +38,28 @@ def shared_scene(monkeypatch, part):
             'blendedness': np.array([0.05, 0.4]),
             'primary': np.array([True, False]),
             'flux': np.array([[44., 0], [32., 0]])})
-    said = np.zeros((3, 4, 3))
-    said[0], said[0, :, 1], said[1, :, 1] = 1, part, 1 - part
     grouping = Grouping(labels, labels, {}, np.arange(2), np.ones(2),
                         np.ones(2, int), np.array([1, 2]))
-    monkeypatch.setattr(split_flux, 'group', lambda *args, **kwargs: (
-        grouping, None))
-    monkeypatch.setattr(split_flux, 'share_flux', lambda *args, **kwargs:
-                        FluxShares(owners // 10, said))
-    return SimpleNamespace(truth=truth,
-                           image=SimpleNamespace(bands=('r', 'z')))
+
+    def share_flux(levels, found, *, power):
+        assert found is grouping
+        said = np.zeros((3, 4, 3))
+        said[0] = 1
+        said[0, :, 1] = odds**power / (1 + odds**power)
+        said[1, :, 1] = 1 - said[0, :, 1]
+        return FluxShares(owners // 10, said)
+
+    monkeypatch.setattr(split_flux, 'share_flux', share_flux)
+    looks = SimpleNamespace(truth=truth, levels=[],
+                            image=SimpleNamespace(bands=('r', 'z')))
+    return looks, SimpleNamespace(
+        group=lambda looks: grouping, scenes=lambda split, n: [looks] * n)
 
 
 def test_split_flux_errors(monkeypatch):
     """Sums over labels and over shares by hand."""
-    maps = shared_scene(monkeypatch, 0.7)
-    found = split_flux.errors_of(maps, Calibration(), 1.0)
+    looks, network = shared_scene(monkeypatch, 7 / 3)
+    found = split_flux.errors_of(network, looks, 1.0)
     assert_allclose(found['label'], -2.5 * np.log10([56 / 44, 20 / 32]))
     assert_allclose(found['split'], 0, atol=1e-12)
     values = split_flux.statistic([found, found])
@@ -67,17 +69,19 @@ def test_split_flux_errors(monkeypatch):
     assert values['0.1 to 0.3', 'n'] == 0
 
 
-@pytest.mark.parametrize('power', [0.6, 1.0, 1.8])
+@pytest.mark.parametrize('power', [0.65, 1.0, 1.5])
 def test_the_power_is_found(monkeypatch, power):
     """Shares that are the true ones to some power."""
-    said = 0.7**(1 / power) / (0.7**(1 / power) + 0.3**(1 / power))
-    maps = shared_scene(monkeypatch, said)
-    found, true = split_flux.pixels_of(maps, Calibration(),
-                                       np.random.default_rng(0))
-    assert_allclose(true, np.repeat([[.7], [.3], [0]], 4, axis=1))
-    network = SimpleNamespace(calibration=Calibration(),
-                              scenes=lambda split, n: [maps] * n)
-    assert_allclose(split_flux.fit(network, 2), power, rtol=1e-3)
+    looks, network = shared_scene(monkeypatch, (7 / 3)**(1 / power))
+    n, *losses = split_flux.losses(network, looks, np.random.default_rng(0))
+    assert n == 4
+    assert len(losses) == len(split_flux.POWERS)
+    assert_allclose(split_flux.fit(network, 2), power, rtol=0.03)
+
+
+def test_a_power_beyond_those_that_are_tried(monkeypatch):
+    _, network = shared_scene(monkeypatch, (7 / 3)**(1 / 4))
+    assert_allclose(split_flux.fit(network, 1), split_flux.POWERS[-1])
 
 
 def test_adapt_gain_error():
@@ -92,24 +96,115 @@ def test_adapt_gain_error():
     assert_allclose(adapt.gain_error(before, after), 0.2)
 
 
-def test_parts_read_the_true_centres(monkeypatch):
-    """They are seeds of full heat, within the image."""
-    seen = {}
+# ------------------------------------------------------------------- parts
 
-    def read(model, maps, planes, x, y, heat):
-        seen.update(x=x, y=y, heat=heat)
-        return 'prediction'
+def toy(discs, levels, dead=None, shape=(80, 120)):
+    truth = disc_truth(shape, discs)
+    dead = np.zeros(shape, bool) if dead is None else dead
+    return parts.Network.look.__globals__['SceneLooks'](
+        None, truth, dead, levels)
 
-    monkeypatch.setattr(parts, 'predict_maps', lambda model, planes: None)
-    monkeypatch.setattr(parts, 'read_prediction', read)
-    maps = parts.Network.look.__globals__['SceneMaps'](
-        None, SimpleNamespace(objects={'x': np.array([-3., 4.25]),
-                                       'y': np.array([2., 99.])}),
-        np.zeros((20, 30), bool), 'own', 'binned')
-    network = SimpleNamespace(model=SimpleNamespace(planes=lambda _: None))
-    found = parts.true_centres(network, maps)
-    assert found.prediction == 'prediction'
-    assert found.coarse == ()
-    assert_array_equal(seen['x'], torch.tensor([0, 4.25]))
-    assert_array_equal(seen['y'], torch.tensor([2., 19]))
-    assert (seen['heat'] == 1).all()
+
+def test_true_grouping():
+    """The pieces of an object are one; what is on the sky is nothing."""
+    discs = [(30, 40, 18, 9, 2), (80, 40, 8, 9, 1)]
+    level = make_level(1, (80, 120), [(22, 40), (38, 40), (80, 40),
+                                      (100, 20)], [9, 9, 8, 6])
+    coarse = make_level(2, (40, 60), [(14.75, 19.75)], 8)
+    looks = toy(discs, [level, coarse])
+    found = parts.true_grouping(looks)
+    assert set(np.unique(found)) == {0, 1, 2}
+    assert not found[10:30, 92:110].any()
+    truth = looks.truth.labels
+    assert (found == truth)[truth > 0].mean() > 0.8
+    # each to its own, whatever paints it
+    assert ((found == truth) | (found == 0) | (truth == 0)).all()
+    dead = np.zeros((80, 120), bool)
+    dead[:, 60:] = True
+    assert set(np.unique(parts.true_grouping(
+        looks._replace(dead=dead)))) == {0, 1}
+
+
+def test_too_small_is_nothing():
+    discs = [(30, 40, 18, 9, 2), (80, 40, 8, 9, 1)]
+    level = make_level(1, (80, 120), [(30, 40), (80, 40)], [18, 0.8])
+    assert set(np.unique(parts.true_grouping(toy(discs, [level])))) == {0, 1}
+
+
+@pytest.fixture(scope='module')
+def image():
+    rng = np.random.default_rng(5)
+    cube = rng.normal(0, 1, (1, 192, 224)).astype(np.float32)
+    return Image(cube, np.zeros(cube.shape, bool), np.ones_like(cube),
+                 bands=['r'])
+
+
+def test_seeds_at_are_those_of_the_network(image):
+    """At the network's own peaks, what it has found there itself."""
+    model = finding_model(image)
+    planes = model.planes(image)
+    fine = look(model, planes)[0]
+    found = parts.seeds_at(model, fine, planes, fine.x, fine.y)
+    assert len(found.x) > 20
+    for key in ('kernel', 'centre', 'matrix', 'falloff', 'radius',
+                'classes', 'descriptor'):
+        assert_allclose(getattr(found, key), getattr(fine, key), atol=1e-3,
+                        rtol=1e-4)
+    assert (found.heat == 1).all()
+    assert_array_equal(found.sky, fine.sky)
+
+
+def test_true_centres(image, monkeypatch):
+    """Each is a seed once, where it is, at the level of its size."""
+    model, seen = finding_model(image), []
+    discs = [(40, 60, 8, 9, 1), (110, 100, 34, 9, 2), (180, 20, 12, 9, 2),
+             (150, 130, 56, 5, 2)]
+    truth = disc_truth((192, 224), discs)
+    radius = np.sqrt(truth.objects['n_pixels'] / np.pi)
+    assert radius[1] > 26 > radius[0]
+    looks = toy(discs, look(model, model.planes(image)), shape=(192, 224))
+    looks = looks._replace(image=image, truth=truth)
+
+    def seeds_at(model, level, planes, x, y):
+        assert planes.shape[1:] == level.sky.shape
+        seen.append((level.factor, x, y))
+        return make_level(level.factor, level.sky.shape,
+                          np.stack([x, y], -1), 5)
+
+    monkeypatch.setattr(parts, 'seeds_at', seeds_at)
+    labels = parts.true_centres(model, looks)
+    wanted = {1: [], 2: [], 4: []}
+    for (x, y, *_), r in zip(discs, radius):
+        factor = 1 if r < 26 else 2 if r < 52 else 4
+        wanted[factor].append(((x + .5) / factor - .5, (y + .5) / factor - .5))
+    assert [one for one, *_ in seen] == [level.factor
+                                         for level in looks.levels]
+    for factor, x, y in seen:
+        assert_allclose(np.stack([x, y], -1).reshape(-1, 2),
+                        np.reshape(wanted[factor], (-1, 2)))
+    # nothing is joined
+    assert labels.max() == len(discs)
+    for x, y, *_ in discs:
+        assert labels[y, x] > 0
+
+
+def test_parts_of_a_scene(image, monkeypatch):
+    """Four records of each scene, the last without the binned image."""
+    model, asked = finding_model(image), []
+    discs = [(40, 60, 8, 9, 1), (110, 100, 34, 9, 2)]
+    looks = toy(discs, look(model, model.planes(image)), shape=(192, 224))
+    looks = looks._replace(image=image)
+
+    def group(one, *, merge):
+        asked.append(len(one.levels))
+        return SimpleNamespace(groups=np.zeros((192, 224), int))
+
+    monkeypatch.setattr(parts, 'scene_scores',
+                        lambda truth, labels, image: labels.max())
+    network = SimpleNamespace(model=model, group=group,
+                              scenes=lambda split, n: [looks] * n)
+    names = [name for name, _ in parts.parts(network, 2, 0.5)]
+    assert names == 2 * ['default', 'true grouping', 'true centres',
+                         'finest level only']
+    assert asked == 2 * [len(looks.levels), 1]
+    assert asked[0] > 1
