@@ -4,7 +4,6 @@ Tests of the training of the pyramid's model, and of its decision.
 """
 
 import copy
-import json
 
 import numpy as np
 import pytest
@@ -12,21 +11,21 @@ import torch
 from level_toys import SMALL, disc_truth, make_level, small_model
 from torch.nn import functional as F
 
-from astrodino_seg import load_model
 from astrodino_seg.models.decision import Decision
-from astrodino_seg.models.instance import InstanceMaps, InstanceModel
+from astrodino_seg.models.head import InstanceMaps
+from astrodino_seg.models.instance import Model
 from astrodino_seg.simulate import make_scene
-from astrodino_seg.train.crops import LevelCrops, make_crop
-from astrodino_seg.train.decision import _fit, fit_decision, seed_truth
+from astrodino_seg.train import as_labelled, fit_decision
+from astrodino_seg.train.crops import make_crop
+from astrodino_seg.train.decision import _fit, seed_truth
 from astrodino_seg.train.instance import (
     _class_loss,
     _pixels,
+    _with_peaks,
     heat_target,
     instance_losses,
-    rate_of_step,
-    train_instance,
+    level_losses,
 )
-from astrodino_seg.train.recipe import train_from_config
 
 
 @pytest.fixture(scope='module')
@@ -146,20 +145,10 @@ def test_not_asked_is_not_punished():
     assert found[0] == pytest.approx(found[1])
 
 
-def test_rate():
-    rates = [rate_of_step(k, 1000, peak=2.0, warmup=100) for k in range(1000)]
-    assert rates[0] == pytest.approx(.02)
-    assert rates[99:800] == pytest.approx([2.0] * 701)
-    assert rates[900] == pytest.approx(1.0)
-    assert (np.diff(rates[800:]) < 0).all()
-
-
-# ----------------------------------------------------------------- loop
-
 def test_learns():
     """A few discs, again and again."""
     torch.manual_seed(0)
-    model = InstanceModel(**SMALL).train()
+    model = Model(**SMALL).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     totals = []
     for k in range(40):
@@ -172,63 +161,52 @@ def test_learns():
     assert np.mean(totals[-5:]) < 0.5 * np.mean(totals[:5])
 
 
-OPTIONS = {'n_items': 1, 'crop_size': 64, 'warmup': 2, 'save_every': 2,
-           'milestone_every': 2, 'n_workers': 0, 'bfloat16': False}
+def test_crops_of_two_sizes():
+    """They are batches of their own, and count alike."""
+    model = small_model()
+    one, two = toy_crop(), toy_crop([(20, 22, 8, 9, 2)], side=48)
+    found = level_losses(model, [one, two], torch.Generator().manual_seed(0),
+                         own_seeds=False)
+    generator = torch.Generator().manual_seed(0)
+    parts = [level_losses(model, [crop], generator, own_seeds=False)
+             for crop in (one, two)]
+    assert set(found) == set(parts[0]) == set(parts[1])
+    for name, value in found.items():
+        wanted = (parts[0][name] + parts[1][name]) / 2
+        assert torch.allclose(value, wanted, rtol=1e-4), name
 
 
-def test_goes_on(scenes, tmp_path):
-    """Stopped and resumed is the same as at one go, to the bit."""
-    whole = train_instance(small_model(), scenes, out=tmp_path / 'one',
-                           n_steps=4, **OPTIONS)
-    train_instance(small_model(), scenes, out=tmp_path / 'two', n_steps=4,
-                   stop_after=0, **OPTIONS)
-    lines = (tmp_path / 'two' / 'log.jsonl').read_text().splitlines()
-    assert len(lines) == 2
-    again = train_instance(small_model(1), scenes, out=tmp_path / 'two',
-                           n_steps=4, **OPTIONS)
-    for key, value in whole.state_dict().items():
-        assert torch.equal(value, again.state_dict()[key]), key
-    logs = [[{k: v for k, v in json.loads(line).items() if k != 'seconds'}
-             for line in (tmp_path / name / 'log.jsonl').read_text()
-             .splitlines()] for name in ('one', 'two')]
-    assert logs[0] == logs[1]
-    milestone = load_model(tmp_path / 'two' / 'average.safetensors')
-    assert milestone.provenance['steps'] == 4
-    for key, value in whole.state_dict().items():
-        assert torch.equal(value, milestone.state_dict()[key]), key
+def test_own_peaks_are_decoys():
+    """Peaks of the heatmap on an object, and not those on sky and void."""
+    crop = toy_crop()
+    crop.labels[:, 60:] = -1
+    heat = torch.full((64, 64), -9.)
+    for y, x in ((26, 23), (5, 5), (40, 62)):       # object, sky, void
+        heat[y, x] = 2.
+    xy, own = _with_peaks(heat, crop, torch.Generator().manual_seed(0))
+    n = len(crop.seed_xy)
+    assert xy[n:].tolist() == [[23, 26]]
+    assert own[n:].tolist() == [0]
+    assert torch.equal(xy[:n], crop.seed_xy)
 
 
-def test_recipe(tmp_path):
-    pytest.importorskip('galsim')
-    small_model().save(tmp_path / 'start.safetensors')
-    model = train_from_config({
-        'model': {'start': str(tmp_path / 'start.safetensors')},
-        'scenes': {'n_scenes': 4, 'size': 80},
-        'levels': {**OPTIONS, 'n_steps': 1, 'threads': 1,
-                   'rates': {'photographic': 0.5}}}, tmp_path / 'out')
-    assert isinstance(model, InstanceModel)
-    assert isinstance(load_model(tmp_path / 'out' / 'model.safetensors'),
-                      InstanceModel)
-
-
-def test_recipe_of_another_model(tmp_path):
-    with pytest.raises(ValueError, match='levels need a model of levels, got '
-                                         'Model'):
-        train_from_config({'scenes': {'n_scenes': 4, 'size': 80},
-                           'levels': {'n_steps': 1}}, tmp_path)
-
-
-def test_unknown_rate(scenes, tmp_path):
-    with pytest.raises(ValueError, match="rates must be some of .* got 'fog'"):
-        train_instance(small_model(), scenes, out=tmp_path, n_steps=1,
-                       rates={'fog': 1}, **OPTIONS)
-
-
-def test_items_do_not_depend_on_the_run(scenes):
-    short, long = (LevelCrops(scenes, small_model().preprocess, n,
-                              crop_size=64) for n in (4, 400))
-    for one, other in zip(short[3], long[3]):
-        assert torch.equal(one.channels, other.channels)
+def test_bfloat16():
+    """Losses and gradients close to those in float32."""
+    found, grads = [], []
+    for bfloat16 in (False, True):
+        model = small_model().train()
+        losses = level_losses(model, [toy_crop()],
+                              torch.Generator().manual_seed(0),
+                              own_seeds=False, bfloat16=bfloat16)
+        sum(losses.values()).backward()
+        found.append({k: v.item() for k, v in losses.items()})
+        grads.append(torch.cat([p.grad.ravel() for p in model.parameters()
+                                if p.grad is not None]))
+        assert grads[-1].dtype == torch.float32
+    assert found[0] != found[1]             # it is not without effect
+    for key, value in found[0].items():
+        assert found[1][key] == pytest.approx(value, rel=.05, abs=.02), key
+    assert torch.cosine_similarity(*grads, dim=0) > 0.95
 
 
 # ------------------------------------------------------------- decision
@@ -279,3 +257,25 @@ def test_fit_decision(scenes):
 def test_too_few_scenes(scenes):
     with pytest.raises(ValueError, match='n_scenes must be 10 or more, got 3'):
         fit_decision(small_model(), scenes[:3])
+
+
+def test_labelled_images():
+    """What a decision is fitted to may be labelled images."""
+    rng = np.random.default_rng(0)
+    labels = np.zeros((64, 64), int)
+    labels[20:40, 10:32], labels[20:40, 32:54] = 1, 2
+    image = rng.normal(size=(2, 64, 64)) + 20 * (labels > 0)
+    model = small_model()
+    torch.nn.init.constant_(model.head.pixel.bias, -1.0)
+    fit_decision(model, 10 * [as_labelled(image, labels)], n_epochs=1,
+                 bfloat16=False, progress=False)
+    assert model.provenance['decision']['n_pairs'] > 0
+
+
+def test_nothing_to_decide():
+    """Sky without a pair of seeds."""
+    none = as_labelled(np.random.default_rng(0).normal(size=(64, 64)),
+                       np.zeros((64, 64), int))
+    with pytest.raises(ValueError, match='0 pairs are too few'):
+        fit_decision(small_model(), 10 * [none], bfloat16=False,
+                     progress=False)

@@ -91,3 +91,16 @@ def test_nothing_there(b):
     labels, radius, asked = level_truth(np.random.default_rng(0), truth, b)
     assert not labels.any()
     assert len(radius) == len(asked) == 0
+
+
+@pytest.mark.parametrize('b', [1, 2])
+def test_labels_that_were_given_are_not_cut(b):
+    """Where only labels are known, they say how far objects reach."""
+    truth = disc_truth((96, 96), [(40, 40, 18, 9, GALAXY)])
+    truth.own_sn[:] = 0.1
+    none = np.zeros((0, 96, 96))
+    truth.owners = truth.shares = truth.light = none
+    labels, radius, asked = level_truth(np.random.default_rng(0), truth, b)
+    assert (labels == truth.labels).all()
+    assert radius == pytest.approx([18], rel=0.03)
+    assert asked.all()

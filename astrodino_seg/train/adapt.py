@@ -22,13 +22,14 @@ STEP = 16
 
 
 def fit_head(model, data, *, out, n_steps=200, validation=0.2, partial=False,
-             freeze_backbone=True, class_weights='balanced', crop_sizes=None,
+             freeze_backbone=True, class_weights='balanced', crop_size=None,
              peak_rate=None, **options):
     """
     Train a model's head on labelled images or simulated scenes.
 
     The backbone stays as it is unless ``freeze_backbone=False``, so that a
-    handful of images are enough. A run that was killed goes on from ``out``.
+    handful of images are enough. So does the decision of a model that has
+    one, which takes more of them (`~astrodino_seg.train.fit_decision`). A run that was killed goes on from ``out``.
 
     Parameters
     ----------
@@ -58,11 +59,12 @@ def fit_head(model, data, *, out, n_steps=200, validation=0.2, partial=False,
     class_weights : {'balanced'} or sequence of float, optional
         Weights of the pixels of sky, star, galaxy and artifact; see
         `balanced_weights`.
-    crop_sizes : sequence of int, optional
-        Sides of the crops; 256, or less if an image is smaller, by default.
+    crop_size : int, optional
+        Side of the crops; 256, or less if an image is smaller, by default.
     peak_rate : float, optional
-        Learning rate; by default 2e-4 for a grouping head, which is trained
-        already, and 1e-2 for a semantic head, or 1e-3 with its backbone.
+        Learning rate; by default 2e-4 for a `~astrodino_seg.Model`, which is
+        trained already, and 1e-2 for a semantic head, or 1e-3 with its
+        backbone.
     **options
         Other arguments of `~astrodino_seg.train.fit_model`.
 
@@ -106,7 +108,7 @@ def fit_head(model, data, *, out, n_steps=200, validation=0.2, partial=False,
                 'validate_every': max(n_steps // 8, 1), 'n_workers': 0,
                 'layer_decay': 1.0 if freeze_backbone else 0.75}
     return fit_model(model, data, out=out, n_steps=n_steps,
-                     crop_sizes=crop_sizes or [_crop_size(data)],
+                     crop_size=crop_size or _crop_size(data),
                      peak_rate=peak_rate, freeze_backbone=freeze_backbone,
                      class_weights=class_weights, validation=held,
                      **{**defaults, **options})

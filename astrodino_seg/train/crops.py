@@ -1,39 +1,40 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Training crops of one level of the image pyramid each.
+Training crops, and what is asked of the network in each.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter, maximum_filter
-from torch.utils.data import Dataset
 
-from astrodino_seg.image import Image
-from astrodino_seg.preprocess import bands_in_noise, fold
-from astrodino_seg.simulate.observe import observe
-from astrodino_seg.train.levels import level_truth
-from astrodino_seg.train.targets import _turn_points
-
-__all__ = ['LevelCrop', 'LevelCrops', 'make_crop', 'planes_of_level']
+__all__ = ['ClassCrop', 'LevelCrop', 'Window', 'make_crop',
+           'pixel_classes']
 
 MIN_CROP_PIXELS = 6
 MAX_OBJECTS = 300
-#: By how much an image is taken to be binned; the least is below two as the
-#: noise of real pixels is correlated.
-BINNINGS = 1.3, 16.0
-#: Share of crops whose sky is found beneath the objects and not beside them,
-#: as it is where there is enough sky.
-SKY_KNOWN = 0.6
-#: Share of crops that lie on a large galaxy of the level, if there is one.
-ON_LARGE = 0.4
+
+
+@dataclass
+class ClassCrop:
+    """
+    One crop for a semantic head.
+
+    Attributes
+    ----------
+    channels, classes : `~torch.Tensor`
+        As of `LevelCrop`.
+    """
+
+    channels: torch.Tensor
+    classes: torch.Tensor
 
 
 @dataclass
 class LevelCrop:
     """
-    One crop.
+    One crop of one level of the image pyramid.
 
     Attributes
     ----------
@@ -55,8 +56,12 @@ class LevelCrop:
         (N, 2) true centre, (N,) log radius in pixels, (N,) class index.
     asked : `~torch.Tensor`
         (N,) bool, whether the object's centre is to be called.
-    rivals, shares : `~torch.Tensor`
-        (R, H, W) as of `~astrodino_seg.train.targets.Sample`.
+    rivals : `~torch.Tensor`
+        (R, H, W) int64: the other objects that shine in the pixel of an
+        object, i + 1 for object i; 0 none. R is 2, or 0 where it is not
+        known.
+    shares : `~torch.Tensor`
+        (R, H, W) their shares of its light. The owner has the rest.
     """
 
     channels: torch.Tensor
@@ -73,52 +78,37 @@ class LevelCrop:
     shares: torch.Tensor
 
 
-def planes_of_level(image, spec, b=1.0, light=None):
+class Window:
     """
-    The network's input of an image that is taken to be binned.
+    A square part of an image, flipped and turned.
 
     Parameters
     ----------
-    image : `~astrodino_seg.Image`
-        The image, of white noise.
-    spec : `~astrodino_seg.preprocess.PreprocessSpec`
-        The model's preprocessing.
-    b : float, optional
-        Pixels, in x and in y, that are taken to have been binned: the noise
-        of the planes is 1 / b before they are stretched.
-    light : `~numpy.ndarray`, optional
-        (band, y, x) the light of the objects; background and noise are then
-        found without it.
-
-    Returns
-    -------
-    channels : `~numpy.ndarray`
-        (C, y, x) float32.
+    corner : sequence of int
+        Its first x and y.
+    size : int
+        Its side, pixels.
+    turn : int
+        Which of the eight flips and turns, from 0.
     """
-    sky = image
-    if light is not None:
-        sky = Image(image.cube - light, image.mask, image.noise,
-                    bands=image.bands)
-    background, noise = np.empty((2, *image.cube.shape), np.float32)
 
-    def bands():
-        for k, (sn, valid) in enumerate(bands_in_noise(
-                sky, spec, background, noise)):
-            yield (sn if light is None else sn + light[k] / noise[k]), valid
+    def __init__(self, corner, size, turn):
+        self.corner, self.size, self.turn = corner, size, turn
 
-    return fold(bands(), image.n_bands,
-                replace(spec, softening=spec.softening * b))
+    def cut(self, array):
+        """The part of an array whose last axes are y and x."""
+        x, y = self.corner
+        part = array[..., y:y + self.size, x:x + self.size]
+        part = np.rot90(part, self.turn % 4, axes=(-2, -1))
+        return np.ascontiguousarray(part[..., ::-1] if self.turn >= 4
+                                    else part)
 
-
-def _is_linear(image, light):
-    """Whether the image is the light, a sky, and noise of about one."""
-    off = (image.cube - light)[~image.mask][::7]
-    bright = light[~image.mask][::7] > 3
-    if bright.sum() < 50 or bright.all():
-        return True
-    middle = np.median(off[~bright])
-    return abs(np.median(off[bright]) - middle) < 2 * np.median(
-        np.abs(off[~bright] - middle)) + 1
+    def points(self, x, y):
+        """Where positions of the image lie in the part."""
+        x, y, last = x - self.corner[0], y - self.corner[1], self.size - 1
+        for _ in range(self.turn % 4):     # rot90 takes (x, y) to (y, -x)
+            x, y = y, last - x
+        return (last - x, y) if self.turn >= 4 else (x, y)
 
 
 def _peaks(channel):
@@ -138,6 +128,29 @@ def _decoys(rng, smooth, is_peak, span, area):
     if rng.random() < 0.5 or len(peaks) < n:
         pick = np.append(pick, span[rng.integers(len(span))])
     return pick
+
+
+def pixel_classes(labels, table):
+    """
+    The class of each pixel.
+
+    Parameters
+    ----------
+    labels : `~numpy.ndarray`
+        Of a `~astrodino_seg.simulate.Truth`.
+    table : dict of `~numpy.ndarray`
+        ``id`` and ``cls`` of its objects.
+
+    Returns
+    -------
+    classes : `~numpy.ndarray`
+        As ``labels``, int: 0 the sky, -1 void.
+    """
+    known = np.full(labels.max(initial=0) + 1, -1)
+    known[0] = 0
+    inside = table['id'] < len(known)
+    known[table['id'][inside]] = table['cls'][inside]
+    return np.where(labels < 0, -1, known[labels.clip(0)])
 
 
 def make_crop(rng, channels, binned, labels, truth, table):
@@ -180,12 +193,7 @@ def make_crop(rng, channels, binned, labels, truth, table):
     index[present] = 1 + np.arange(len(present))
     new = np.where(labels > 0, index[labels.clip(0)] + 0, labels)
     new[(labels > 0) & (new == 0)] = -1
-    known = np.full(truth['labels'].max(initial=0) + 1, -1)
-    known[0] = 0
-    inside = table['id'] < len(known)
-    known[table['id'][inside]] = table['cls'][inside]
-    classes = np.where(truth['labels'] < 0, -1,
-                       known[truth['labels'].clip(0)])
+    classes = pixel_classes(truth['labels'], table)
     smooth, is_peak = (a.ravel() for a in _peaks(channels[0]))
     order = np.argsort(new, axis=None, kind='stable')
     ends = np.searchsorted(new.ravel()[order], np.arange(len(present) + 2))
@@ -233,89 +241,3 @@ def _rivals(truth, labels, present):
     shares = np.where(rivals > 0, shares[1:], 0)
     total = np.maximum(shares.sum(axis=0) + truth['shares'][0], 1e-30)
     return rivals, (shares / total).astype(np.float32)
-
-
-class LevelCrops(Dataset):
-    """
-    Crops of scenes, observed anew: of each observation two, one of the image
-    as it is and one of it as if it were a binned image.
-
-    Parameters
-    ----------
-    scenes : sequence of `~astrodino_seg.simulate.Scene`
-        For example a `~astrodino_seg.simulate.SceneLibrary`.
-    spec : `~astrodino_seg.preprocess.PreprocessSpec`
-        The model's preprocessing.
-    n_items : int
-        How many observations there are; item ``i``, a list of its two
-        crops, is the same in any process.
-    crop_size : int, optional
-        Side of the crops in pixels.
-    rates : dict of float, optional
-        As of `~astrodino_seg.simulate.observe`.
-    seed : int, optional
-        Seed of everything drawn.
-    """
-
-    def __init__(self, scenes, spec, n_items, *, crop_size=256, rates=None,
-                 seed=0):
-        self.scenes = scenes
-        self.spec = spec
-        self.n_items = n_items
-        self.crop_size = crop_size
-        self.rates = rates
-        self.seed = seed
-
-    def __len__(self):
-        return self.n_items
-
-    def __getitem__(self, index):
-        rng = np.random.default_rng([self.seed, index])
-        scene = self.scenes[int(rng.integers(len(self.scenes)))]
-        b = np.exp(rng.uniform(*np.log(BINNINGS)))
-        # what is binned is deep
-        image, truth = observe(scene, [self.seed, index, 1],
-                               depth=_depth(rng) * b**rng.random(),
-                               rates=self.rates)
-        return [self._crop(rng, image, truth, one) for one in (1.0, b)]
-
-    def _crop(self, rng, image, truth, b):
-        """A random crop, flipped and turned."""
-        known = rng.random() < SKY_KNOWN and _is_linear(image, truth.light)
-        channels = planes_of_level(image, self.spec, b,
-                                   truth.light if known else None)
-        labels, radius, asked = level_truth(rng, truth, b)
-        size, o = self.crop_size, truth.objects
-        limit = np.array(labels.shape[::-1]) - size
-        if limit.min() < 0:
-            msg = (f'crop_size must be at most the side of the scenes, '
-                   f'{min(labels.shape)}, got {size!r}')
-            raise ValueError(msg)
-        corner = rng.integers(0, limit + 1)
-        large = np.flatnonzero(asked & (radius > 10))
-        if len(large) and rng.random() < ON_LARGE:
-            k = rng.choice(large)
-            middle = np.array([o['x'][k], o['y'][k]])
-            middle = middle + rng.normal(0, size / 5, 2)
-            corner = np.clip(middle - size / 2, 0, limit).astype(int)
-        part = tuple(slice(a, a + size) for a in corner[::-1])
-        turn = int(rng.integers(8))
-
-        def cut(array):
-            array = np.rot90(array[..., *part], turn % 4, axes=(-2, -1))
-            return np.ascontiguousarray(array[..., ::-1] if turn >= 4
-                                        else array)
-
-        x, y = _turn_points(turn, o['x'] - corner[0], o['y'] - corner[1],
-                            size)
-        table = {'id': o['id'], 'cls': o['cls'], 'x': x, 'y': y,
-                 'radius': radius, 'asked': asked}
-        return make_crop(rng, cut(channels), b > 1, cut(labels), {
-            name: cut(getattr(truth, name))
-            for name in ('labels', 'own_sn', 'owners', 'shares')}, table)
-
-
-def _depth(rng):
-    """As of `~astrodino_seg.simulate.observe`."""
-    high = 2 if rng.random() < .7 else 50
-    return np.exp(rng.uniform(np.log(.5), np.log(high)))

@@ -18,8 +18,8 @@ from astrodino_seg.predict.merge import (
     seed_features,
 )
 from astrodino_seg.predict.pyramid import look
-from astrodino_seg.simulate.observe import observe
 from astrodino_seg.simulate.truth import ISOPHOTE
+from astrodino_seg.train.data import observed
 
 __all__ = ['decisions_of_scene', 'fit_decision']
 
@@ -83,10 +83,11 @@ def decisions_of_scene(model, image, truth):
 
     Parameters
     ----------
-    model : `~astrodino_seg.models.instance.InstanceModel`
+    model : `~astrodino_seg.Model`
         The trained model, ready to run.
     image, truth
-        Of `~astrodino_seg.simulate.observe`.
+        Of `~astrodino_seg.simulate.observe`, or of a
+        `~astrodino_seg.train.LabelledImage`.
 
     Returns
     -------
@@ -120,10 +121,11 @@ def fit_decision(model, scenes, *, n_scenes=400, n_epochs=12, rates=None,
 
     Parameters
     ----------
-    model : `~astrodino_seg.models.instance.InstanceModel`
+    model : `~astrodino_seg.Model`
         The trained model, which gets a new decision; its provenance says how
         good it is on every tenth scene, which is held out.
-    scenes : sequence of `~astrodino_seg.simulate.Scene`
+    scenes : sequence of `~astrodino_seg.simulate.Scene` or \
+            `~astrodino_seg.train.LabelledImage`
         What to fit it to.
     n_scenes : int, optional
         Scenes to use, at most.
@@ -142,13 +144,13 @@ def fit_decision(model, scenes, *, n_scenes=400, n_epochs=12, rates=None,
 
     Returns
     -------
-    model : `~astrodino_seg.models.instance.InstanceModel`
+    model : `~astrodino_seg.Model`
         The model, in evaluation mode.
 
     Raises
     ------
     ValueError
-        If there are fewer than ten scenes.
+        If there are fewer than ten scenes, or nothing is found in them.
     """
     n_scenes = min(n_scenes, len(scenes))
     if n_scenes < HELD:
@@ -158,7 +160,7 @@ def fit_decision(model, scenes, *, n_scenes=400, n_epochs=12, rates=None,
     runner.in_bfloat16 = bfloat16
     parts = []
     for k in tqdm(range(n_scenes), disable=not progress, desc='decision'):
-        image, truth = observe(scenes[k], [seed, k, 2], rates=rates)
+        image, truth = observed(scenes[k], [seed, k, 2], rates=rates)
         parts.append(decisions_of_scene(runner, image, truth))
     held = parts[::HELD]
     used = [part for k, part in enumerate(parts) if k % HELD]
@@ -168,8 +170,11 @@ def fit_decision(model, scenes, *, n_scenes=400, n_epochs=12, rates=None,
     pairs, same, primary = (torch.cat([p[k] for p in used])
                             for k in (2, 3, 4))
     # a crowded scene has most of the seeds and few of the large galaxies
-    by_scene = [torch.cat([torch.full((len(p[k]),), len(p[k]) ** -0.5)
-                           for p in used if len(p[k])]) for k in (0, 2)]
+    by_scene = [torch.cat([torch.full((len(p[k]),), max(len(p[k]), 1)**-0.5)
+                           for p in used]) for k in (0, 2)]
+    if len(real) == 0 or len(same) == 0:
+        msg = f'scenes: {len(real)} seeds and {len(same)} pairs are too few'
+        raise ValueError(msg)
     _fit(decision.seed, seeds, real, by_scene[0], n_epochs, peak_rate,
          weight_decay, seed)
     _fit(decision.pair, pairs, same,
@@ -214,6 +219,8 @@ def _measure(decision, parts):
                              ('pair', decision.pair, 2)):
             features, wanted = (torch.cat([p[i] for p in parts])
                                 for i in (k, k + 1))
+            if len(wanted) == 0:
+                continue
             logits = net(features)
             out[f'{name}_loss'] = round(F.binary_cross_entropy_with_logits(
                 logits, wanted).item(), 4)

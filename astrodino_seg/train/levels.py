@@ -28,7 +28,8 @@ def level_truth(rng, truth, b):
     rng : `numpy.random.Generator`
         For objects between two levels, which may be called or not.
     truth : `~astrodino_seg.simulate.Truth`
-        Of an image in units of its own noise.
+        Of an image in units of its own noise. Without ``owners``, as of a
+        labelled image, the labels are as they are.
     b : int
         Pixels, in x and in y, that are taken to have been binned in it.
 
@@ -46,8 +47,10 @@ def level_truth(rng, truth, b):
     """
     n = int(truth.labels.max(initial=0)) + 1
     ids = truth.objects['id']
-    limit = np.full(max(n, ids.max(initial=0) + 1), ISOPHOTE * b)
-    if b > 1 and len(ids):
+    n = max(n, ids.max(initial=0) + 1)
+    known = len(truth.owners) > 0       # else labels say how far they reach
+    limit = np.full(n, ISOPHOTE * b if known else 0.0)
+    if b > 1 and known and len(ids):
         faint = truth.objects['cls'] == 2
         peak = np.zeros(len(limit))
         inside = truth.labels > 0

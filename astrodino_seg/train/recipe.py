@@ -12,24 +12,19 @@ import torch
 from astropy.table import Table
 
 from astrodino_seg.backbones import load_backbone
-from astrodino_seg.heads import GroupingHead
 from astrodino_seg.image import read_label_map
-from astrodino_seg.model import Model, load_model
-from astrodino_seg.models.instance import InstanceModel
-from astrodino_seg.planes import NoiseUnits
+from astrodino_seg.model import Model, load_encoder, load_model
+from astrodino_seg.models.head import InstanceHead
 from astrodino_seg.semantic import HEADS, SemanticModel
 from astrodino_seg.simulate.scene_library import SceneLibrary
 from astrodino_seg.train.adapt import fit_head
-from astrodino_seg.train.instance import train_instance
+from astrodino_seg.train.decision import HELD, fit_decision
 from astrodino_seg.train.labelled import as_labelled
-from astrodino_seg.train.pairs import MIN_SCENES, fit_pairs
 from astrodino_seg.train.supervised import fit_model
 
 __all__ = ['make_images', 'make_model', 'train_from_config']
 
-#: Name of the head that is not one of `~astrodino_seg.semantic.HEADS`.
-GROUPING = 'grouping'
-TABLES = ('model', 'scenes', 'images', 'fit', 'levels', 'head', 'pairs')
+TABLES = ('model', 'scenes', 'images', 'fit', 'head', 'decision')
 
 
 def train_from_config(config, out):
@@ -48,11 +43,8 @@ def train_from_config(config, out):
         * ``head``: those of `~astrodino_seg.train.fit_head`, to adapt one or
           to train a semantic head, and ``threads``. In both, ``teacher`` is
           a bundled model's name or a file.
-        * ``levels``: arguments of
-          `~astrodino_seg.train.instance.train_instance`, in place of ``fit``,
-          to train the model of a pyramid's levels, and ``threads``.
-        * ``pairs``: arguments of `~astrodino_seg.train.pairs.fit_pairs`,
-          which comes last after ``fit``.
+        * ``decision``: arguments of `~astrodino_seg.train.fit_decision`,
+          which then comes last, for a `~astrodino_seg.Model`.
 
         See ``recipes`` beside this module.
     out : path-like
@@ -69,13 +61,9 @@ def train_from_config(config, out):
         If a table or key is unknown, or a value is impossible.
     """
     _check_tables(config)
-    if 'levels' in config:
-        return _train_levels(config, out)
     name = 'head' if 'head' in config else 'fit'
     fit = dict(config.get(name, {}))
     threads = fit.pop('threads', torch.get_num_threads())
-    pairs = config.get('pairs', {})
-    _check_keys('pairs', pairs, fit_pairs)
     _check_keys(name, fit, fit_model, *([fit_head] if name == 'head' else []))
     before = torch.get_num_threads()
     try:
@@ -90,48 +78,15 @@ def train_from_config(config, out):
     except (KeyError, TypeError) as err:
         msg = f'config: {err}'
         raise ValueError(msg) from err
-    with_pairs = name == 'fit' and isinstance(model, Model)
-    if with_pairs:
-        _check_scenes(data, pairs)
+    if 'decision' in config:
+        fit['decision'] = _check_decision(config['decision'], model, data)
     torch.set_num_threads(threads)
     try:
         if name == 'head':
             return fit_head(model, data, out=out, **fit)
-        model = fit_model(model, data, out=out, n_steps=n_steps, **fit)
-        if with_pairs:
-            fit_pairs(model, data, **pairs).save(
-                Path(out) / 'model.safetensors')
-        return model
+        return fit_model(model, data, out=out, n_steps=n_steps, **fit)
     finally:
         torch.set_num_threads(before)
-
-
-def _train_levels(config, out):
-    """Train the model of a pyramid's levels."""
-    levels = dict(config['levels'])
-    threads = levels.pop('threads', torch.get_num_threads())
-    _check_keys('levels', levels, train_instance)
-    try:
-        torch.manual_seed(levels.get('seed', 0))
-        model = make_model(config.get('model', {}))
-        scenes = SceneLibrary('train', **config['scenes'])
-        n_steps = levels.pop('n_steps')
-    except (KeyError, TypeError) as err:
-        msg = f'config: {err}'
-        raise ValueError(msg) from err
-    if not isinstance(model, InstanceModel):
-        msg = (f'config: levels need a model of levels, got '
-               f'{type(model).__name__}')
-        raise ValueError(msg)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        model = train_instance(model, scenes, out=out, n_steps=n_steps,
-                               **levels)
-    finally:
-        torch.set_num_threads(before)
-    model.save(Path(out) / 'model.safetensors')
-    return model
 
 
 def make_model(table):
@@ -147,9 +102,9 @@ def make_model(table):
           with;
         * ``backbone``: what `~astrodino_seg.backbones.load_backbone` takes,
           with ``head = 'linear'`` or ``'ms'`` and perhaps ``scales``;
-        * ``backbone``, with ``head = 'grouping'`` or arguments of the
-          grouping head in ``head``; and perhaps ``preprocess``, if it has
-          planes of its own;
+        * ``backbone``: a bundled encoder's name or the file of an
+          `~astrodino_seg.Encoder`, and perhaps ``head``, arguments of
+          `~astrodino_seg.models.head.InstanceHead`;
         * arguments of `~astrodino_seg.Model`, from random weights.
 
     Returns
@@ -169,40 +124,32 @@ def make_model(table):
             msg = f'config: model has start={start!r} and {sorted(table)} too'
             raise ValueError(msg)
         return load_model(start)
-    head = _read_head(table)
-    if 'backbone' not in table:
-        if head in HEADS:
-            msg = f'config: head={head!r} needs a backbone'
-            raise ValueError(msg)
-        return Model(**table)
-    path = os.fspath(table.pop('backbone'))
-    backbone = load_backbone(path)
-    if head in HEADS:
-        return SemanticModel.from_backbone(backbone, **table)
-    own = {'vit', 'planes'}
-    if isinstance(backbone.planes, NoiseUnits):
-        own.add('preprocess')
-    given = sorted(own & set(table))
-    if given:
-        msg = (f'config: model has {given}, which are those of backbone='
-               f'{path!r}')
-        raise ValueError(msg)
-    return Model.from_backbone(backbone, **table)
-
-
-def _read_head(table):
-    """The name of the head; that of the grouping head leaves the table."""
     head = table.get('head', {})
     if isinstance(head, Mapping):
-        _check_keys('model.head', head, GroupingHead)
-        return GROUPING
-    if head not in (GROUPING, *HEADS):
-        msg = (f'config: head must be one of {[GROUPING, *HEADS]} or a table, '
-               f'got {head!r}')
+        _check_keys('model.head', head, InstanceHead)
+        return (_on_encoder(**table) if 'backbone' in table
+                else Model(**table))
+    if head not in HEADS:
+        msg = (f'config: head must be one of {[*HEADS]} or a table, got '
+               f'{head!r}')
         raise ValueError(msg)
-    if head == GROUPING:
-        del table['head']
-    return head
+    if 'backbone' not in table:
+        msg = f'config: head={head!r} needs a backbone'
+        raise ValueError(msg)
+    backbone = load_backbone(os.fspath(table.pop('backbone')))
+    return SemanticModel.from_backbone(backbone, **table)
+
+
+def _on_encoder(*, backbone, head=None):
+    """A model whose transformer is that of an encoder."""
+    encoder = load_encoder(backbone)
+    name = Path(backbone).name
+    model = Model(vit=encoder.spec['vit'], head=head,
+                  preprocess=encoder.spec['preprocess'],
+                  provenance={'backbone': {'file': name,
+                                           **encoder.provenance}})
+    model.vit.load_state_dict(encoder.vit.state_dict())
+    return model
 
 
 def make_images(tables):
@@ -252,9 +199,7 @@ def _check_tables(config):
         msg = (f'config has unknown tables {unknown}; known are '
                f'{sorted(TABLES)}')
         raise ValueError(msg)
-    for one, other in (('scenes', 'images'), ('fit', 'head'),
-                       ('head', 'pairs'), ('levels', 'fit'),
-                       ('levels', 'head'), ('levels', 'images')):
+    for one, other in (('scenes', 'images'), ('fit', 'head')):
         if one in config and other in config:
             msg = f'config has both {one!r} and {other!r}'
             raise ValueError(msg)
@@ -264,7 +209,7 @@ def _check_keys(name, given, *functions):
     known = {key for function in functions
              for key in signature(function).parameters}
     known -= {'model', 'scenes', 'data', 'out', 'options', 'in_channels',
-              'token_dim'}
+              'token_dim', 'decision'}
     if name == 'fit':
         known -= {'validation'}
     if set(given) - known:
@@ -273,10 +218,15 @@ def _check_keys(name, given, *functions):
         raise ValueError(msg)
 
 
-def _check_scenes(data, pairs):
-    """Raise if there are too few scenes for the pair score."""
-    n_pairs = min(len(data), pairs.get('n_scenes', len(data)))
-    if n_pairs < MIN_SCENES:
-        msg = (f'config: n_scenes must be {MIN_SCENES} or more, for the pairs '
-               f'too, got {n_pairs}')
+def _check_decision(table, model, data):
+    """The table, if there will be a decision."""
+    _check_keys('decision', table, fit_decision)
+    if not isinstance(model, Model):
+        msg = 'config: decision: a semantic model has none'
         raise ValueError(msg)
+    n_scenes = min(len(data), table.get('n_scenes', len(data)))
+    if n_scenes < HELD:
+        msg = (f'config: n_scenes must be {HELD} or more, for the decision '
+               f'too, got {n_scenes}')
+        raise ValueError(msg)
+    return dict(table)

@@ -9,12 +9,14 @@ import numpy as np
 import torch
 
 from astrodino_seg.class_regions import predict_classes, segment_classes
-from astrodino_seg.grouping import segment_maps
-from astrodino_seg.inference import predict
 from astrodino_seg.matching import match_labels
+from astrodino_seg.predict.decode import decode
+from astrodino_seg.predict.pyramid import look
+from astrodino_seg.preprocess import normalise
 from astrodino_seg.semantic import SemanticModel
+from astrodino_seg.threshold import has_pixels
+from astrodino_seg.train.data import observed
 from astrodino_seg.train.labelled import UNKNOWN
-from astrodino_seg.train.targets import observed
 
 __all__ = ['EarlyStopping', 'match_scenes', 'panoptic_quality']
 
@@ -23,9 +25,9 @@ def panoptic_quality(model, scenes, *, seed=0):
     """
     Panoptic quality of a model on images, all matches pooled.
 
-    The labels are those of `~astrodino_seg.DinoSegmenter` with its defaults,
-    without its look at the binned image. Those of a semantic model count only
-    if their class is right, or not known.
+    The labels are those of `~astrodino_seg.DinoSegmenter` with its defaults.
+    Those of a semantic model count only if their class is right, or not
+    known.
 
     Parameters
     ----------
@@ -61,7 +63,7 @@ def match_scenes(model, scenes, *, seed=0):
         (n, 2): the sum of the IoU of the matches that count, and the number
         of objects and labels. Twice the ratio of the sums is the quality.
     """
-    model = deepcopy(model).fused()
+    model = deepcopy(model).cpu().fused()
     parts = []
     for k in range(len(scenes)):
         image, truth = observed(scenes[k], [seed, k, 4])
@@ -79,8 +81,16 @@ def _segment(model, image):
         probabilities = predict_classes(model, model.planes(image))
         grouping, classes = segment_classes(probabilities)
         return grouping.groups, 1 + classes.argmax(axis=1)
-    prediction = predict(model, model.planes(image))
-    return segment_maps(prediction, min_seed=0.25).groups, None
+    parts = normalise(image, model.preprocess)
+    dead = ~np.isfinite(parts.noise).any(axis=0)
+    levels = look(model, parts.channels)
+    return decode(levels, model.decision, image.shape, mask=dead,
+                  keep=_is_connected).groups, None
+
+
+def _is_connected(labels, n):
+    """Which labels the segmenter keeps, (n,) bool."""
+    return has_pixels(labels, n, 5, 8)
 
 
 def _right(found, objects, classes):

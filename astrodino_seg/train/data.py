@@ -1,0 +1,309 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Training data: crops of observed scenes, or of labelled images.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from astrodino_seg.binning import bin_channels
+from astrodino_seg.convolutions import STRIDES
+from astrodino_seg.image import Image
+from astrodino_seg.predict.pyramid import LEAST_SIDE
+from astrodino_seg.preprocess import bands_in_noise, fold, normalise
+from astrodino_seg.simulate.observe import observe
+from astrodino_seg.train.crops import (
+    ClassCrop,
+    Window,
+    make_crop,
+    pixel_classes,
+)
+from astrodino_seg.train.levels import level_truth
+
+__all__ = ['ClassCrops', 'LevelCrops', 'observed', 'planes_of_level']
+
+#: By how much an image is taken to be binned; the least is below two as the
+#: noise of real pixels is correlated.
+BINNINGS = 1.3, 16.0
+#: Share of crops whose sky is found beneath the objects and not beside them,
+#: as it is where there is enough sky.
+SKY_KNOWN = 0.6
+#: Share of crops that lie on a large galaxy of the level, if there is one.
+ON_LARGE = 0.4
+#: Share of observations that are cut out about a large galaxy before the
+#: background is estimated, so that there may be no sky in the image; for
+#: semantic heads.
+NEAR = 0.2
+
+
+def observed(scene, seed, **options):
+    """
+    An image and its truth.
+
+    Parameters
+    ----------
+    scene : `~astrodino_seg.simulate.Scene` or \
+            `~astrodino_seg.train.LabelledImage`
+        What is observed, or has been.
+    seed : int or sequence of int
+        Seed of the observation of a scene.
+    **options
+        Of `~astrodino_seg.simulate.observe`, for a scene.
+
+    Returns
+    -------
+    image : `~astrodino_seg.Image`
+        The image.
+    truth : `~astrodino_seg.simulate.Truth`
+        What is in it.
+    """
+    if hasattr(scene, 'truth'):
+        return scene.image, scene.truth
+    return observe(scene, seed, **options)
+
+
+def planes_of_level(image, spec, b=1.0, light=None):
+    """
+    The network's input of an image that is taken to be binned.
+
+    Parameters
+    ----------
+    image : `~astrodino_seg.Image`
+        The image, of white noise.
+    spec : `~astrodino_seg.preprocess.PreprocessSpec`
+        The model's preprocessing.
+    b : float, optional
+        Pixels, in x and in y, that are taken to have been binned: the noise
+        of the planes is 1 / b before they are stretched.
+    light : `~numpy.ndarray`, optional
+        (band, y, x) the light of the objects; background and noise are then
+        found without it.
+
+    Returns
+    -------
+    channels : `~numpy.ndarray`
+        (C, y, x) float32.
+    """
+    sky = image
+    if light is not None:
+        sky = Image(image.cube - light, image.mask, image.noise,
+                    bands=image.bands)
+    background, noise = np.empty((2, *image.cube.shape), np.float32)
+
+    def bands():
+        for k, (sn, valid) in enumerate(bands_in_noise(
+                sky, spec, background, noise)):
+            yield (sn if light is None else sn + light[k] / noise[k]), valid
+
+    return fold(bands(), image.n_bands,
+                replace(spec, softening=spec.softening * b))
+
+
+def _is_linear(image, light):
+    """Whether the image is the light, a sky, and noise of about one."""
+    off = (image.cube - light)[~image.mask][::7]
+    bright = light[~image.mask][::7] > 3
+    if bright.sum() < 50 or bright.all():
+        return True
+    middle = np.median(off[~bright])
+    return abs(np.median(off[bright]) - middle) < 2 * np.median(
+        np.abs(off[~bright] - middle)) + 1
+
+
+def _place(rng, shape, size):
+    """A random corner (x, y), and the last that there can be."""
+    limit = np.array(shape[::-1]) - size
+    if limit.min() < 0:
+        msg = (f'crop_size must be at most the side of the scenes, '
+               f'{min(shape)}, got {size!r}')
+        raise ValueError(msg)
+    return rng.integers(0, limit + 1), limit
+
+
+def _near(rng, objects, k, size, limit):
+    """A corner for a crop that has object k somewhere in its middle."""
+    middle = np.array([objects['x'][k], objects['y'][k]])
+    middle = middle + rng.normal(0, size / 5, 2)
+    return np.clip(middle - size / 2, 0, limit).astype(int)
+
+
+class _Crops(Dataset):
+    """
+    Items of one observation each; item ``i`` is the same in any process.
+    """
+
+    def __init__(self, scenes, n_items, crop_size, rates, seed):
+        self.scenes = scenes
+        self.n_items = n_items
+        self.crop_size = crop_size
+        self.rates = rates
+        self.seed = seed
+
+    def __len__(self):
+        return self.n_items
+
+    def __getitem__(self, index):
+        rng = np.random.default_rng([self.seed, index])
+        scene = self.scenes[int(rng.integers(len(self.scenes)))]
+        return self._item(rng, scene, [self.seed, index, 1])
+
+
+class LevelCrops(_Crops):
+    """
+    Crops of one level each, of scenes observed anew or of labelled images.
+
+    Of each observation there are two: one of the image as it is, and one of
+    it as if it were a binned image. A labelled image, which cannot be
+    observed deeper, is really binned, as long as this leaves
+    `~astrodino_seg.predict.pyramid.LEAST_SIDE` pixels a side.
+
+    Parameters
+    ----------
+    scenes : sequence of `~astrodino_seg.simulate.Scene`
+        For example a `~astrodino_seg.simulate.SceneLibrary`; or of
+        `~astrodino_seg.train.LabelledImage`.
+    spec : `~astrodino_seg.preprocess.PreprocessSpec`
+        The model's preprocessing.
+    n_items : int
+        How many observations there are; item ``i``, a list of its crops, is
+        the same in any process.
+    crop_size : int, optional
+        Side of the crops in pixels, a multiple of 16; that of a binned image
+        may be less.
+    rates : dict of float, optional
+        As of `~astrodino_seg.simulate.observe`.
+    seed : int, optional
+        Seed of everything drawn.
+    """
+
+    def __init__(self, scenes, spec, n_items, *, crop_size=256, rates=None,
+                 seed=0):
+        super().__init__(scenes, n_items, crop_size, rates, seed)
+        self.spec = spec
+
+    def _item(self, rng, scene, seed):
+        if hasattr(scene, 'truth'):
+            return self._of_labelled(rng, scene.image, scene.truth)
+        b = np.exp(rng.uniform(*np.log(BINNINGS)))
+        # what is binned is deep
+        image, truth = observe(scene, seed,
+                               depth=_depth(rng) * b**rng.random(),
+                               rates=self.rates)
+        return [self._as_if_binned(rng, image, truth, one)
+                for one in (1.0, b)]
+
+    def _as_if_binned(self, rng, image, truth, b):
+        known = rng.random() < SKY_KNOWN and _is_linear(image, truth.light)
+        channels = planes_of_level(image, self.spec, b,
+                                   truth.light if known else None)
+        return self._crop(rng, channels, truth, b, self.crop_size)
+
+    def _of_labelled(self, rng, image, truth):
+        channels = normalise(image, self.spec).channels
+        out = [self._crop(rng, channels, truth, 1, self.crop_size)]
+        least = min(image.shape)
+        n = int(np.log2(max(least // LEAST_SIDE, 1)))
+        if n > 0:
+            b = 2 ** int(rng.integers(1, n + 1))
+            step = max(STRIDES)
+            size = min(self.crop_size, least // b // step * step)
+            out.append(self._crop(rng, *_bin(channels, truth, b), b, size))
+        return out
+
+    def _crop(self, rng, channels, truth, b, size):
+        """A random crop, flipped and turned, often on a large galaxy."""
+        labels, radius, asked = level_truth(rng, truth, b)
+        o = truth.objects
+        corner, limit = _place(rng, labels.shape, size)
+        large = np.flatnonzero(asked & (radius > 10))
+        if len(large) and rng.random() < ON_LARGE:
+            corner = _near(rng, o, rng.choice(large), size, limit)
+        window = Window(corner, size, int(rng.integers(8)))
+        x, y = window.points(o['x'], o['y'])
+        table = {'id': o['id'], 'cls': o['cls'], 'x': x, 'y': y,
+                 'radius': radius, 'asked': asked}
+        return make_crop(rng, window.cut(channels), b > 1,
+                         window.cut(labels), {
+            name: window.cut(getattr(truth, name))
+            for name in ('labels', 'own_sn', 'owners', 'shares')}, table)
+
+
+def _bin(channels, truth, b):
+    """A labelled image, binned; only whole blocks."""
+    ny, nx = (side // b for side in truth.labels.shape)
+    part = (slice(b // 2, b * ny, b), slice(b // 2, b * nx, b))
+    o, none = truth.objects, np.zeros((0, ny, nx), np.float32)
+    return bin_channels(channels, b)[:, :ny, :nx], replace(
+        truth, labels=truth.labels[part], own_sn=truth.own_sn[part],
+        objects={**o, 'x': (o['x'] + 0.5) / b - 0.5,
+                 'y': (o['y'] + 0.5) / b - 0.5},
+        light=none, owners=none, shares=none)
+
+
+def _depth(rng):
+    """As of `~astrodino_seg.simulate.observe`."""
+    high = 2 if rng.random() < .7 else 50
+    return np.exp(rng.uniform(np.log(.5), np.log(high)))
+
+
+class ClassCrops(_Crops):
+    """
+    Crops and the classes of their pixels, for semantic heads.
+
+    Of each observation there are two, the first on a large galaxy, if there
+    is one.
+
+    Parameters
+    ----------
+    scenes, n_items, crop_size, rates, seed
+        As of `LevelCrops`.
+    planes : callable
+        The model's rule for its planes.
+    """
+
+    def __init__(self, scenes, planes, n_items, *, crop_size=256, rates=None,
+                 seed=0):
+        super().__init__(scenes, n_items, crop_size, rates, seed)
+        self.planes = planes
+
+    def _item(self, rng, scene, seed):
+        image, truth = observed(scene, seed, rates=self.rates)
+        if rng.random() < NEAR:
+            image, truth = _cutout(rng, image, truth, self.crop_size)
+        channels = self.planes(image)
+        return [self._crop(rng, channels, truth, on_primary=k == 0)
+                for k in range(2)]
+
+    def _crop(self, rng, channels, truth, *, on_primary):
+        size, o = self.crop_size, truth.objects
+        corner, limit = _place(rng, truth.labels.shape, size)
+        large = np.flatnonzero(o['primary'])
+        if on_primary and len(large):
+            corner = _near(rng, o, rng.choice(large), size, limit)
+        window = Window(corner, size, int(rng.integers(8)))
+        classes = pixel_classes(window.cut(truth.labels), o)
+        return ClassCrop(torch.from_numpy(window.cut(channels)),
+                         torch.from_numpy(classes.astype(np.int64)))
+
+
+def _cutout(rng, image, truth, smallest):
+    """A cutout about a large galaxy, if there is one, of random size."""
+    large = np.flatnonzero(truth.objects['primary'])
+    ny, nx = image.shape
+    if len(large) == 0 or min(ny, nx) < smallest:
+        return image, truth
+    k = rng.choice(large)
+    size = int(rng.integers(smallest, min(ny, nx) + 1))
+    middle = [truth.objects['x'][k], truth.objects['y'][k]]
+    x, y = np.clip(np.array(middle) - size / 2, 0,
+                   [nx - size, ny - size]).astype(int)
+    part = (slice(y, y + size), slice(x, x + size))
+    objects = {**truth.objects, 'x': truth.objects['x'] - x,
+               'y': truth.objects['y'] - y}
+    noise = None if image.noise is None else image.noise[:, *part]
+    return (Image(image.cube[:, *part], image.mask[:, *part], noise,
+                  bands=image.bands, unit=image.unit),
+            replace(truth, objects=objects, labels=truth.labels[part]))
