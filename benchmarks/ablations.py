@@ -39,7 +39,7 @@ from astrodino_seg.segmenter import DinoSegmenter
 from astrodino_seg.train import train_from_config
 
 COLUMNS = ('pq', 'f1', 'ok', 'frag', 'sep', 'contam')
-PAIR_SCENES = 60
+DECISION_SCENES = 60
 
 
 def random(config, args):
@@ -65,7 +65,7 @@ def semantic(head):
     def change(config, args):
         frozen(config, args)
         config['model'].update(head=head)
-        config.pop('pairs')
+        config.pop('decision')
         # as in the recipes of these heads
         config['fit'].update(peak_rate=1e-2, weight_decay=0.0,
                              n_pool=min(240, 2 * args.steps))
@@ -81,9 +81,10 @@ VARIANTS = {'full': lambda config, args: None, 'random': random,
 def variant(base, name, seed, args):
     """The recipe of a variant."""
     config = copy.deepcopy(base)
-    config['fit'].update(n_steps=args.steps, seed=seed, crop_sizes=[256],
+    config['fit'].update(n_steps=args.steps, seed=seed, crop_size=256,
                          own_seeds_from=args.steps // 4)
-    config['pairs'].update(n_scenes=PAIR_SCENES)
+    config['decision'] = {**config.get('decision', {}),
+                          'n_scenes': DECISION_SCENES}
     VARIANTS[name](config, args)
     return config
 

@@ -84,10 +84,10 @@ def adapt(name, first, args, test):
     with tempfile.TemporaryDirectory() as out:
         start = time.monotonic()
         fit_head(model, train, out=f'{out}/a', n_steps=args.steps,
-                 crop_sizes=[192], validate_every=25, progress=False)
+                 crop_size=192, validate_every=25, progress=False)
         seconds = time.monotonic() - start
         fit_head(linear, train, out=f'{out}/b', n_steps=2 * args.steps,
-                 crop_sizes=[192], progress=False)
+                 crop_size=192, progress=False)
     return match_scenes(model, test), seconds, match_scenes(linear, test)
 
 

@@ -4,22 +4,20 @@ Tests for what ``benchmarks/evidence.py`` and ``ablations.py`` compute.
 """
 
 import argparse
-import importlib
 import tomllib
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmark_toys import script
 from numpy.testing import assert_allclose
 
 import astrodino_seg
-from astrodino_seg.train.recipe import make_model
+from astrodino_seg.train import fit_decision, fit_model
+from astrodino_seg.train.recipe import TABLES, make_model
 
-FOLDER = Path(__file__).parents[1] / 'benchmarks'
-with pytest.MonkeyPatch.context() as patch:
-    patch.syspath_prepend(FOLDER)
-    ablations, evidence = map(importlib.import_module,
-                              ('ablations', 'evidence'))
+ablations, evidence = map(script, ('ablations', 'evidence'))
 RECIPE = (Path(astrodino_seg.__file__).parent / 'train' / 'recipes'
           / 'grouping_tiny.toml')
 
@@ -101,6 +99,14 @@ def test_variants(name):
     assert config['fit']['n_steps'] == 40
     assert config['fit']['seed'] == 3
     assert (config == full) == (name == 'full')
+    # of nothing that a recipe cannot have
+    assert set(config) <= set(TABLES)
+    assert set(config['fit']) <= {*signature(fit_model).parameters,
+                                  'threads'}
+    assert set(config.get('decision', {})) <= set(
+        signature(fit_decision).parameters)
+    assert ('decision' in config) == isinstance(
+        config['model'].get('head', {}), dict)
     model = make_model(config['model'])
     start = make_model(full['model'])
     if name != 'random':

@@ -3,24 +3,20 @@
 Tests for the command that scores finders on scenes of another generator.
 """
 
-import importlib
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmark_toys import script
 from numpy.testing import assert_allclose, assert_array_equal
 from simulate_helpers import check_truth
 
-FOLDER = Path(__file__).parents[1] / 'benchmarks'
 galsim = pytest.importorskip('galsim')
 
 
 @pytest.fixture(scope='module')
 def other():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(FOLDER)
-        yield importlib.import_module('other_scenes')
+    return script('other_scenes')
 
 
 def test_scene(other):
