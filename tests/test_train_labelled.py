@@ -11,11 +11,9 @@ from photutils.segmentation import SegmentationImage
 from test_train import make_scene
 
 from astrodino_seg.image import Image, as_image, write_label_map
-from astrodino_seg.preprocess import PreprocessSpec
 from astrodino_seg.simulate import observe
 from astrodino_seg.train import LabelledImage, as_labelled
 from astrodino_seg.train.labelled import UNKNOWN
-from astrodino_seg.train.targets import CropDataset
 
 
 def drawn():
@@ -129,26 +127,3 @@ def test_close_to_the_truth_of_a_simulation():
             n += 1
     assert n > 20
     assert np.median(off) < 0.2
-
-
-def test_crops_of_labelled_images():
-    """A dataset takes them as scenes, and cuts void with them."""
-    image, labels = drawn()
-    labels[:, 70:] = -1
-    one = as_labelled(image, labels, classes={7: 'star', 3: 'galaxy'})
-    data = CropDataset([one], PreprocessSpec(), 8, n_items=1,
-                       crop_sizes=(48,))
-    seen, n_inside = set(), 0
-    for k in range(8):
-        for sample in data[k]:
-            seen |= set(sample.classes.unique().tolist())
-            for n, cls in enumerate(sample.cls.tolist(), start=1):
-                assert (sample.classes[sample.labels == n] == cls).all()
-            assert_array_equal(sample.labels < 0, sample.classes < 0)
-            # the light lies where the centres are
-            x, y = sample.centre.round().long().T
-            inside = (x >= 0) & (x < 48) & (y >= 0) & (y < 48)
-            n_inside += int(inside.sum())
-            assert (sample.channels[0][y[inside], x[inside]] > 3).all()
-    assert seen == {-1, 0, 1, 2, UNKNOWN}
-    assert n_inside > 10
