@@ -5,8 +5,9 @@ Short trainings that each differ from a recipe in one thing, and their scores.
     python benchmarks/ablations.py RECIPE FOLDER [NAME ...] [--dino FILE]
         [--steps 600] [--seeds 0 1 2] [--scenes 24]
 
-``full`` is the recipe, in ``--steps`` steps of crops of 256 pixels. Of the
-others,
+``full`` is a new head on the bundled backbone, trained as the recipe has it,
+but in ``--steps`` steps, at whose end the learning rate has fallen to a
+hundredth. Of the others,
 
 - ``random`` starts from random weights of the same network, ``dino`` from the
   backbone ``--dino``, which was pretrained by views alone
@@ -34,7 +35,7 @@ from pathlib import Path
 import numpy as np
 
 from astrodino_seg.benchmark import benchmark_tables, run_benchmark
-from astrodino_seg.model import load_encoder
+from astrodino_seg.model import BUNDLED_BACKBONE, load_encoder
 from astrodino_seg.segmenter import DinoSegmenter
 from astrodino_seg.train import train_from_config
 
@@ -81,8 +82,11 @@ VARIANTS = {'full': lambda config, args: None, 'random': random,
 def variant(base, name, seed, args):
     """The recipe of a variant."""
     config = copy.deepcopy(base)
+    config['model'] = {'backbone': BUNDLED_BACKBONE}
+    # a schedule and an average that suit so few steps
     config['fit'].update(n_steps=args.steps, seed=seed, crop_size=256,
-                         own_seeds_from=args.steps // 4)
+                         own_seeds_from=args.steps // 4, schedule='cosine',
+                         warmup=args.steps // 4, average_decay=0.99)
     config['decision'] = {**config.get('decision', {}),
                           'n_scenes': DECISION_SCENES}
     VARIANTS[name](config, args)
