@@ -6,18 +6,19 @@ The page on training on labels: its code runs, its numbers are the code's.
 import re
 import textwrap
 import tomllib
+from inspect import signature
 from pathlib import Path
 
 import pytest
 import torch
 from photutils.utils.exceptions import NoDetectionsWarning
-from test_backbones import dinov2
 
 import astrodino_seg
 from astrodino_seg import load_model
-from astrodino_seg.backbones.core import TIMM_NAMES
-from astrodino_seg.planes import Photographic, WithNoiseUnits
+from astrodino_seg.model import load_encoder
+from astrodino_seg.predict.pyramid import LEAST_SIDE
 from astrodino_seg.semantic import HEADS, SemanticModel
+from astrodino_seg.train import fit_decision, fit_head, fit_model
 from astrodino_seg.train.recipe import TABLES, train_from_config
 
 ROOT = Path(__file__).parents[1]
@@ -45,25 +46,31 @@ def test_snippets(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_grouping_head_on_another_backbone(tmp_path):
-    """Its recipe, on weights in a file, fewer scenes and fewer steps."""
+def test_model_on_a_backbone(tmp_path):
+    """Its recipe, on fewer and smaller scenes, in one step."""
     pytest.importorskip('galsim')
     block, = re.findall(r'code-block:: toml\n\n((?:    .*\n|\n)+)',
                         PAGE.read_text())
-    torch.save(dinov2(), tmp_path / 'dinov2.pth')
-    name = 'vit_small_patch14_dinov2.lvd142m'
-    assert any(re.fullmatch(pattern, name) for pattern in TIMM_NAMES)
     code = textwrap.dedent(block)
-    for old, new in ((name, str(tmp_path / 'dinov2.pth')),
-                     ('n_scenes = 3000\nsize = 512',
-                      'n_scenes = 12\nsize = 192'),
-                     ('n_steps = 6000', 'n_steps = 1\ncrop_sizes = [64]'),
-                     ('n_scenes = 400', 'min_heat = 0.001')):
+    for old, new in (('n_scenes = 100_000\nsize = 304',
+                      'n_scenes = 12\nsize = 96'),
+                     ('n_steps = 20_000\ncrop_size = 256',
+                      'n_steps = 1\ncrop_size = 64'),
+                     ('warmup = 500', 'warmup = 1\npeak_rate = 0.0')):
         assert old in code
         code = code.replace(old, new)
-    model = train_from_config(tomllib.loads(code), tmp_path / 'run')
+    config = tomllib.loads(code)
+    del config['decision']          # such a head sees nothing to decide
+    train_from_config(config, tmp_path / 'run')
     saved = load_model(tmp_path / 'run' / 'model.safetensors')
-    assert saved.planes == model.planes == WithNoiseUnits(Photographic())
+    encoder = load_encoder('backbone_tiny')
+    for key, value in encoder.vit.state_dict().items():
+        assert torch.equal(saved.vit.state_dict()[key], value)
+
+
+def test_pixels_that_are_left():
+    assert f'as long as {LEAST_SIDE} pixels a side are left' in (
+        PAGE.read_text().replace('\n', ' '))
 
 
 def test_cost():
@@ -75,7 +82,12 @@ def test_cost():
     (Path(astrodino_seg.__file__).parent / 'train' / 'recipes').iterdir()),
     ids=lambda path: path.stem)
 def test_recipes(path):
-    """Their tables are known, and the page tells of each table."""
-    assert set(tomllib.loads(path.read_text())) <= set(TABLES)
+    """Their tables and keys are known, and the page tells of each table."""
+    recipe = tomllib.loads(path.read_text())
+    assert set(recipe) <= set(TABLES)
+    for name, functions in (('fit', [fit_model]), ('decision', [fit_decision]),
+                            ('head', [fit_head, fit_model])):
+        known = {key for one in functions for key in signature(one).parameters}
+        assert set(recipe.get(name, ())) <= known | {'threads'}
     for name in TABLES:
         assert f'[{name}]' in PAGE.read_text()

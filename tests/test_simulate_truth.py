@@ -212,23 +212,3 @@ def test_masked_object():
         assert not truth.objects['overlaps'][gone].any()
         assert not truth.objects['on_primary'][gone].any()
     assert n_gone > 10
-
-
-# ---------------------------------------------------------------- training
-
-def test_cutout():
-    """All maps of the truth are cut alike."""
-    pytest.importorskip('galsim')
-    targets = pytest.importorskip('astrodino_seg.train.targets')
-    image, truth = observe(make_scene(3, size=96, density=1.0), 3)
-    assert truth.objects['primary'].any()
-    rng = np.random.default_rng(0)
-    cut_image, cut = targets._cutout(rng, image, truth, 48)
-    size = cut.labels.shape
-    assert size != truth.labels.shape
-    assert cut_image.cube.shape == cut.light.shape == (
-        image.n_bands, *size)
-    assert cut.owners.shape == cut.shares.shape == (3, *size)
-    inside = cut.labels > 0
-    assert inside.any()
-    assert_array_equal(cut.owners[0][inside], cut.labels[inside])

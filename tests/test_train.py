@@ -16,7 +16,7 @@ from astrodino_seg.model import Encoder, Model, load_model
 from astrodino_seg.models.decision import Decision
 from astrodino_seg.preprocess import PreprocessSpec
 from astrodino_seg.simulate import Scene
-from astrodino_seg.train import fit_model, supervised, train_from_config
+from astrodino_seg.train import fit_model, run, supervised, train_from_config
 from astrodino_seg.train.rates import learning_rate, rate_of_step
 from astrodino_seg.train.recipe import make_model
 
@@ -188,13 +188,13 @@ def test_fit(tmp_path, one_thread):
 
 def test_average(tmp_path, one_thread, monkeypatch):
     """The running average, from the weights of every step."""
-    seen, average = [], supervised._average
+    seen, average = [], run._average
 
     def watch(state, model, decay):
         seen.append((model.state_dict()['vit.cls_token'].clone(), decay))
         return average(state, model, decay)
 
-    monkeypatch.setattr(supervised, '_average', watch)
+    monkeypatch.setattr(run, '_average', watch)
     model = fit(tmp_path, n_steps=4, average_decay=0.25)
     value = small_model().state_dict()['vit.cls_token']
     decays = [min(0.25, (k + 1) / (k + 10)) for k in range(4)]

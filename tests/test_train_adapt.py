@@ -31,6 +31,7 @@ from astrodino_seg.train import (
     supervised,
     train_from_config,
 )
+from astrodino_seg.train import run as loop
 from astrodino_seg.train.adapt import balanced_weights
 from astrodino_seg.train.data import ClassCrops, LevelCrops
 from astrodino_seg.train.instance import instance_losses
@@ -209,7 +210,7 @@ def test_stops_early_and_goes_on(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return step(*args, **kwargs)
 
-    average = supervised._average
+    average = loop._average
 
     def watch(state, model, decay):
         average(state, model, decay)
@@ -221,7 +222,7 @@ def test_stops_early_and_goes_on(tmp_path, monkeypatch):
                         validation=0.5, crop_size=48, save_every=2,
                         **QUIET)
 
-    monkeypatch.setattr(supervised, '_average', watch)
+    monkeypatch.setattr(loop, '_average', watch)
     with monkeypatch.context() as context:
         context.setattr(supervised, '_step', killed)
         with pytest.raises(KeyboardInterrupt):

@@ -29,7 +29,8 @@ def fit_head(model, data, *, out, n_steps=200, validation=0.2, partial=False,
 
     The backbone stays as it is unless ``freeze_backbone=False``, so that a
     handful of images are enough. So does the decision of a model that has
-    one, which takes more of them (`~astrodino_seg.train.fit_decision`). A run that was killed goes on from ``out``.
+    one, which takes more of them (`~astrodino_seg.train.fit_decision`). A run
+    that was killed goes on from ``out``.
 
     Parameters
     ----------

@@ -210,7 +210,7 @@ def _mask_losses(head, seeds, owner, at_pixels, index, weight, labels,
         score = score.new_zeros(n, len(index)).scatter_reduce(
             0, owner.to(device)[:, None].expand_as(score), score, 'amax',
             include_self=False)
-    log_p = torch.cat([rest[None], score]).log_softmax(dim=0)       # (N + 1, P)
+    log_p = torch.cat([rest[None], score]).log_softmax(dim=0)   # (N + 1, P)
     own_log_p = log_p.gather(0, labels[None])[0]
     none = weight.new_zeros(n + 1)
     area = none.index_add(0, labels, weight)[1:]

@@ -3,13 +3,7 @@
 Training of a model on scenes of known truth: one straight loop.
 """
 
-import json
-import os
-import platform
-import tempfile
-import time
 from copy import deepcopy
-from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader, Subset
@@ -21,59 +15,16 @@ from astrodino_seg.train.decision import fit_decision
 from astrodino_seg.train.instance import WEIGHTS, level_losses
 from astrodino_seg.train.losses import CLASS_WEIGHTS
 from astrodino_seg.train.rates import SCHEDULES, parameter_groups
+from astrodino_seg.train.run import Run, make_optimizer
 from astrodino_seg.train.tokens import TokenCrops, semantic_losses
 from astrodino_seg.train.validation import EarlyStopping
 
 __all__ = ['fit_model']
 
 
-def _average(average, model, decay):
-    """Move the running average of weights and buffers towards the model."""
-    with torch.no_grad():
-        for key, value in model.state_dict().items():
-            if value.is_floating_point():
-                average[key].lerp_(value, 1 - decay)
-            else:
-                average[key].copy_(value)
-
-
-def _save(path, state):
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix='.part')
-    try:
-        with os.fdopen(handle, 'wb') as stream:
-            torch.save(state, stream)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _shorten(log, n_steps):
-    """Drop the lines of steps that were lost with a killed run."""
-    if log.exists():
-        lines = log.read_text().splitlines()[:n_steps]
-        log.write_text(''.join(f'{line}\n' for line in lines))
-
-
 def _flatten(items):
     """A collate function: the crops of all items in one list."""
     return [crop for crops in items for crop in crops]
-
-
-def _optimizer(groups, rate, weight_decay):
-    """AdamW, in one kernel where torch has it for these parameters."""
-    options = {'lr': rate, 'weight_decay': weight_decay}
-    try:
-        return torch.optim.AdamW(groups, fused=True, **options)
-    except RuntimeError:
-        return torch.optim.AdamW(groups, **options)
-
-
-def _load_optimizer(optimizer, state):
-    """Go on from a checkpoint, on any device and in the same kernel."""
-    for old, new in zip(state['param_groups'], optimizer.param_groups):
-        old.update({key: new[key] for key in ('fused', 'foreach')})
-    optimizer.load_state_dict(state)
 
 
 def fit_model(model, scenes, *, out, n_steps, n_items=2, crop_size=256,
@@ -179,118 +130,80 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2, crop_size=256,
     ValueError
         If the teacher has another input, or an option is impossible.
     """
-    out = Path(out)
     teacher = _check(model, teacher, schedule, decision, device)
-    out.mkdir(parents=True, exist_ok=True)
-    # what was fitted to the old weights is not true of the new
-    semantic = isinstance(model, SemanticModel)
-    if not semantic:
-        model.calibration = None
-    model.to(device, memory_format=torch.channels_last)
-    fixed = [part for part in (getattr(model, 'decision', None),
-                               model.vit if freeze_backbone else None)
-             if part is not None]
-    for part in fixed:
-        part.requires_grad_(False)
+    fixed = _prepare(model, freeze_backbone, device)
     groups, factors = parameter_groups(model, layer_decay)
-    optimizer = _optimizer(groups, peak_rate, weight_decay)
-    average = {k: v.clone() for k, v in model.state_dict().items()}
-    stopping = EarlyStopping(validation, validate_every, patience)
-    start, seconds = 0, 0.0
-    checkpoint = out / 'checkpoint.pt'
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True, map_location=device)
-        model.load_state_dict(state['model'])
-        _load_optimizer(optimizer, state['optimizer'])
-        average = state['average']
-        start, seconds = state['step'], state['seconds']
-        stopping.load(state.get('stopping'))
-        _shorten(out / 'log.jsonl', start)
-    options = {'crop_size': crop_size, 'rates': rates, 'seed': seed}
-    if semantic:
-        data = ClassCrops(scenes, model.planes, n_steps * n_items, **options)
-    else:
-        data = LevelCrops(scenes, model.preprocess, n_steps * n_items,
-                          **options)
-    if freeze_backbone and semantic:
+    run = Run(out, model, make_optimizer(groups, peak_rate, weight_decay),
+              EarlyStopping(validation, validate_every, patience), {
+                  'n_items': n_items, 'crop_size': crop_size, 'seed': seed})
+    run.resume(device)
+    kind, planes = ((ClassCrops, model.planes)
+                    if isinstance(model, SemanticModel)
+                    else (LevelCrops, model.preprocess))
+    data = kind(scenes, planes, n_steps * n_items, crop_size=crop_size,
+                rates=rates, seed=seed)
+    if freeze_backbone and kind is ClassCrops:
         data = TokenCrops(model, data, teacher, n_items=n_items,
                           n_pool=n_pool)
         n_workers = 0
-    end = start if stopping.is_over else n_steps
-    loader = DataLoader(Subset(data, range(start * n_items, end * n_items)),
-                        batch_size=n_items, num_workers=n_workers,
-                        collate_fn=_flatten,
-                        prefetch_factor=8 if n_workers else None)
-    bar = tqdm(total=n_steps, initial=start, disable=not progress,
-               mininterval=5)
-    if start == 0:
-        stopping.look(model, average, 0)
-    model.train()
-    for part in fixed:
-        part.eval()
-
-    def tell(done):
-        return {'steps': done, 'n_items': n_items, 'crop_size': crop_size,
-                'seed': seed, **stopping.summary(),
-                'hours': round(seconds / 3600, 2),
-                'machine': f'{platform.machine()}, '
-                           f'{torch.get_num_threads()} threads'}
-
-    begin, first, is_over = time.monotonic() - seconds, seconds, True
-    for step, crops in enumerate(loader, start=start):
+    run.begin(fixed)
+    for step, crops in enumerate(
+            _batches(data, n_items, run, n_steps, n_workers, progress),
+            start=run.step):
         rate = SCHEDULES[schedule](step, n_steps, peak=peak_rate,
                                    warmup=warmup)
-        for group, factor in zip(optimizer.param_groups, factors):
+        for group, factor in zip(run.optimizer.param_groups, factors):
             group['lr'] = factor * rate
         generator = torch.Generator().manual_seed(seed * 10_000_019 + step)
         losses = _step(model, crops, generator,
                        own_seeds=step >= own_seeds_from,
                        class_weights=class_weights, teacher=teacher,
                        bfloat16=bfloat16, device=device)
-        optimizer.zero_grad()
-        losses['total'].backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 3.0)
-        optimizer.step()
-        done = step + 1
-        _average(average, model, min(average_decay, done / (step + 10)))
-        values = {k: round(v.item(), 4) for k, v in losses.items()}
-        values |= stopping.look(model, average, done)
-        seconds = time.monotonic() - begin
-        with open(out / 'log.jsonl', 'a') as log:
-            log.write(json.dumps({'step': step, 'seconds': round(seconds, 1),
-                                  'rate': rate, 'norm': round(norm.item(), 2),
-                                  **values}) + '\n')
-        bar.set_postfix(loss=values['total'], refresh=False)
-        bar.update()
-        last = done == n_steps or stopping.is_over
-        if done % save_every == 0 or last:
-            _save(checkpoint, {'model': model.state_dict(),
-                               'optimizer': optimizer.state_dict(),
-                               'average': average, 'step': done,
-                               'stopping': stopping.state(),
-                               'seconds': seconds})
-        if done % milestone_every == 0:
-            _milestone(model, average, out, tell(done))
+        run.update(losses, rate, average_decay)
+        last = run.step == n_steps or run.stopping.is_over
+        if run.step % save_every == 0 or last:
+            run.save()
+        if run.step % milestone_every == 0:
+            run.write_average()
         if last:
             break
-        if (stop_after is not None and done % save_every == 0
-                and seconds - first > stop_after):
-            is_over = False
+        if (stop_after is not None and run.step % save_every == 0
+                and run.lasted > stop_after):
             break
-    bar.close()
-    for part in fixed:
-        part.requires_grad_(True)
-    model.load_state_dict(average if stopping.best is None
-                          else stopping.best)
-    model.cpu().eval()
+    is_over = run.step == n_steps or run.stopping.is_over
+    run.finish(fixed)
     if is_over:
-        model.provenance.update(tell(n_steps))
         if decision is not None:
             fit_decision(model, scenes, **{
                 'rates': rates, 'bfloat16': bfloat16, 'progress': progress,
                 **decision})
-        model.save(out / 'model.safetensors')
+        model.save(run.out / 'model.safetensors')
     return model
+
+
+def _prepare(model, freeze_backbone, device):
+    """Put the model where it is trained; returns what stays as it is."""
+    fixed = [model.vit] if freeze_backbone else []
+    if not isinstance(model, SemanticModel):
+        # what was fitted to the old weights is not true of the new
+        model.calibration = None
+        if model.decision is not None:
+            fixed.append(model.decision)
+    model.to(device, memory_format=torch.channels_last)
+    for part in fixed:
+        part.requires_grad_(False)
+    return fixed
+
+
+def _batches(data, n_items, run, n_steps, n_workers, progress):
+    """The crops of each step that is left, with a progress bar."""
+    end = run.step if run.stopping.is_over else n_steps
+    todo = Subset(data, range(run.step * n_items, end * n_items))
+    loader = DataLoader(todo, batch_size=n_items, num_workers=n_workers,
+                        collate_fn=_flatten,
+                        prefetch_factor=8 if n_workers else None)
+    return tqdm(loader, total=n_steps, initial=run.step,
+                disable=not progress, mininterval=5)
 
 
 def _check(model, teacher, schedule, decision, device):
@@ -308,14 +221,6 @@ def _check(model, teacher, schedule, decision, device):
                f'{teacher.planes!r}')
         raise ValueError(msg)
     return deepcopy(teacher).to(device).eval()
-
-
-def _milestone(model, average, out, provenance):
-    """Write the running average."""
-    other = deepcopy(model)
-    other.load_state_dict(average)
-    other.provenance.update(provenance)
-    other.cpu().save(out / 'average.safetensors')
 
 
 def _step(model, crops, generator, *, own_seeds=True, **options):
