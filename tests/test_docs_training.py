@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 from photutils.utils.exceptions import NoDetectionsWarning
+from test_backbones import dinov2
 
 import astrodino_seg
 from astrodino_seg import load_model
-from astrodino_seg.model import load_encoder
+from astrodino_seg.backbones.core import TIMM_NAMES
+from astrodino_seg.planes import Photographic, WithNoiseUnits
 from astrodino_seg.predict.pyramid import LEAST_SIDE
 from astrodino_seg.semantic import HEADS, SemanticModel
 from astrodino_seg.train import fit_decision, fit_head, fit_model
@@ -46,26 +48,28 @@ def test_snippets(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_model_on_a_backbone(tmp_path):
-    """Its recipe, on fewer and smaller scenes, in one step."""
+def test_grouping_head_on_another_backbone(tmp_path):
+    """Its recipe, on weights in a file, fewer scenes and fewer steps."""
     pytest.importorskip('galsim')
     block, = re.findall(r'code-block:: toml\n\n((?:    .*\n|\n)+)',
                         PAGE.read_text())
+    torch.save(dinov2(), tmp_path / 'dinov2.pth')
+    name = 'vit_small_patch14_dinov2.lvd142m'
+    assert any(re.fullmatch(pattern, name) for pattern in TIMM_NAMES)
     code = textwrap.dedent(block)
-    for old, new in (('n_scenes = 100_000\nsize = 304',
+    for old, new in ((name, str(tmp_path / 'dinov2.pth')),
+                     ('n_scenes = 100_000\nsize = 304',
                       'n_scenes = 12\nsize = 96'),
-                     ('n_steps = 20_000\ncrop_size = 256',
-                      'n_steps = 1\ncrop_size = 64'),
-                     ('warmup = 500', 'warmup = 1\npeak_rate = 0.0')):
+                     ('n_steps = 20_000', 'n_steps = 1\ncrop_size = 64'),
+                     ('n_scenes = 1500', 'n_scenes = 10')):
         assert old in code
         code = code.replace(old, new)
     config = tomllib.loads(code)
-    del config['decision']          # such a head sees nothing to decide
-    train_from_config(config, tmp_path / 'run')
+    # nothing is found after one step, so that there is nothing to decide
+    assert set(config.pop('decision')) == {'n_scenes'}
+    model = train_from_config(config, tmp_path / 'run')
     saved = load_model(tmp_path / 'run' / 'model.safetensors')
-    encoder = load_encoder('backbone_tiny')
-    for key, value in encoder.vit.state_dict().items():
-        assert torch.equal(saved.vit.state_dict()[key], value)
+    assert saved.planes == model.planes == WithNoiseUnits(Photographic())
 
 
 def test_pixels_that_are_left():

@@ -356,7 +356,7 @@ def test_start_from_a_backbone(backbone):
 def test_a_backbone_has_its_own_spec(backbone, tmp_path, key):
     config = {'model': {'backbone': str(backbone[0]), key: {}},
               'scenes': {'n_scenes': 20}, 'fit': {'n_steps': 1}}
-    with pytest.raises(ValueError, match=f'config: .*{key}'):
+    with pytest.raises(ValueError, match=f'.{key}.*are those of backbone='):
         train_from_config(config, tmp_path / 'run')
 
 

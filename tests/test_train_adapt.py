@@ -16,10 +16,12 @@ from test_train import make_scene
 
 from astrodino_seg import DinoSegmenter, load_model
 from astrodino_seg.backbones import NoiseUnits, Photographic
+from astrodino_seg.binning import bin_channels
 from astrodino_seg.image import as_image, write_image, write_label_map
 from astrodino_seg.matching import match_labels
 from astrodino_seg.model import Encoder, Model
 from astrodino_seg.models.head import InstanceMaps
+from astrodino_seg.planes import WithNoiseUnits
 from astrodino_seg.preprocess import PreprocessSpec
 from astrodino_seg.semantic import SemanticModel
 from astrodino_seg.simulate import make_scene as make_real_scene
@@ -33,6 +35,7 @@ from astrodino_seg.train import (
 )
 from astrodino_seg.train import run as loop
 from astrodino_seg.train.adapt import balanced_weights
+from astrodino_seg.train.crops import Window
 from astrodino_seg.train.data import ClassCrops, LevelCrops
 from astrodino_seg.train.instance import instance_losses
 from astrodino_seg.train.losses import (
@@ -446,7 +449,7 @@ HEAD = {'n_steps': 2, 'crop_size': 64, 'seed': 3, 'threads': 1, **QUIET}
 
 @pytest.mark.parametrize('table', [
     {'start': 'grouping.safetensors'}, {'start': 'semantic.safetensors'},
-    {'backbone': 'encoder.safetensors', 'head': 'linear'},
+    {'backbone': 'grouping.safetensors', 'head': 'linear'},
     {'backbone': 'semantic.safetensors', 'head': 'ms', 'scales': [1, 2]},
     {'backbone': 'encoder.safetensors', 'head': SMALL['head']},
 ], ids=lambda table: '-'.join(map(str, table.values())))
@@ -468,6 +471,31 @@ def test_recipe(files, table):
         'linear', 'ms') or 'semantic' in table.get('start', '') else Model)
     if 'scales' in table:
         assert saved.scales == (1.0, 2.0)
+
+
+def test_model_on_planes_of_its_own(files):
+    """A grouping head on a backbone that was trained on photographs."""
+    images, path = files
+    semantic_model(planes=Photographic(), patch_size=8).save(
+        path / 'photographic.safetensors')
+    model = train_from_config({
+        'model': {'backbone': str(path / 'photographic.safetensors'),
+                  'head': SMALL['head']},
+        'images': images, 'head': {**HEAD, 'freeze_backbone': False}},
+        path / 'run')
+    saved = load_model(path / 'run' / 'model.safetensors')
+    assert saved.planes == model.planes == WithNoiseUnits(Photographic())
+    rule = model.planes
+    image = as_image(next(discs(1, size=96))[0])
+    labels = np.zeros((96, 96), int)
+    plain, binned = LevelCrops([as_labelled(image, labels)], rule, 1,
+                               crop_size=96)[0]
+    for crop, wanted in ((plain, rule(image)), (
+            binned, bin_channels(rule(image), 2,
+                                 model.preprocess.n_channels))):
+        found = crop.channels.numpy()
+        assert any(np.array_equal(Window((0, 0), len(found[0]), k).cut(wanted),
+                                  found) for k in range(8))
 
 
 def test_recipe_with_scenes(files):
@@ -495,7 +523,7 @@ def test_recipe_with_scenes(files):
     ({'model': {'start': 'grouping_tiny', 'head': 'ms'}},
      "model has start='grouping_tiny' and"),
     ({'model': {'backbone': 'backbone_tiny', 'head': 'big'}},
-     r"head must be one of \['linear', 'ms'\] or a table, got 'big'"),
+     r"head must be one of \['grouping', 'linear', 'ms'\] or a table, got 'b"),
     ({'model': {'backbone': 'backbone_tiny', 'head': {'width': [4]}}},
      r"model.head has unknown keys \['width'\]; known are .*'widths'\]"),
     ({'model': {'backbone': 'backbone_tiny', 'head': 3}},

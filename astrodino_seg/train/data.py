@@ -165,8 +165,8 @@ class LevelCrops(_Crops):
     scenes : sequence of `~astrodino_seg.simulate.Scene`
         For example a `~astrodino_seg.simulate.SceneLibrary`; or of
         `~astrodino_seg.train.LabelledImage`.
-    spec : `~astrodino_seg.preprocess.PreprocessSpec`
-        The model's preprocessing.
+    planes : `~astrodino_seg.preprocess.PreprocessSpec` or callable
+        The model's preprocessing, or its ``planes``.
     n_items : int
         How many observations there are; item ``i``, a list of its crops, is
         the same in any process.
@@ -179,10 +179,11 @@ class LevelCrops(_Crops):
         Seed of everything drawn.
     """
 
-    def __init__(self, scenes, spec, n_items, *, crop_size=256, rates=None,
+    def __init__(self, scenes, planes, n_items, *, crop_size=256, rates=None,
                  seed=0):
         super().__init__(scenes, n_items, crop_size, rates, seed)
-        self.spec = spec
+        self.spec = getattr(planes, 'spec', planes)
+        self.others = getattr(planes, 'planes', None)
 
     def _item(self, rng, scene, seed):
         if hasattr(scene, 'truth'):
@@ -199,10 +200,18 @@ class LevelCrops(_Crops):
         known = rng.random() < SKY_KNOWN and _is_linear(image, truth.light)
         channels = planes_of_level(image, self.spec, b,
                                    truth.light if known else None)
-        return self._crop(rng, channels, truth, b, self.crop_size)
+        return self._crop(rng, self._with_others(channels, image), truth, b,
+                          self.crop_size)
+
+    def _with_others(self, channels, image):
+        """The planes of a backbone's own rule too, which are never deeper."""
+        if self.others is None:
+            return channels
+        return np.concatenate([channels, self.others(image)])
 
     def _of_labelled(self, rng, image, truth):
-        channels = normalise(image, self.spec).channels
+        channels = self._with_others(normalise(image, self.spec).channels,
+                                     image)
         out = [self._crop(rng, channels, truth, 1, self.crop_size)]
         least = min(image.shape)
         n = int(np.log2(max(least // LEAST_SIDE, 1)))
@@ -210,7 +219,8 @@ class LevelCrops(_Crops):
             b = 2 ** int(rng.integers(1, n + 1))
             step = max(STRIDES)
             size = min(self.crop_size, least // b // step * step)
-            out.append(self._crop(rng, *_bin(channels, truth, b), b, size))
+            out.append(self._crop(rng, *_bin(
+                channels, truth, b, self.spec.n_channels), b, size))
         return out
 
     def _crop(self, rng, channels, truth, b, size):
@@ -231,12 +241,12 @@ class LevelCrops(_Crops):
             for name in ('labels', 'own_sn', 'owners', 'shares')}, table)
 
 
-def _bin(channels, truth, b):
+def _bin(channels, truth, b, n_noise):
     """A labelled image, binned; only whole blocks."""
     ny, nx = (side // b for side in truth.labels.shape)
     part = (slice(b // 2, b * ny, b), slice(b // 2, b * nx, b))
     o, none = truth.objects, np.zeros((0, ny, nx), np.float32)
-    return bin_channels(channels, b)[:, :ny, :nx], replace(
+    return bin_channels(channels, b, n_noise)[:, :ny, :nx], replace(
         truth, labels=truth.labels[part], own_sn=truth.own_sn[part],
         objects={**o, 'x': (o['x'] + 0.5) / b - 0.5,
                  'y': (o['y'] + 0.5) / b - 0.5},
@@ -261,7 +271,7 @@ class ClassCrops(_Crops):
     scenes, n_items, crop_size, rates, seed
         As of `LevelCrops`.
     planes : callable
-        The model's rule for its planes.
+        The model's.
     """
 
     def __init__(self, scenes, planes, n_items, *, crop_size=256, rates=None,

@@ -13,8 +13,9 @@ from astropy.table import Table
 
 from astrodino_seg.backbones import load_backbone
 from astrodino_seg.image import read_label_map
-from astrodino_seg.model import Model, load_encoder, load_model
+from astrodino_seg.model import Model, load_model
 from astrodino_seg.models.head import InstanceHead
+from astrodino_seg.planes import NoiseUnits
 from astrodino_seg.semantic import HEADS, SemanticModel
 from astrodino_seg.simulate.scene_library import SceneLibrary
 from astrodino_seg.train.adapt import fit_head
@@ -24,6 +25,8 @@ from astrodino_seg.train.supervised import fit_model
 
 __all__ = ['make_images', 'make_model', 'train_from_config']
 
+#: Name of the head that is not one of `~astrodino_seg.semantic.HEADS`.
+GROUPING = 'grouping'
 TABLES = ('model', 'scenes', 'images', 'fit', 'head', 'decision')
 
 
@@ -102,9 +105,9 @@ def make_model(table):
           with;
         * ``backbone``: what `~astrodino_seg.backbones.load_backbone` takes,
           with ``head = 'linear'`` or ``'ms'`` and perhaps ``scales``;
-        * ``backbone``: a bundled encoder's name or the file of an
-          `~astrodino_seg.Encoder`, and perhaps ``head``, arguments of
-          `~astrodino_seg.models.head.InstanceHead`;
+        * ``backbone``, with ``head = 'grouping'`` or arguments of the
+          grouping head (`~astrodino_seg.models.head.InstanceHead`) in
+          ``head``; and perhaps ``preprocess``, if it has planes of its own;
         * arguments of `~astrodino_seg.Model`, from random weights.
 
     Returns
@@ -124,32 +127,40 @@ def make_model(table):
             msg = f'config: model has start={start!r} and {sorted(table)} too'
             raise ValueError(msg)
         return load_model(start)
+    head = _read_head(table)
+    if 'backbone' not in table:
+        if head in HEADS:
+            msg = f'config: head={head!r} needs a backbone'
+            raise ValueError(msg)
+        return Model(**table)
+    path = os.fspath(table.pop('backbone'))
+    backbone = load_backbone(path)
+    if head in HEADS:
+        return SemanticModel.from_backbone(backbone, **table)
+    own = {'vit', 'planes'}
+    if isinstance(backbone.planes, NoiseUnits):
+        own.add('preprocess')
+    given = sorted(own & set(table))
+    if given:
+        msg = (f'config: model has {given}, which are those of backbone='
+               f'{path!r}')
+        raise ValueError(msg)
+    return Model.from_backbone(backbone, **table)
+
+
+def _read_head(table):
+    """The name of the head; that of the grouping head leaves the table."""
     head = table.get('head', {})
     if isinstance(head, Mapping):
         _check_keys('model.head', head, InstanceHead)
-        return (_on_encoder(**table) if 'backbone' in table
-                else Model(**table))
-    if head not in HEADS:
-        msg = (f'config: head must be one of {[*HEADS]} or a table, got '
-               f'{head!r}')
+        return GROUPING
+    if head not in (GROUPING, *HEADS):
+        msg = (f'config: head must be one of {[GROUPING, *HEADS]} or a table, '
+               f'got {head!r}')
         raise ValueError(msg)
-    if 'backbone' not in table:
-        msg = f'config: head={head!r} needs a backbone'
-        raise ValueError(msg)
-    backbone = load_backbone(os.fspath(table.pop('backbone')))
-    return SemanticModel.from_backbone(backbone, **table)
-
-
-def _on_encoder(*, backbone, head=None):
-    """A model whose transformer is that of an encoder."""
-    encoder = load_encoder(backbone)
-    name = Path(backbone).name
-    model = Model(vit=encoder.spec['vit'], head=head,
-                  preprocess=encoder.spec['preprocess'],
-                  provenance={'backbone': {'file': name,
-                                           **encoder.provenance}})
-    model.vit.load_state_dict(encoder.vit.state_dict())
-    return model
+    if head == GROUPING:
+        del table['head']
+    return head
 
 
 def make_images(tables):

@@ -137,10 +137,8 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2, crop_size=256,
               EarlyStopping(validation, validate_every, patience), {
                   'n_items': n_items, 'crop_size': crop_size, 'seed': seed})
     run.resume(device)
-    kind, planes = ((ClassCrops, model.planes)
-                    if isinstance(model, SemanticModel)
-                    else (LevelCrops, model.preprocess))
-    data = kind(scenes, planes, n_steps * n_items, crop_size=crop_size,
+    kind = ClassCrops if isinstance(model, SemanticModel) else LevelCrops
+    data = kind(scenes, model.planes, n_steps * n_items, crop_size=crop_size,
                 rates=rates, seed=seed)
     if freeze_backbone and kind is ClassCrops:
         data = TokenCrops(model, data, teacher, n_items=n_items,

@@ -10,6 +10,7 @@ import torch
 
 from astrodino_seg.class_regions import predict_classes, segment_classes
 from astrodino_seg.matching import match_labels
+from astrodino_seg.planes import NoiseUnits
 from astrodino_seg.predict.decode import decode
 from astrodino_seg.predict.pyramid import look
 from astrodino_seg.preprocess import normalise
@@ -83,7 +84,9 @@ def _segment(model, image):
         return grouping.groups, 1 + classes.argmax(axis=1)
     parts = normalise(image, model.preprocess)
     dead = ~np.isfinite(parts.noise).any(axis=0)
-    levels = look(model, parts.channels)
+    planes = (parts.channels if isinstance(model.planes, NoiseUnits)
+              else model.planes(image))
+    levels = look(model, planes)
     return decode(levels, model.decision, image.shape, mask=dead,
                   keep=_is_connected).groups, None
 
