@@ -127,10 +127,14 @@ def test_finer_first():
 # ------------------------------------------------------------- grouping
 
 def dense(n, i, j, same):
-    matrix = np.ones((n, n))
-    matrix[i, j] = matrix[j, i] = 1 - same
-    np.fill_diagonal(matrix, 0)
-    return matrix
+    """Distances of all seeds, by the best chains (Floyd and Warshall)."""
+    best = np.zeros((n, n))
+    best[i, j] = best[j, i] = same
+    np.fill_diagonal(best, 1)
+    for k in range(n):
+        best = np.maximum(best, best[:, k:k + 1] * best[k:k + 1])
+    best[i, j] = best[j, i] = same          # as they were compared
+    return 1 - best
 
 
 def partition(label):
@@ -183,8 +187,9 @@ def test_how_right():
     label, right = group(3, i, j, np.array([.9, .3]), 0.5)
     assert label[0] == label[1] != label[2]
     # the mean of 0.3 and of a pair that was not compared, refused
-    assert right[label[0]] == pytest.approx(min(.9, 1 - .15))
-    assert right[label[2]] == pytest.approx(1 - .15)
+    apart = 1 - (.3 + .9 * .3) / 2
+    assert right[label[0]] == pytest.approx(min(.9, apart))
+    assert right[label[2]] == pytest.approx(apart)
 
 
 def test_many_that_connect(monkeypatch):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse.csgraph import connected_components, shortest_path
 from scipy.spatial import cKDTree
 
 from astrodino_seg.predict.light import seed_looks, valleys
@@ -262,8 +262,9 @@ def group(n, i, j, same, merge):
     Join seeds by average linkage.
 
     Two groups are joined as long as the mean probability over all pairs of
-    one from each, which is 0 where a pair was not compared, exceeds
-    ``1 - merge``.
+    one from each exceeds ``1 - merge``. That of a pair which was not compared
+    is the product along the best chain of pairs that were: two knots, each of
+    one galaxy.
 
     Parameters
     ----------
@@ -328,8 +329,10 @@ def _link(members, i, j, same, merge):
     m = len(members)
     if m == 1:
         return np.zeros(1, int), np.ones(1)
-    distance = np.ones((m, m))
     a, b = np.searchsorted(members, i), np.searchsorted(members, j)
+    steps = coo_array((-np.log(same.clip(1e-9, 1 - 1e-9)), (a, b)),
+                      shape=(m, m)).tocsr()
+    distance = 1 - np.exp(-shortest_path(steps, 'D', directed=False))
     distance[a, b] = distance[b, a] = 1 - same
     tree = linkage(distance[np.triu_indices(m, 1)], 'average')
     # strictly less: a merge of 1 joins what was compared, not the rest
