@@ -79,7 +79,8 @@ def test_forward():
         direct = model.vit(x)[:, model.vit.n_prefix:]
         assert_allclose(tokens.flatten(2).transpose(1, 2), direct, atol=1e-6)
         fine = torch.zeros(1, dtype=torch.long)
-    assert_array_equal(model(x, fine).heat, model.head(x, tokens, fine).heat)
+        assert_array_equal(model(x, fine).heat,
+                           model.head(x, tokens, fine).heat)
 
 
 def test_defaults():
