@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from astrodino_seg.tiling import strips, taper, tiles
+from astrodino_seg.tiling import taper, tiles
 
 FEW = settings(deadline=None, max_examples=40)
 SIDE = st.integers(1, 300)
@@ -127,31 +127,3 @@ def test_bad_size(size, margin):
              rf'.* got size={size}, margin={margin}$')
     with pytest.raises(ValueError, match=match):
         tiles((500, 500), size=size, margin=margin)
-
-
-# ------------------------------------------------------------------ strips
-
-@FEW
-@given(st.integers(1, 200), st.integers(0, 4), st.integers(1, 20))
-def test_strips(half_rows, half_margin, half_core):
-    """Cores cover the rows once, with margins on both sides in the image."""
-    n, margin = 2 * half_rows, 2 * half_margin
-    size = 2 * margin + 2 * half_core
-    cuts = strips(n, size=size, margin=margin)
-    rows = np.arange(n)
-    kept = [rows[outer][inner] for outer, _, inner in cuts]
-    assert_array_equal(np.concatenate(kept), rows)
-    for (outer, core, _), own in zip(cuts, kept):
-        assert_array_equal(own, rows[core])
-        assert outer.start % 2 == core.start % 2 == 0
-        assert outer.start == max(core.start - margin, 0)
-        assert outer.stop == min(core.stop + margin, n)
-        assert len(rows[outer]) <= max(size, n if len(cuts) == 1 else 0)
-    assert (len(cuts) == 1) == (n <= size)
-
-
-@pytest.mark.parametrize(('n_rows', 'size', 'margin'), [
-    (10, 4, 2), (10, 2, 2), (9, 8, 2), (10, 7, 2), (10, 8, 1)])
-def test_bad_strips(n_rows, size, margin):
-    with pytest.raises(ValueError, match=f'size={size}, margin={margin}'):
-        strips(n_rows, size=size, margin=margin)
