@@ -231,7 +231,8 @@ def test_fit_separates():
     features = torch.randn(4000, 3, generator=rng)
     features[:, 1] += 2 * wanted
     net = Decision(3, 3, width=16).seed
-    _fit(net, features, wanted, torch.ones(4000), 6, 5e-3, .01, 0)
+    _fit(net, features, wanted, torch.ones(4000), n_epochs=6, peak_rate=5e-3,
+         weight_decay=.01, dropout=.1, seed=0)
     with torch.no_grad():
         right = ((net(features) > 0) == (wanted > 0)).float().mean()
     # a threshold half way is right with the probability Phi(1) = 0.841

@@ -5,6 +5,7 @@ The one learned decision: which seeds are nothing, which are one object.
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 __all__ = ['Decision']
 
@@ -41,7 +42,7 @@ class _Scaled(nn.Module):
             nn.Linear(n_in, width), nn.GELU(), nn.Linear(width, width),
             nn.GELU(), nn.Linear(width, 1))
 
-    def forward(self, features):
-        """Logits (n,) of features (n, n_in)."""
-        return self.net(((features - self.mean) / self.scale).clamp(
-            -8, 8))[:, 0]
+    def forward(self, features, dropout=0.0):
+        """Logits (n,) of features (n, n_in), some of these left out."""
+        standard = ((features - self.mean) / self.scale).clamp(-8, 8)
+        return self.net(F.dropout(standard, dropout))[:, 0]

@@ -113,8 +113,8 @@ def decisions_of_scene(model, image, truth):
             torch.from_numpy(large[i] | large[j])[both])
 
 
-def fit_decision(model, scenes, *, n_scenes=400, n_epochs=12, rates=None,
-                 peak_rate=2e-3, weight_decay=0.05, seed=0, bfloat16=True,
+def fit_decision(model, scenes, *, n_scenes=400, n_epochs=4, rates=None,
+                 peak_rate=1.5e-3, weight_decay=0.3, dropout=0.2, seed=0, bfloat16=True,
                  progress=True):
     """
     Fit a model's decision; nothing else is changed.
@@ -135,6 +135,9 @@ def fit_decision(model, scenes, *, n_scenes=400, n_epochs=12, rates=None,
         As of `~astrodino_seg.simulate.observe`.
     peak_rate, weight_decay : float, optional
         Of AdamW; the rate falls linearly to zero.
+    dropout : float, optional
+        Share of the features that is left out, at random; a scene has many
+        pairs of few objects, which are soon known by heart.
     seed : int, optional
         Seed of the observations and of the fit.
     bfloat16 : bool, optional
@@ -175,11 +178,11 @@ def fit_decision(model, scenes, *, n_scenes=400, n_epochs=12, rates=None,
     if len(real) == 0 or len(same) == 0:
         msg = f'scenes: {len(real)} seeds and {len(same)} pairs are too few'
         raise ValueError(msg)
-    _fit(decision.seed, seeds, real, by_scene[0], n_epochs, peak_rate,
-         weight_decay, seed)
-    _fit(decision.pair, pairs, same,
-         by_scene[1] * torch.where(primary, PRIMARY_WEIGHT, 1.0), n_epochs,
-         peak_rate, weight_decay, seed)
+    options = {'n_epochs': n_epochs, 'peak_rate': peak_rate,
+               'weight_decay': weight_decay, 'dropout': dropout, 'seed': seed}
+    _fit(decision.seed, seeds, real, by_scene[0], **options)
+    _fit(decision.pair, pairs, same, by_scene[1] * torch.where(
+        primary, PRIMARY_WEIGHT, 1.0), **options)
     model.put_decision(decision.eval())
     model.provenance['decision'] = {
         'n_seeds': len(real), 'n_pairs': len(same), 'n_scenes': len(used),
@@ -187,9 +190,10 @@ def fit_decision(model, scenes, *, n_scenes=400, n_epochs=12, rates=None,
     return model.eval()
 
 
-def _fit(net, features, wanted, weight, n_epochs, peak_rate, weight_decay,
-         seed):
+def _fit(net, features, wanted, weight, *, n_epochs, peak_rate,
+         weight_decay, dropout, seed):
     """Fit one of the two networks."""
+    torch.manual_seed(seed)             # of what is left out
     net.mean.copy_(features.mean(dim=0))
     net.scale.copy_(features.std(dim=0) + 1e-3)
     weight = weight / weight.mean()
@@ -204,7 +208,8 @@ def _fit(net, features, wanted, weight, n_epochs, peak_rate, weight_decay,
             for group in optimizer.param_groups:
                 group['lr'] = peak_rate * (1 - step / n_steps)
             loss = F.binary_cross_entropy_with_logits(
-                net(features[batch]), wanted[batch], weight[batch])
+                net(features[batch], dropout), wanted[batch],
+                weight[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
