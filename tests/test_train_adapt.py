@@ -290,11 +290,12 @@ def test_panoptic_quality_is_that_of_the_segmenter():
     data = labelled_scenes(3)
     for image, *_ in data:          # what no band has is no object's
         image.mask[:, :, 30:60] = True
-    found = panoptic_quality(model, [as_labelled(*one[:2]) for one in data])
+    data = [as_labelled(*one[:2]) for one in data]
+    found = panoptic_quality(model, data)
     total, count = 0, 0
     segmenter = DinoSegmenter(model=model, bfloat16=False)
-    for image, labels, _ in data:
-        match = match_labels(labels, segmenter(image).data)
+    for one in data:
+        match = match_labels(one.truth.labels, segmenter(one.image).data)
         total += match.iou.sum()
         count += match.n_truth + match.n_predicted
     assert 0 < found < 1
