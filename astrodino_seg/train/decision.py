@@ -8,6 +8,7 @@ from copy import deepcopy
 import numpy as np
 import torch
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from astrodino_seg.models.decision import Decision
@@ -114,8 +115,8 @@ def decisions_of_scene(model, image, truth):
 
 
 def fit_decision(model, scenes, *, n_scenes=400, n_epochs=4, rates=None,
-                 peak_rate=1.5e-3, weight_decay=0.3, dropout=0.2, seed=0, bfloat16=True,
-                 progress=True):
+                 peak_rate=1.5e-3, weight_decay=0.3, dropout=0.2, seed=0,
+                 bfloat16=True, n_workers=0, progress=True):
     """
     Fit a model's decision; nothing else is changed.
 
@@ -142,6 +143,8 @@ def fit_decision(model, scenes, *, n_scenes=400, n_epochs=4, rates=None,
         Seed of the observations and of the fit.
     bfloat16 : bool, optional
         Whether the network runs in bfloat16.
+    n_workers : int, optional
+        Processes that look at scenes; none but this one if 0.
     progress : bool, optional
         Whether to show a progress bar.
 
@@ -161,10 +164,11 @@ def fit_decision(model, scenes, *, n_scenes=400, n_epochs=4, rates=None,
         raise ValueError(msg)
     runner = deepcopy(model).fused()
     runner.in_bfloat16 = bfloat16
-    parts = []
-    for k in tqdm(range(n_scenes), disable=not progress, desc='decision'):
-        image, truth = observed(scenes[k], [seed, k, 2], rates=rates)
-        parts.append(decisions_of_scene(runner, image, truth))
+    looks = DataLoader(_Looks(runner, scenes, rates, seed), batch_size=None,
+                       sampler=range(n_scenes), num_workers=n_workers,
+                       collate_fn=list)
+    parts = [tuple(map(torch.from_numpy, part)) for part in tqdm(
+        looks, disable=not progress, desc='decision')]
     held = parts[::HELD]
     used = [part for k, part in enumerate(parts) if k % HELD]
     torch.manual_seed(seed)
@@ -188,6 +192,26 @@ def fit_decision(model, scenes, *, n_scenes=400, n_epochs=4, rates=None,
         'n_seeds': len(real), 'n_pairs': len(same), 'n_scenes': len(used),
         'seed': seed, **_measure(decision, held)}
     return model.eval()
+
+
+class _Looks(Dataset):
+    """
+    What `decisions_of_scene` says of each scene, as arrays: tensors of many
+    scenes would be as many open files.
+    """
+
+    def __init__(self, model, scenes, rates, seed):
+        self.model, self.scenes = model, scenes
+        self.rates, self.seed = rates, seed
+
+    def __len__(self):
+        return len(self.scenes)
+
+    def __getitem__(self, k):
+        image, truth = observed(self.scenes[k], [self.seed, k, 2],
+                                rates=self.rates)
+        return [part.numpy() for part in decisions_of_scene(
+            self.model, image, truth)]
 
 
 def _fit(net, features, wanted, weight, *, n_epochs, peak_rate,
