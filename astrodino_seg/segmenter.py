@@ -22,7 +22,7 @@ from astrodino_seg.class_regions import predict_classes, segment_classes
 from astrodino_seg.image import Image, as_image
 from astrodino_seg.model import Model, load_model
 from astrodino_seg.planes import NoiseUnits
-from astrodino_seg.predict.decode import MIN_SEED, decode
+from astrodino_seg.predict.decode import MERGE, MIN_SEED, decode
 from astrodino_seg.predict.masks import enlarge
 from astrodino_seg.predict.pyramid import STEP, has_bfloat16, look
 from astrodino_seg.preprocess import normalise
@@ -159,7 +159,7 @@ class DinoSegmenter:
     """
 
     def __init__(self, *, n_pixels=5, connectivity=8, n_sigma=None,
-                 merge=0.5, min_seed=MIN_SEED, bin_factor=None, model=None,
+                 merge=MERGE, min_seed=MIN_SEED, bin_factor=None, model=None,
                  device='cpu', bfloat16=None, tile_size=512,
                  split_flux=False, progress_bar=False):
         self.n_pixels = n_pixels

@@ -144,7 +144,7 @@ def main():
     parser.add_argument('--data', type=Path,
                         default=os.environ.get('ASTRODINO_DATA'))
     parser.add_argument('--model')
-    parser.add_argument('--merge', type=float, default=0.5)
+    parser.add_argument('--merge', type=float, default=DinoSegmenter().merge)
     parser.add_argument('--sheet', type=Path, help='for example a .jpg')
     args = parser.parse_args()
     if args.data is None or not Path(args.data).is_dir():

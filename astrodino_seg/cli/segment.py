@@ -36,12 +36,12 @@ def add_parser(commands):
     add('--n-pixels', type=int, default=5,
         help='connected pixels that an object must have (%(default)s)')
     add('--connectivity', type=int, choices=(4, 8), default=8)
-    add('--merge', type=float, default=0.5,
+    add('--merge', type=float, default=0.3,
         help='0 splits most, 1 merges most (%(default)s)')
-    add('--min-seed', type=float, default=0.5,
-        help="least probability of an object's centre (%(default)s)")
+    add('--min-seed', type=float, default=0.6,
+        help='least probability that a piece is of an object (%(default)s)')
     add('--bin-factor', type=int,
-        help='pixels to bin in x and y for the network (only if oversampled)')
+        help='pixels to bin in x and y before the network looks (1)')
     add('--tile-size', type=int, default=512,
         help='side of the tiles in pixels (%(default)s)')
     add('--split-flux', action='store_true',

@@ -16,10 +16,12 @@ from astrodino_seg.predict.merge import (
     seed_features,
 )
 
-__all__ = ['MIN_SEED', 'Grouping', 'decode', 'weigh']
+__all__ = ['MERGE', 'MIN_SEED', 'Grouping', 'decode', 'weigh']
 
-#: Least probability that a seed is of an object.
-MIN_SEED = 0.5
+#: The merge/split dial, and the least probability that a seed is of an object;
+#: chosen on scenes of the validation split.
+MERGE = 0.3
+MIN_SEED = 0.6
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def weigh(levels, decision):
     return found, real, same.double().numpy()
 
 
-def decode(levels, decision, shape, *, merge=0.5, min_seed=MIN_SEED,
+def decode(levels, decision, shape, *, merge=MERGE, min_seed=MIN_SEED,
            n_pixels=5, keep=None, mask=None):
     """
     Make objects of what the network says.
