@@ -27,7 +27,7 @@ STEP = max(STRIDES)
 REACH = 96
 MAP_TILE = 2624
 #: The image is binned further as long as it has so many pixels a side.
-LEAST_SIDE = 48
+LEAST_SIDE = 24
 #: Least probability of a seed.
 MIN_HEAT = 0.1
 
