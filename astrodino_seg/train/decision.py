@@ -28,6 +28,8 @@ __all__ = ['decisions_of_scene', 'fit_decision']
 PRIMARY_WEIGHT = 3.0
 #: Share of a seed's light, in pixels, that must be an object's.
 ON_OBJECT = 0.3
+#: Share of a seed's light in a binned image that one object must have.
+OF_ONE = 0.5
 #: Every tenth scene is held out.
 HELD = 10
 
@@ -71,6 +73,9 @@ def seed_truth(levels, truth, shape):
         total = area.sum(axis=1)
         best = table[:, 2:].argmax(axis=1) + 1
         on_object = area[:, 2:].sum(axis=1) >= ON_OBJECT * total
+        if levels[k].factor > 1:        # what holds several is none of them
+            own = area[np.arange(n[k]), best + 1]
+            on_object &= own >= OF_ONE * (total - area[:, 0])
         void = area[:, 0] > 0.5 * total
         part = np.where(on_object, best, 0)
         part[(total == 0) | (void & ~on_object)] = -1
