@@ -28,16 +28,16 @@ SIZE = 512
 
 
 class Last:
-    """The last scenes of a library."""
+    """The last of many scenes."""
 
-    def __init__(self, library, n):
-        self.library, self.n = library, n
+    def __init__(self, scenes, n):
+        self.scenes, self.n = scenes, n
 
     def __len__(self):
         return self.n
 
     def __getitem__(self, k):
-        return self.library[len(self.library) - self.n + k]
+        return self.scenes[len(self.scenes) - self.n + k]
 
 
 def main():
