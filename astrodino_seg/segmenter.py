@@ -137,7 +137,7 @@ class DinoSegmenter:
     tile_size : int, optional
         The side in pixels, a multiple of 16, of the tiles that a larger
         image is cut into. The bundled models were trained on crops of up to
-        448 pixels.
+        256 pixels.
     split_flux : bool, optional
         Whether to deblend fluxes, too: the light of each labelled pixel is
         shared among the objects that reach it, in

@@ -17,6 +17,7 @@ import tomllib
 from pathlib import Path
 
 import torch
+from torch.utils.data import Subset
 
 from astrodino_seg import load_model
 from astrodino_seg.simulate import SPLITS, SceneLibrary
@@ -25,19 +26,6 @@ from astrodino_seg.train.decision import fit_decision
 RECIPE = (Path(__file__).resolve().parents[1] / 'astrodino_seg' / 'train'
           / 'recipes' / 'grouping_tiny.toml')
 SIZE = 512
-
-
-class Last:
-    """The last of many scenes."""
-
-    def __init__(self, scenes, n):
-        self.scenes, self.n = scenes, n
-
-    def __len__(self):
-        return self.n
-
-    def __getitem__(self, k):
-        return self.scenes[len(self.scenes) - self.n + k]
 
 
 def main():
@@ -56,11 +44,12 @@ def main():
     rates = recipe['scenes']['rates']
     rates = {**rates, 'moderate': 0.5 * rates.get('moderate', 0)}
     first, last = SPLITS['train']
-    library = SceneLibrary('train', last - first, size=SIZE,
-                           stamps=args.stamps, rates=rates)
+    every = SceneLibrary('train', last - first, size=SIZE,
+                         stamps=args.stamps, rates=rates)
+    scenes = Subset(every, range(len(every) - args.scenes, len(every)))
     model = load_model(args.run / 'average.safetensors')
-    fit_decision(model, Last(library, args.scenes), n_scenes=args.scenes,
-                 rates=recipe['fit']['rates'], n_workers=args.workers)
+    fit_decision(model, scenes, n_scenes=args.scenes, rates=recipe['fit']['rates'],
+                 n_workers=args.workers)
     args.out.mkdir(parents=True, exist_ok=True)
     model.save(args.out / 'model.safetensors')
     shutil.copy(args.run / 'log.jsonl', args.out)

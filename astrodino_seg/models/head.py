@@ -318,7 +318,7 @@ class InstanceHead(nn.Module):
         """
         Logit (P,) that two seeds belong to one object, from what the head
         knows alone. It is there to teach the descriptors; the score in use is
-        `~astrodino_seg.pairs.PairScore`. Parameters are those of
+        `~astrodino_seg.models.decision.Decision`. Parameters are those of
         `pair_features`.
         """
         return self.pair(self.pair_features(seeds, claims, i, j, x, y))[:, 0]

@@ -167,8 +167,7 @@ def _fragments(owner, groups, leader, number):
     """Label the seeds within each object; see `Grouping`."""
     n_seeds, n_groups = len(leader), int(number.max(initial=0))
     parent = np.concatenate([[0], number[leader + 1]])      # of owner id
-    inside = (groups > 0) & (parent[owner] == groups)
-    seeds = np.where(inside, owner, 0)
+    seeds = np.where(groups > 0, owner, 0)
     present = np.flatnonzero(np.bincount(seeds.ravel(),
                                          minlength=n_seeds + 1))
     present = present[present > 0]
@@ -176,7 +175,6 @@ def _fragments(owner, groups, leader, number):
     for k in present:
         members.setdefault(int(parent[k]), []).append(k)
     label, children, last = np.zeros(n_seeds + 1, np.int32), {}, n_groups
-    default = np.arange(n_groups + 1, dtype=np.int32)
     for group, seeds_in in sorted(members.items()):
         if len(seeds_in) == 1:
             label[seeds_in[0]] = group
@@ -184,6 +182,4 @@ def _fragments(owner, groups, leader, number):
         label[seeds_in] = np.arange(last + 1, last + 1 + len(seeds_in))
         children[group] = label[seeds_in].copy()
         last += len(seeds_in)
-        default[group] = children[group][0]
-    fragments = np.where(inside, label[seeds], default[groups])
-    return fragments.astype(np.int32), children
+    return label[seeds], children
