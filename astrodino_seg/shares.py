@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from astrodino_seg.predict.masks import enlarge, reach_of
+from astrodino_seg.predict.masks import reach_of, to_image
 
 __all__ = ['FluxShares', 'share_flux']
 
@@ -143,12 +143,8 @@ def _odds(level, k, shape, power):
     """A seed's odds to the rest in the box beyond which they are nothing."""
     window, score, _ = reach_of(
         level, k, lambda window, score: score > level.sky[window] - FAINT)
-    claim = enlarge(score - level.sky[window], level.factor)
-    wide = tuple(slice(level.factor * one.start,
-                       min(level.factor * one.stop, n))
-                 for one, n in zip(window, shape))
-    claim = claim[:wide[0].stop - wide[0].start,
-                  :wide[1].stop - wide[1].start]
+    wide, claim = to_image(window, score - level.sky[window], level.factor,
+                           shape)
     return wide, np.exp(np.clip(power * claim, -60, 60))
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-__all__ = ['compose', 'enlarge', 'paint_levels', 'reach_of', 'seed_score']
+__all__ = ['compose', 'enlarge', 'paint_levels', 'reach_of', 'seed_score',
+           'to_image']
 
 
 def seed_window(level, k, shape, factor=1.0):
@@ -187,12 +188,38 @@ def _paint(level, seeds, shape):
         if own.any():
             margin = np.where(own, best[window] - second[window],
                               score - best[window])
-            ys, xs = (slice(level.factor * one.start, level.factor * one.stop)
-                      for one in window)
-            part = out[ys, xs]          # which ends where the image does
-            big = enlarge(margin, level.factor)
-            part[big[:part.shape[0], :part.shape[1]] > 0] = k + 1
+            wide, big = to_image(window, margin, level.factor, shape)
+            out[wide][big > 0] = k + 1
     return out
+
+
+def to_image(window, values, factor, shape):
+    """
+    A part of a level in the pixels of the image.
+
+    Parameters
+    ----------
+    window : tuple of slice
+        (y, x) of the level.
+    values : `~numpy.ndarray`
+        (y, x) float32, in it.
+    factor : int
+        Pixels of the image, in x and in y.
+    shape : tuple of int
+        (ny, nx) of the image, beyond which nothing is.
+
+    Returns
+    -------
+    window : tuple of slice
+        (y, x) of the image.
+    values : `~numpy.ndarray`
+        (y, x) float32, interpolated.
+    """
+    wide = tuple(slice(factor * one.start, min(factor * one.stop, n))
+                 for one, n in zip(window, shape))
+    big = enlarge(values, factor)
+    return wide, big[:wide[0].stop - wide[0].start,
+                     :wide[1].stop - wide[1].start]
 
 
 def enlarge(values, factor):

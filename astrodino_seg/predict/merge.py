@@ -50,6 +50,8 @@ class Candidates:
         (S,) int, the index of the level of each.
     index : `~numpy.ndarray`
         (S,) int, the seed's index in it.
+    factor : `~numpy.ndarray`
+        (S,) of that level.
     x, y, radius : `~numpy.ndarray`
         (S,) in pixels of the image.
     i, j : `~numpy.ndarray`
@@ -63,6 +65,7 @@ class Candidates:
 
     level: np.ndarray
     index: np.ndarray
+    factor: np.ndarray
     x: np.ndarray
     y: np.ndarray
     radius: np.ndarray
@@ -102,7 +105,7 @@ def candidates(levels):
     asked = (claims.max(axis=1, initial=-np.inf) > CLAIM) | (
         apart < NEAR * np.minimum(factor[i], factor[j]))
     every = np.arange(len(x))
-    return Candidates(level=level, index=index, x=x, y=y, radius=radius,
+    return Candidates(level=level, index=index, factor=factor, x=x, y=y, radius=radius,
                       i=i[asked], j=j[asked], claims=claims[asked],
                       own=_claims(levels, level, index, every, x, y))
 
@@ -173,13 +176,12 @@ def seed_features(levels, found):
     looks = np.concatenate([seed_looks(
         torch.from_numpy(one.channels), torch.from_numpy(one.x),
         torch.from_numpy(one.y)).numpy() for one in levels])
-    factor = np.array([one.factor for one in levels], float)[found.level]
     # the strongest claim of another on its place
     rival = np.full(len(heat), -10.0, np.float32)
     np.maximum.at(rival, found.j, found.claims[:, 0])
     np.maximum.at(rival, found.i, found.claims[:, 1])
-    parts = [np.log2(factor), np.log(found.radius),
-             np.log(found.radius / factor), np.log(heat / (1 - heat)),
+    parts = [np.log2(found.factor), np.log(found.radius),
+             np.log(found.radius / found.factor), np.log(heat / (1 - heat)),
              found.own, rival, found.own - rival]
     return torch.from_numpy(np.concatenate(
         [np.stack(parts, axis=-1), classes, looks], axis=1).astype(
@@ -233,7 +235,7 @@ def pair_features(levels, found, seeds):
 
 def _distances(levels, found):
     """Elliptical distance squared of j from i, and of i from j."""
-    factor = np.array([one.factor for one in levels], float)[found.level]
+    factor = found.factor
     centre = factor[:, None] * (_gather(levels, 'centre') + 0.5) - 0.5
     matrix = _gather(levels, 'matrix') / factor[:, None]**2
     for a, b in ((found.i, found.j), (found.j, found.i)):
