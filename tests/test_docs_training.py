@@ -18,9 +18,9 @@ import astrodino_seg
 from astrodino_seg import load_model
 from astrodino_seg.backbones.core import TIMM_NAMES
 from astrodino_seg.planes import Photographic, WithNoiseUnits
-from astrodino_seg.predict.pyramid import LEAST_SIDE
 from astrodino_seg.semantic import HEADS, SemanticModel
 from astrodino_seg.train import fit_decision, fit_head, fit_model
+from astrodino_seg.train.data import LEAST_CROP
 from astrodino_seg.train.recipe import TABLES, train_from_config
 
 ROOT = Path(__file__).parents[1]
@@ -73,7 +73,7 @@ def test_grouping_head_on_another_backbone(tmp_path):
 
 
 def test_pixels_that_are_left():
-    assert f'as long as {LEAST_SIDE} pixels a side are left' in (
+    assert f'as long as {LEAST_CROP} pixels a side are left' in (
         PAGE.read_text().replace('\n', ' '))
 
 

@@ -173,7 +173,7 @@ def test_true_centres(image, monkeypatch):
 
     monkeypatch.setattr(parts, 'seeds_at', seeds_at)
     labels = parts.true_centres(model, looks)
-    wanted = {1: [], 2: [], 4: []}
+    wanted = {1: [], 2: [], 4: [], 8: []}
     for (x, y, *_), r in zip(discs, radius):
         factor = 1 if r < 26 else 2 if r < 52 else 4
         wanted[factor].append(((x + .5) / factor - .5, (y + .5) / factor - .5))

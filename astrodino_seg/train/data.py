@@ -12,7 +12,6 @@ from torch.utils.data import Dataset
 from astrodino_seg.binning import bin_channels
 from astrodino_seg.convolutions import STRIDES
 from astrodino_seg.image import Image
-from astrodino_seg.predict.pyramid import LEAST_SIDE
 from astrodino_seg.preprocess import bands_in_noise, fold, normalise
 from astrodino_seg.simulate.observe import observe
 from astrodino_seg.train.crops import (
@@ -33,6 +32,9 @@ BINNINGS = 1.3, 16.0
 SKY_KNOWN = 0.6
 #: Share of crops that lie on a large galaxy of the level, if there is one.
 ON_LARGE = 0.4
+#: Sides in pixels down to which a labelled image is binned. The network looks
+#: at smaller ones, but there is nothing to normalise a batch by in one token.
+LEAST_CROP = 48
 #: Share of observations that are cut out about a large galaxy before the
 #: background is estimated, so that there may be no sky in the image; for
 #: semantic heads.
@@ -157,8 +159,8 @@ class LevelCrops(_Crops):
 
     Of each observation there are two: one of the image as it is, and one of
     it as if it were a binned image. A labelled image, which cannot be
-    observed deeper, is really binned, as long as this leaves
-    `~astrodino_seg.predict.pyramid.LEAST_SIDE` pixels a side.
+    observed deeper, is really binned, as long as this leaves 48 pixels a
+    side.
 
     Parameters
     ----------
@@ -214,7 +216,7 @@ class LevelCrops(_Crops):
                                      image)
         out = [self._crop(rng, channels, truth, 1, self.crop_size)]
         least = min(image.shape)
-        n = int(np.log2(max(least // LEAST_SIDE, 1)))
+        n = int(np.log2(max(least // LEAST_CROP, 1)))
         if n > 0:
             b = 2 ** int(rng.integers(1, n + 1))
             step = max(STRIDES)
