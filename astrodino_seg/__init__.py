@@ -16,11 +16,11 @@ _HOME = {
     'BandWarning': 'errors',
     'DinoSegmenter': 'segmenter',
     'Image': 'image',
-    'Model': 'model',
+    'Model': 'models.instance',
     'ModelFileError': 'errors',
     'SegmentationResult': 'segmenter',
     'as_image': 'image',
-    'load_model': 'model',
+    'load_model': 'models.load',
 }
 
 __all__ = ['__version__', *_HOME]

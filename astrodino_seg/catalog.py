@@ -28,13 +28,13 @@ def make_table(image, normalised, grouping, classes, shares=None):
     ----------
     image : `~astrodino_seg.Image`
         The image.
-    normalised : `~astrodino_seg.preprocess.Normalised`
+    normalised : `~astrodino_seg.inputs.channels.Normalised`
         Its background and noise.
     grouping : `~astrodino_seg.predict.decode.Grouping`
         Its labels.
     classes : `~numpy.ndarray`
         (n_objects, 3) probabilities of star, galaxy, artifact.
-    shares : `~astrodino_seg.shares.FluxShares`, optional
+    shares : `~astrodino_seg.predict.shares.FluxShares`, optional
         What each object has of the light of each pixel.
 
     Returns

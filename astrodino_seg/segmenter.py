@@ -15,21 +15,21 @@ from astropy.table import QTable
 from photutils.segmentation import SegmentationImage
 from photutils.utils.exceptions import NoDetectionsWarning
 
-from astrodino_seg.binning import oversampling
-from astrodino_seg.calibration import read_calibration
 from astrodino_seg.catalog import make_table
-from astrodino_seg.class_regions import predict_classes, segment_classes
 from astrodino_seg.image import Image, as_image
-from astrodino_seg.model import Model, load_model
-from astrodino_seg.planes import NoiseUnits
+from astrodino_seg.inputs.binning import oversampling
+from astrodino_seg.inputs.channels import normalise
+from astrodino_seg.inputs.rules import NoiseUnits
+from astrodino_seg.models.calibration import read_calibration
+from astrodino_seg.models.load import Model, load_model
+from astrodino_seg.models.semantic import SemanticModel
 from astrodino_seg.predict.decode import MERGE, MIN_SEED, decode
 from astrodino_seg.predict.masks import enlarge
 from astrodino_seg.predict.pyramid import STEP, has_bfloat16, look
-from astrodino_seg.preprocess import normalise
-from astrodino_seg.semantic import SemanticModel
-from astrodino_seg.shares import FluxShares, share_flux
-from astrodino_seg.threshold import has_pixels, threshold_cube
-from astrodino_seg.tiling import CONTEXT
+from astrodino_seg.predict.regions import predict_classes, segment_classes
+from astrodino_seg.predict.shares import FluxShares, share_flux
+from astrodino_seg.predict.threshold import has_pixels, threshold_cube
+from astrodino_seg.predict.tiles import CONTEXT
 
 __all__ = ['DinoSegmenter', 'SegmentationResult']
 
@@ -73,7 +73,7 @@ class SegmentationResult:
     background, noise : `~numpy.ndarray`
         (band, y, x) background and 1-sigma noise that were used, in the
         image's unit. The noise is infinite in invalid pixels.
-    shares : `~astrodino_seg.shares.FluxShares` or None
+    shares : `~astrodino_seg.predict.shares.FluxShares` or None
         Which objects share the light of each pixel, if ``split_flux`` was
         set.
     """
@@ -120,9 +120,9 @@ class DinoSegmenter:
         Pixels, in x and in y, that are binned before the network looks at the
         image and at its binned copies; its maps are interpolated back. `None`
         is 1, and for semantic models what
-        `~astrodino_seg.binning.oversampling` says.
+        `~astrodino_seg.inputs.binning.oversampling` says.
     model : `~astrodino_seg.Model`, \
-            `~astrodino_seg.semantic.SemanticModel` or path-like, optional
+            `~astrodino_seg.models.semantic.SemanticModel` or path-like, optional
         The model, which is copied at each call, or its weights file, which
         is read at the first, or the name of a bundled one. The default model
         if `None`. A semantic model tells classes alone: each connected

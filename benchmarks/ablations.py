@@ -34,8 +34,8 @@ from pathlib import Path
 
 import numpy as np
 
-from astrodino_seg.benchmark import benchmark_tables, run_benchmark
-from astrodino_seg.model import BUNDLED_BACKBONE, load_encoder
+from astrodino_seg.evaluate.benchmark import benchmark_tables, run_benchmark
+from astrodino_seg.models.load import BUNDLED_BACKBONE, load_encoder
 from astrodino_seg.segmenter import DinoSegmenter
 from astrodino_seg.train import train_from_config
 

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 from astrodino_seg import load_model
-from astrodino_seg.backbones import load_backbone
-from astrodino_seg.semantic import SemanticModel
+from astrodino_seg.models.backbone import load_backbone
+from astrodino_seg.models.semantic import SemanticModel
 from astrodino_seg.simulate import make_scene, observe
 from astrodino_seg.train import as_labelled, fit_head
 from astrodino_seg.train.validation import match_scenes

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from astrodino_seg.model import BUNDLED_BACKBONE, load_any, load_encoder
-from astrodino_seg.semantic import SemanticModel
-from astrodino_seg.weights import digest
+from astrodino_seg.models.files import digest
+from astrodino_seg.models.load import BUNDLED_BACKBONE, load_any, load_encoder
+from astrodino_seg.models.semantic import SemanticModel
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 50

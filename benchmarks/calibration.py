@@ -7,7 +7,7 @@ Calibrate a model on the training split, and measure it on the validation's.
 
 Fitted are a temperature for the classes, and a straight line for the log-odds
 that a label is one object, of its weakest grouping decision and its leading
-seed; see ``astrodino_seg.calibration``. ``--write`` writes the model with
+seed; see ``astrodino_seg.models.calibration``. ``--write`` writes the model with
 these, which ``bundle_model.py`` keeps. The confidence is that of labels made
 with ``--merge`` and ``--min-seed``. What the model's decision says of seeds
 and of pairs is only measured: it was fitted to be probable itself.
@@ -29,13 +29,13 @@ from matplotlib.figure import Figure
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, log_softmax
 
-from astrodino_seg.calibration import Calibration, features_of
-from astrodino_seg.matching import Overlap
-from astrodino_seg.model import load_model
+from astrodino_seg.evaluate.matching import Overlap
+from astrodino_seg.evaluate.primaries import measure_primaries
+from astrodino_seg.evaluate.tables import bootstrap
+from astrodino_seg.models.calibration import Calibration, features_of
+from astrodino_seg.models.load import load_model
 from astrodino_seg.plotting import save_figure
 from astrodino_seg.predict.decode import weigh
-from astrodino_seg.primaries import measure_primaries
-from astrodino_seg.score_tables import bootstrap
 from astrodino_seg.train.decision import seed_truth
 
 N_BINS = 10

@@ -13,9 +13,9 @@ import argparse
 
 import numpy as np
 
-from astrodino_seg.benchmark import split_scene
 from astrodino_seg.catalog import CLASS_NAMES
-from astrodino_seg.matching import match_labels
+from astrodino_seg.evaluate.benchmark import split_scene
+from astrodino_seg.evaluate.matching import match_labels
 from astrodino_seg.segmenter import DinoSegmenter
 from astrodino_seg.simulate import SceneLibrary
 

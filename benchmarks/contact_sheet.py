@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from real_fields import fields
 
 from astrodino_seg.image import Image, as_image
+from astrodino_seg.inputs.channels import PreprocessSpec, normalise
 from astrodino_seg.plotting import rgb_image, save_figure
-from astrodino_seg.preprocess import PreprocessSpec, normalise
 from astrodino_seg.simulate import SceneLibrary, observe
 
 REAL = ('kids_griZ', 'spiral_DES', 'spiral_PS1', 'jwst_three',

@@ -29,11 +29,11 @@ import numpy as np
 from looks import DEFAULTS, Network
 from matplotlib.figure import Figure
 
-from astrodino_seg.baselines import FINDERS, TUNED, detection_image
-from astrodino_seg.benchmark import split_scene
+from astrodino_seg.evaluate.baselines import FINDERS, TUNED, detection_image
+from astrodino_seg.evaluate.benchmark import split_scene
+from astrodino_seg.evaluate.scores import scene_scores
+from astrodino_seg.evaluate.tables import bootstrap
 from astrodino_seg.plotting import save_figure
-from astrodino_seg.score_tables import bootstrap
-from astrodino_seg.scores import scene_scores
 from astrodino_seg.simulate import SceneLibrary
 from astrodino_seg.simulate.scene_library import VERSION
 
@@ -62,7 +62,7 @@ TITLES = {'dino': 'DinoSegmenter, merge', 'photutils': 'photutils, contrast',
 # ---------------------------------------------------------------- counts
 
 def counts(record):
-    """What the curve needs of `~astrodino_seg.scores.scene_scores`."""
+    """What the curve needs of `~astrodino_seg.evaluate.scores.scene_scores`."""
     large, others = record['primaries'], record['companions']
     return {'n_primaries': len(large['ok']), 'n_frag': sum(large['frag']),
             'n_ok': sum(large['ok']), 'n_lost': sum(large['lost']),

@@ -28,12 +28,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from astrodino_seg.backbones import Backbone, NoiseUnits
-from astrodino_seg.cutouts import cutouts
-from astrodino_seg.embed import embed
+from astrodino_seg.embed.cutouts import cutouts
+from astrodino_seg.embed.embed import embed
+from astrodino_seg.embed.prepare import Inputs
 from astrodino_seg.image import as_image
-from astrodino_seg.network_input import Inputs
-from astrodino_seg.vit import VisionTransformer
+from astrodino_seg.inputs.rules import NoiseUnits
+from astrodino_seg.models.backbone import Backbone
+from astrodino_seg.models.vit import VisionTransformer
 
 SIZE, FIELD = 160, 2048
 VIT = {'patch_size': 16, 'dim': 384, 'depth': 12, 'n_heads': 6,

@@ -42,15 +42,12 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from astrodino_seg.attention import attention_maps
-from astrodino_seg.backbones import Backbone, load_backbone
-from astrodino_seg.cutouts import cutouts
 from astrodino_seg.datasets import PictureFolder, random_split
-from astrodino_seg.embed import embed
-from astrodino_seg.image import as_image
-from astrodino_seg.network_input import Inputs
-from astrodino_seg.plotting import rgb_image, save_figure
-from astrodino_seg.probe import (
+from astrodino_seg.embed.attention import attention_maps
+from astrodino_seg.embed.cutouts import cutouts
+from astrodino_seg.embed.embed import embed
+from astrodino_seg.embed.prepare import Inputs
+from astrodino_seg.embed.probe import (
     class_map,
     evaluate,
     evaluate_network,
@@ -60,6 +57,9 @@ from astrodino_seg.probe import (
     patch_maps,
     pca_rgb,
 )
+from astrodino_seg.image import as_image
+from astrodino_seg.models.backbone import Backbone, load_backbone
+from astrodino_seg.plotting import rgb_image, save_figure
 from astrodino_seg.simulate import (
     KINDS,
     SPLITS,
@@ -203,7 +203,7 @@ class Task(NamedTuple):
 
 
 def row(name, kind, probe, result, task):
-    """A row of the results of a `~astrodino_seg.probe.ProbeResult`."""
+    """A row of the results of a `~astrodino_seg.embed.probe.ProbeResult`."""
     low, high = result.interval(groups=task.groups)
     return {'backbone': name, 'task': kind, 'probe': probe,
             'n': len(result.truth), 'classes': len(result.classes),

@@ -13,20 +13,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from astrodino_seg.benchmark import split_scene
-from astrodino_seg.calibration import read_calibration
+from astrodino_seg.evaluate.benchmark import split_scene
 from astrodino_seg.image import Image
-from astrodino_seg.model import load_model
+from astrodino_seg.inputs.channels import normalise
+from astrodino_seg.models.calibration import read_calibration
+from astrodino_seg.models.files import digest
 from astrodino_seg.models.instance import CALLED, KEPT
+from astrodino_seg.models.load import load_model
 from astrodino_seg.predict import merge as rules
 from astrodino_seg.predict.decode import decode
 from astrodino_seg.predict.pyramid import MIN_HEAT, look
-from astrodino_seg.preprocess import normalise
+from astrodino_seg.predict.threshold import has_pixels
 from astrodino_seg.segmenter import DinoSegmenter
 from astrodino_seg.simulate import SceneLibrary, Truth
 from astrodino_seg.simulate.scene_library import VERSION
-from astrodino_seg.threshold import has_pixels
-from astrodino_seg.weights import digest
 
 DEFAULTS = DinoSegmenter()
 

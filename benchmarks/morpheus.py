@@ -20,8 +20,8 @@ import numpy as np
 from photutils.segmentation import deblend_sources, detect_sources
 from real_fields import fields, read_field
 
-from astrodino_seg.baselines import detection_image
-from astrodino_seg.baselines.detection import smooth
+from astrodino_seg.evaluate.baselines import detection_image
+from astrodino_seg.evaluate.baselines.detection import smooth
 from astrodino_seg.figures import plot_classes
 from astrodino_seg.plotting import plot_segmentations, rgb_image, save_figure
 from astrodino_seg.segmenter import DinoSegmenter

@@ -26,10 +26,10 @@ from pathlib import Path
 import numpy as np
 from evidence import simulated, splits_by_sky, untrained, write_rows
 
-from astrodino_seg.backbones import load_backbone
-from astrodino_seg.embed import embed
-from astrodino_seg.probe import BASELINES, evaluate, evaluate_network
-from astrodino_seg.probe.study import STUDY
+from astrodino_seg.embed.embed import embed
+from astrodino_seg.embed.probe import BASELINES, evaluate, evaluate_network
+from astrodino_seg.embed.probe.study import STUDY
+from astrodino_seg.models.backbone import load_backbone
 
 PROBES = ('backbone_tiny', 'random')
 NETWORKS = ('finetune', *BASELINES)

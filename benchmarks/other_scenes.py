@@ -20,17 +20,17 @@ from pathlib import Path
 import galsim
 import numpy as np
 
-from astrodino_seg.benchmark import (
+from astrodino_seg.cli.products import choose_finders
+from astrodino_seg.evaluate.benchmark import (
     benchmark_tables,
     measure_scene,
     write_rst,
 )
-from astrodino_seg.cli.products import choose_finders
 from astrodino_seg.image import Image
 from astrodino_seg.segmenter import DinoSegmenter
 from astrodino_seg.simulate.scene import Canvas
 from astrodino_seg.simulate.surveys import Sky
-from astrodino_seg.simulate.truth import make_truth
+from astrodino_seg.truth import make_truth
 
 SIZE = 400
 BANDS = {'g': 0.48, 'r': 0.62, 'z': 0.91}

@@ -14,7 +14,7 @@ import argparse
 import json
 from pathlib import Path
 
-from astrodino_seg.score_tables import bootstrap, summary
+from astrodino_seg.evaluate.tables import bootstrap, summary
 
 KEYS = ('pq', 'f1', 'ok', 'frag', 'sep', 'contam', 'lost')
 

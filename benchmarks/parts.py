@@ -25,14 +25,14 @@ import torch
 from looks import DEFAULTS, Network, keep
 from torch.nn import functional as F
 
-from astrodino_seg.binning import bin_channels
+from astrodino_seg.evaluate.scores import scene_scores
+from astrodino_seg.evaluate.tables import bootstrap, summary
 from astrodino_seg.image import Image
+from astrodino_seg.inputs.binning import bin_channels
 from astrodino_seg.models.instance import CALLED
 from astrodino_seg.predict.decode import decode
 from astrodino_seg.predict.masks import compose, paint_levels
 from astrodino_seg.predict.pyramid import STEP
-from astrodino_seg.score_tables import bootstrap, summary
-from astrodino_seg.scores import scene_scores
 from astrodino_seg.simulate import SPLITS, make_scene, observe
 from astrodino_seg.train.decision import seed_truth
 

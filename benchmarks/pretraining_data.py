@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from astrodino_seg.image import Image
-from astrodino_seg.preprocess import PreprocessSpec
+from astrodino_seg.inputs.channels import PreprocessSpec
 from astrodino_seg.pretrain.data import ViewDataset
 from astrodino_seg.pretrain.views import RATES, expose
 

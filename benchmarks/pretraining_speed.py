@@ -33,7 +33,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from astrodino_seg.model import Encoder
+from astrodino_seg.models.load import Encoder
 from astrodino_seg.pretrain import ViewDataset, pretrain_from_config
 from astrodino_seg.pretrain.batches import Batches
 from astrodino_seg.pretrain.processes import make_fabric

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Picture
 
-from astrodino_seg.baselines import PhotutilsFinder
+from astrodino_seg.evaluate.baselines import PhotutilsFinder
 from astrodino_seg.image import as_image
 from astrodino_seg.plotting import plot_segmentations, rgb_image, save_figure
 from astrodino_seg.segmenter import DinoSegmenter

@@ -27,8 +27,8 @@ from real_fields import fields
 from scipy.ndimage import binary_dilation
 
 from astrodino_seg.image import Image, as_image
+from astrodino_seg.inputs.channels import PreprocessSpec, normalise
 from astrodino_seg.plotting import save_figure
-from astrodino_seg.preprocess import PreprocessSpec, normalise
 from astrodino_seg.simulate import SceneLibrary, observe
 
 SN = np.geomspace(5, 2000, 27)

@@ -29,7 +29,7 @@ def run_once(tool, folder, threads):
     """Segment the field once; print seconds, labels and peak memory."""
     import torch
 
-    from astrodino_seg.baselines import PhotutilsFinder
+    from astrodino_seg.evaluate.baselines import PhotutilsFinder
     from astrodino_seg.image import as_image
     from astrodino_seg.segmenter import DinoSegmenter
 

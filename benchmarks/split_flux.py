@@ -5,7 +5,7 @@ What it is worth to split the light of objects that overlap.
     python benchmarks/split_flux.py FOLDER [--model FILE] [--write FILE]
         [--fit-scenes 40] [--scenes 100] [--docs docs]
 
-The power of the shares (``astrodino_seg.shares``) is fitted to the true shares
+The power of the shares (``astrodino_seg.predict.shares``) is fitted to the true shares
 of contested pixels in scenes of the validation split, by least squares;
 ``--write`` writes the model with it in its calibration. On scenes of the
 benchmark split the light of the noiseless image, in the band nearest to r, is
@@ -27,11 +27,11 @@ import numpy as np
 from calibration import is_half
 from looks import Network
 
-from astrodino_seg.matching import match_labels
-from astrodino_seg.model import load_model
-from astrodino_seg.score_tables import bootstrap
-from astrodino_seg.scores import reference_bands
-from astrodino_seg.shares import share_flux
+from astrodino_seg.evaluate.matching import match_labels
+from astrodino_seg.evaluate.scores import reference_bands
+from astrodino_seg.evaluate.tables import bootstrap
+from astrodino_seg.models.load import load_model
+from astrodino_seg.predict.shares import share_flux
 
 N_PIXELS = 20_000       # of each scene that the power is fitted to
 POWERS = np.geomspace(0.5, 2, 7)        # that are tried; 1 is the middle one

@@ -7,7 +7,7 @@ Tune the baselines on simulated scenes of the validation split.
 
 Every setting of `GRIDS`, 30 or more for each finder, is run on the same
 scenes; the best has the largest panoptic quality (PQ) over all of them, and
-is what belongs in ``TUNED`` of ``astrodino_seg.baselines``. ``ok * sep``
+is what belongs in ``TUNED`` of ``astrodino_seg.evaluate.baselines``. ``ok * sep``
 stands beside it: the share of large galaxies that come out right times that
 of companions that are separated.
 
@@ -27,12 +27,12 @@ from pathlib import Path
 
 import numpy as np
 
-from astrodino_seg.baselines import (
+from astrodino_seg.evaluate.baselines import (
     FINDERS,
     available_finders,
     detection_image,
 )
-from astrodino_seg.scores import scene_scores
+from astrodino_seg.evaluate.scores import scene_scores
 from astrodino_seg.simulate import SceneLibrary, observe
 
 _N_SIGMA = (0.5, 1.0, 1.5, 2.0, 3.0)

@@ -13,8 +13,8 @@ import itertools
 
 from looks import Network
 
-from astrodino_seg.score_tables import summary
-from astrodino_seg.scores import scene_scores
+from astrodino_seg.evaluate.scores import scene_scores
+from astrodino_seg.evaluate.tables import summary
 
 COLUMNS = ('pq', 'f1', 'ok', 'frag', 'n_fragments', 'contam', 'lost', 'sep')
 MIN_SEED = (0.3, 0.4, 0.5, 0.6, 0.7)

@@ -20,8 +20,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from astrodino_seg.image import Image, as_image
+from astrodino_seg.inputs.channels import PreprocessSpec
 from astrodino_seg.plotting import rgb_image, save_figure
-from astrodino_seg.preprocess import PreprocessSpec
 from astrodino_seg.pretrain.data import ObservedScenes, ViewDataset
 from astrodino_seg.pretrain.views import (
     RATES,

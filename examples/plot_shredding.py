@@ -11,9 +11,9 @@ import numpy as np
 from photutils.segmentation import deblend_sources, detect_sources
 
 from astrodino_seg import DinoSegmenter
-from astrodino_seg.baselines import detection_image
-from astrodino_seg.baselines.detection import smooth
 from astrodino_seg.datasets import demo_image
+from astrodino_seg.evaluate.baselines import detection_image
+from astrodino_seg.evaluate.baselines.detection import smooth
 from astrodino_seg.plotting import plot_segmentations, rgb_image, save_figure
 
 image = demo_image()

@@ -6,8 +6,9 @@ What the tests of embeddings and probes share: a small random network, images.
 import numpy as np
 import torch
 
-from astrodino_seg.backbones import Backbone, NoiseUnits
-from astrodino_seg.vit import VisionTransformer
+from astrodino_seg.inputs.rules import NoiseUnits
+from astrodino_seg.models.backbone import Backbone
+from astrodino_seg.models.vit import VisionTransformer
 
 
 def make_backbone(planes=None, **kwargs):

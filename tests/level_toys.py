@@ -9,7 +9,7 @@ import torch
 from astrodino_seg.models.instance import Model
 from astrodino_seg.predict.pyramid import Level
 from astrodino_seg.simulate.scene import insert_owner
-from astrodino_seg.simulate.truth import make_truth
+from astrodino_seg.truth import make_truth
 
 SMALL = {'vit': {'dim': 48, 'depth': 1, 'n_heads': 3, 'patch_border': 8},
          'head': {'widths': [8, 12, 16, 16], 'n_middle': 12}}

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from astrodino_seg.model import Encoder
+from astrodino_seg.models.load import Encoder
 from astrodino_seg.pretrain import DINO, pretrain
 from astrodino_seg.pretrain.data import Views
 

@@ -14,17 +14,18 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from photutils.segmentation import SegmentationImage
 
-from astrodino_seg.attention import (
+from astrodino_seg.cli import main
+from astrodino_seg.embed.attention import (
     AttentionMaps,
     attention_maps,
     rollout,
     top_mass,
 )
-from astrodino_seg.backbones import Backbone, NoiseUnits, load_backbone
-from astrodino_seg.cli import main
 from astrodino_seg.image import as_image, read_label_map
-from astrodino_seg.vit import VisionTransformer
-from astrodino_seg.vit_layers import rotary_angles, rotate
+from astrodino_seg.inputs.rules import NoiseUnits
+from astrodino_seg.models.backbone import Backbone, load_backbone
+from astrodino_seg.models.layers import rotary_angles, rotate
+from astrodino_seg.models.vit import VisionTransformer
 
 
 def make_backbone(**kwargs):
@@ -142,7 +143,7 @@ def matrices(vit, x):
 
 @pytest.mark.parametrize('token', [0, 11])
 def test_rollout_is_the_product(token, monkeypatch):
-    monkeypatch.setattr('astrodino_seg.attention.ROWS', 7)
+    monkeypatch.setattr('astrodino_seg.embed.attention.ROWS', 7)
     backbone = make_backbone()
     x = backbone.input(scene())
     product = torch.eye(38, dtype=torch.float64)

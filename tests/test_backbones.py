@@ -16,21 +16,16 @@ from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
-from astrodino_seg.backbones import (
-    Backbone,
-    NanomaggyRGB,
-    NoiseUnits,
-    Photographic,
-    load_backbone,
-)
+from astrodino_seg.embed.probe import evaluate_network, linear_segmentation
 from astrodino_seg.errors import ModelFileError
 from astrodino_seg.image import as_image
+from astrodino_seg.inputs.channels import PreprocessSpec, normalise
+from astrodino_seg.inputs.rules import NanomaggyRGB, NoiseUnits, Photographic
+from astrodino_seg.models.backbone import Backbone, load_backbone
 from astrodino_seg.models.head import InstanceHead
-from astrodino_seg.model import Encoder, Model, load_encoder, load_model
+from astrodino_seg.models.load import Encoder, Model, load_encoder, load_model
+from astrodino_seg.models.vit import VisionTransformer
 from astrodino_seg.plotting import rgb_image
-from astrodino_seg.preprocess import PreprocessSpec, normalise
-from astrodino_seg.probe import evaluate_network, linear_segmentation
-from astrodino_seg.vit import VisionTransformer
 
 try:
     import timm

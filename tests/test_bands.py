@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astrodino_seg.bands import canonical, order_bands, wavelength
 from astrodino_seg.errors import BandWarning
+from astrodino_seg.image.filters import canonical, order_bands, wavelength
 
 
 @pytest.mark.parametrize(('name', 'expected'), [

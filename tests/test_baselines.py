@@ -21,16 +21,16 @@ from photutils.segmentation import (
 from photutils.utils.exceptions import NoDetectionsWarning
 
 import astrodino_seg
-from astrodino_seg import baselines
-from astrodino_seg.baselines import (
+from astrodino_seg.errors import AstroDinoUserWarning, MissingToolError
+from astrodino_seg.evaluate import baselines
+from astrodino_seg.evaluate.baselines import (
     FINDERS,
     TUNED,
     PhotutilsFinder,
     available_finders,
     detection_image,
 )
-from astrodino_seg.baselines.base import segmentation_image
-from astrodino_seg.errors import AstroDinoUserWarning, MissingToolError
+from astrodino_seg.evaluate.baselines.base import segmentation_image
 from astrodino_seg.image import as_image
 
 CLASSES = [one for name, one in vars(baselines).items()

@@ -17,15 +17,15 @@ from photutils.utils.exceptions import NoDetectionsWarning
 from scipy import ndimage
 
 import astrodino_seg
-from astrodino_seg.baselines import (
+from astrodino_seg.errors import MissingToolError
+from astrodino_seg.evaluate.baselines import (
     MTObjectsFinder,
     NoiseChiselFinder,
     SEPFinder,
     SExtractorFinder,
     detection_image,
 )
-from astrodino_seg.baselines.program import find_program, run_program
-from astrodino_seg.errors import MissingToolError
+from astrodino_seg.evaluate.baselines.program import find_program, run_program
 from astrodino_seg.image import as_image
 
 SAMPLE = Path(astrodino_seg.__file__).parent / 'data' / 'demo_griz.fits.fz'

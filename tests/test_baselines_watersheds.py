@@ -9,13 +9,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from astrodino_seg.baselines import (
+from astrodino_seg.evaluate.baselines import (
     PeakFinder,
     PhotutilsFinder,
     RegionFinder,
     SEPFinder,
 )
-from astrodino_seg.baselines.watersheds import touching
+from astrodino_seg.evaluate.baselines.watersheds import touching
 
 NO_MASK = np.zeros((64, 64), bool)
 WITHIN = [PhotutilsFinder(), SEPFinder(), PeakFinder(),

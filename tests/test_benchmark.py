@@ -14,8 +14,9 @@ from numpy.testing import assert_array_equal
 from photutils.segmentation import SegmentationImage
 from photutils.utils.exceptions import NoDetectionsWarning
 
-from astrodino_seg import benchmark
-from astrodino_seg.benchmark import (
+from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg.evaluate import benchmark
+from astrodino_seg.evaluate.benchmark import (
     OBJECTS,
     _fingerprint,
     benchmark_tables,
@@ -24,7 +25,6 @@ from astrodino_seg.benchmark import (
     split_scene,
     write_rst,
 )
-from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.plotting import plot_benchmark
 from astrodino_seg.simulate import SPLITS, SceneLibrary
 
@@ -187,7 +187,7 @@ def test_processes_do_not_matter(tmp_path, cache):
 
 
 def benchmark_finder():
-    from astrodino_seg.baselines import PhotutilsFinder
+    from astrodino_seg.evaluate.baselines import PhotutilsFinder
 
     return PhotutilsFinder(n_sigma=3)
 

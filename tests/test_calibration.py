@@ -12,19 +12,19 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import expit, logit, softmax
 
 from astrodino_seg import DinoSegmenter, as_image, load_model
-from astrodino_seg.calibration import (
+from astrodino_seg.catalog import CLASS_NAMES
+from astrodino_seg.datasets import demo_image
+from astrodino_seg.errors import ModelFileError
+from astrodino_seg.models.calibration import (
     DECISION_LIMIT,
     Calibration,
     log_odds,
     read_calibration,
 )
-from astrodino_seg.catalog import CLASS_NAMES
-from astrodino_seg.datasets import demo_image
-from astrodino_seg.errors import ModelFileError
 from astrodino_seg.predict.decode import Grouping, decode
 from astrodino_seg.predict.pyramid import look
-from astrodino_seg.shares import share_flux
-from astrodino_seg.threshold import has_pixels
+from astrodino_seg.predict.shares import share_flux
+from astrodino_seg.predict.threshold import has_pixels
 
 NOTHING = {'class_temperature': 1.0, 'share_power': 1, 'confidence': None,
            'fit': {'n_scenes': 24}}

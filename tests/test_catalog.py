@@ -11,9 +11,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from photutils.segmentation import SegmentationImage, SourceCatalog
 
 from astrodino_seg.catalog import CLASS_NAMES, FLAGS, make_table
-from astrodino_seg.predict.decode import Grouping
 from astrodino_seg.image import Image
-from astrodino_seg.preprocess import Normalised
+from astrodino_seg.inputs.channels import Normalised
+from astrodino_seg.predict.decode import Grouping
 
 SHAPE = 30, 40
 CLASSES = np.array([[.7, .2, .1], [.1, .8, .1], [.2, .3, .5]])

@@ -11,9 +11,9 @@ from astropy.wcs import WCS
 from numpy.testing import assert_array_equal
 from PIL import Image as Picture
 
-from astrodino_seg.baselines import PhotutilsFinder
 from astrodino_seg.cli import main
 from astrodino_seg.cli.products import all_or_none, choose_finders
+from astrodino_seg.evaluate.baselines import PhotutilsFinder
 from astrodino_seg.image import as_image, read_label_map
 
 pytest.importorskip('matplotlib')
@@ -146,7 +146,7 @@ def test_all_or_none(tmp_path):
 
 def test_benchmark(tmp_path, monkeypatch, capsys):
     pytest.importorskip('galsim')
-    from astrodino_seg import benchmark
+    from astrodino_seg.evaluate import benchmark
 
     small = benchmark.run_benchmark
     monkeypatch.setattr(benchmark, 'run_benchmark', lambda *args, **kwargs:

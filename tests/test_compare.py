@@ -8,14 +8,14 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from photutils.segmentation import SegmentationImage
 
-from astrodino_seg.compare import (
+from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg.evaluate.compare import (
     Comparison,
     _Overlap,
     compare_finders,
     comparison_table,
     most_different,
 )
-from astrodino_seg.errors import AstroDinoUserWarning
 
 SHAPE = (60, 90)
 

@@ -13,7 +13,7 @@ from helpers import check_promises, make_wcs
 from numpy.testing import assert_allclose, assert_array_equal
 from photutils.segmentation import SegmentationImage
 
-from astrodino_seg.cutouts import FLAGS, cutouts, label_cutouts
+from astrodino_seg.embed.cutouts import FLAGS, cutouts, label_cutouts
 from astrodino_seg.image import as_image
 
 SHAPE = (40, 50)

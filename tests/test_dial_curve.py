@@ -11,9 +11,9 @@ import pytest
 from benchmark_toys import script
 from numpy.testing import assert_allclose
 
-from astrodino_seg.baselines import TUNED
-from astrodino_seg.score_tables import summary
-from astrodino_seg.scores import scene_scores
+from astrodino_seg.evaluate.baselines import TUNED
+from astrodino_seg.evaluate.scores import scene_scores
+from astrodino_seg.evaluate.tables import summary
 from astrodino_seg.simulate import make_scene, observe
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from astrodino_seg import truth
 from astrodino_seg.cli import _parser
-from astrodino_seg.simulate import BAND_SETS, CONDITIONS, CONTENT, truth
+from astrodino_seg.simulate import BAND_SETS, CONDITIONS, CONTENT
 
 DOCS = Path(__file__).parents[1] / 'docs'
 

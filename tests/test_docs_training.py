@@ -16,9 +16,9 @@ from test_backbones import dinov2
 
 import astrodino_seg
 from astrodino_seg import load_model
-from astrodino_seg.backbones.core import TIMM_NAMES
-from astrodino_seg.planes import Photographic, WithNoiseUnits
-from astrodino_seg.semantic import HEADS, SemanticModel
+from astrodino_seg.inputs.rules import Photographic, WithNoiseUnits
+from astrodino_seg.models.backbone import TIMM_NAMES
+from astrodino_seg.models.semantic import HEADS, SemanticModel
 from astrodino_seg.train import fit_decision, fit_head, fit_model
 from astrodino_seg.train.data import LEAST_CROP
 from astrodino_seg.train.recipe import TABLES, train_from_config

@@ -20,13 +20,13 @@ from embed_toys import Same, make_backbone, make_images
 from helpers import make_wcs
 from numpy.testing import assert_allclose, assert_array_equal
 
-from astrodino_seg.backbones import Backbone
-from astrodino_seg.cutouts import FLAGS, cutouts, label_cutouts
 from astrodino_seg.datasets import FolderImages
-from astrodino_seg.embed import embed, embedding_table, weights_hash
+from astrodino_seg.embed.cutouts import FLAGS, cutouts, label_cutouts
+from astrodino_seg.embed.embed import embed, embedding_table, weights_hash
+from astrodino_seg.embed.vectors import read_embeddings
 from astrodino_seg.errors import SkippedWarning
 from astrodino_seg.image import as_image
-from astrodino_seg.vectors import read_embeddings
+from astrodino_seg.models.backbone import Backbone
 
 BACKBONE = make_backbone()
 IMAGES = make_images()
@@ -268,8 +268,8 @@ KILL = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
 import numpy as np
-from astrodino_seg import embed
-from astrodino_seg.cutouts import cutouts
+from astrodino_seg.embed import embed
+from astrodino_seg.embed.cutouts import cutouts
 from embed_toys import make_backbone
 
 def killed(*args, n=[0], original=embed._vectors):
@@ -341,7 +341,7 @@ def test_other_positions_are_another_run(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr('astrodino_seg.embed._vectors', killed)
+        patch.setattr('astrodino_seg.embed.embed._vectors', killed)
         with pytest.raises(KeyboardInterrupt):
             embedding_table(first, BACKBONE, path=path)
     with pytest.raises(ValueError, match='sha256 was'):

@@ -20,8 +20,9 @@ from photutils.utils.exceptions import NoDetectionsWarning
 from scipy import ndimage
 
 import astrodino_seg
-from astrodino_seg import DinoSegmenter, as_image, baselines
+from astrodino_seg import DinoSegmenter, as_image
 from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg.evaluate import baselines
 
 SAMPLE = Path(astrodino_seg.__file__).parent / 'data' / 'demo_griz.fits.fz'
 FINDERS = [DinoSegmenter,

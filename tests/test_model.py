@@ -14,9 +14,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from astrodino_seg import model as module
 from astrodino_seg.errors import ModelFileError
-from astrodino_seg.model import (
+from astrodino_seg.inputs.channels import PreprocessSpec
+from astrodino_seg.models import load as module
+from astrodino_seg.models.load import (
     ENCODER_FORMAT,
     FORMAT,
     Encoder,
@@ -24,7 +25,6 @@ from astrodino_seg.model import (
     load_encoder,
     load_model,
 )
-from astrodino_seg.preprocess import PreprocessSpec
 
 TINY = {'vit': {'dim': 48, 'depth': 1, 'n_heads': 3},
         'head': {'widths': (8, 8, 8, 8), 'n_middle': 8}}
@@ -171,7 +171,7 @@ def test_failed_save(path, monkeypatch, where):
         raise OSError(msg)
 
     before = path.read_bytes()
-    monkeypatch.setattr(f'astrodino_seg.weights.{where}', fail)
+    monkeypatch.setattr(f'astrodino_seg.models.files.{where}', fail)
     with pytest.raises(OSError, match='disk full'):
         tiny_model(1).save(path)
     monkeypatch.undo()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.linalg import expm
 
-from astrodino_seg.convolutions import STRIDES, sample
+from astrodino_seg.models.convolutions import STRIDES, sample
 from astrodino_seg.models.head import InstanceHead, SeedClass, Seeds
 
 WIDTHS = (6, 6, 8, 8)       # of the pyramid

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from importlinter.cli import lint_imports
 
 import astrodino_seg
 
@@ -23,76 +24,10 @@ PACKAGE = ROOT / 'astrodino_seg'
 NAME = 'astrodino_seg'
 
 # ------------------------------------------------------------- floors
-# For each module, or package of modules, what else of this package it may
-# import, at its head or within a function. A name that ends in * stands for
-# all that begin so. A module that is missing here fails the test: add it.
-ANY = '*'
-FLOORS = {
-    # 1: arrays
-    'version': '',
-    'errors': '',
-    'bands': 'errors',
-    'tiling': 'errors',
-    'shares': 'predict',
-    'matching': 'errors',
-    # 2 and 3: images
-    'image': 'errors bands',
-    'preprocess': 'errors bands image',
-    'plotting': 'errors image preprocess',
-    'planes': 'bands image plotting preprocess',
-    'figures': 'errors plotting',
-    'simulate': 'errors bands image preprocess',
-    'haigh': 'matching',
-    'primaries': 'matching',
-    'scores': 'bands haigh matching primaries simulate',
-    'score_tables': 'haigh matching simulate',
-    'catalog': 'errors bands image',
-    'baselines': 'errors image',
-    'datasets': 'errors image version',
-    'cutouts': 'datasets image',
-    'vectors': 'errors',
-    'search': 'errors image plotting vectors',
-    # 1 and 2: torch
-    'vit_layers': '',
-    'vit': 'vit_layers',
-    'convolutions': '',
-    'weights': '',
-    'semantic': 'convolutions planes preprocess vit weights',
-    'encoder': 'convolutions preprocess vit weights',
-    'models': 'calibration convolutions encoder planes preprocess vit weights',
-    'model': 'encoder errors models semantic weights',
-    'backbones': 'encoder errors bands image preprocess plotting planes vit '
-                 'model',
-    'binning': '',
-    'calibration': '',
-    'predict': 'binning convolutions models tiling',
-    'class_regions': 'predict tiling',
-    # 4 and 5: what users call
-    'threshold': 'image',
-    'attention': 'image backbones',
-    'network_input': 'datasets image',
-    'embed': 'errors backbones cutouts network_input vectors version',
-    'probe': 'errors backbones datasets embed network_input semantic '
-             'vectors',
-    'compare': 'errors image matching preprocess',
-    'benchmark': 'catalog errors model score_tables scores simulate '
-                 'version',
-    'segmenter': 'errors bands image preprocess tiling catalog model binning '
-                 'calibration shares threshold planes semantic class_regions '
-                 'predict',
-    'train': 'binning convolutions errors bands image preprocess simulate vit '
-             'model matching tiling backbones semantic class_regions planes '
-             'models predict threshold',
-    'pretrain': 'errors bands preprocess simulate datasets model',
-    'cli': ANY,
-    '__init__': 'version',
-    '__main__': 'cli',
-}
+# Who may import whom is a contract of import-linter in pyproject.toml.
 
-# modules that may import torch; the rest stay quick to import
-TORCH = ('vit_layers vit convolutions encoder backbones attention binning '
-         'semantic class_regions train pretrain segmenter network_input embed '
-         'probe cli models predict')
+# folders that may import torch; the rest stay quick to import
+TORCH = 'inputs models predict embed train pretrain segmenter cli'
 
 # never imported at the head of a module: optional, slow, or liable to fail
 LAZY = {'dask', 'datasets', 'galsim', 'h5py', 'lightning_fabric', 'matplotlib',
@@ -101,8 +36,8 @@ LAZY = {'dask', 'datasets', 'galsim', 'h5py', 'lightning_fabric', 'matplotlib',
 # packages that one module alone knows, anywhere in it (* as above)
 ONLY = {
     'astropy.io.fits': 'image',
-    'dask': 'tiling',
-    'safetensors': 'weights model backbones simulate pretrain',
+    'dask': 'predict',
+    'safetensors': 'models simulate pretrain',
     'matplotlib': 'plotting cli',
 }
 
@@ -177,18 +112,9 @@ def is_of(name, package):
     return name == package or name.startswith(package + '.')
 
 
-@pytest.mark.parametrize('module', MODULES)
-def test_floors(module):
-    top = module.split('.')[0]
-    floor = next((floor for name, floor in FLOORS.items()
-                  if allowed(top, name)), None)
-    assert floor is not None, f'add {top!r} to the table FLOORS'
-    for name, _ in imports(MODULES[module]):
-        other = within(name)
-        if other is None or other.split('.')[0] == top:
-            continue
-        assert allowed(other.split('.')[0], floor), (
-            f'{module} may not import {other}')
+def test_data_flow_one_way():
+    assert lint_imports(str(ROOT / 'pyproject.toml'), no_cache=True,
+                        no_logo=True) == 0
 
 
 @pytest.mark.parametrize('module', MODULES)

@@ -6,7 +6,7 @@ Tests of what the image shows at seeds and between them.
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 from scipy.ndimage import map_coordinates, uniform_filter
 
 from astrodino_seg.predict import light

@@ -10,14 +10,14 @@ from level_toys import SMALL, small_model
 from numpy.testing import assert_allclose, assert_array_equal
 from test_backbones import dinov2
 
-from astrodino_seg.backbones import load_backbone
 from astrodino_seg.image import as_image
-from astrodino_seg.model import Model
+from astrodino_seg.inputs.rules import WithNoiseUnits
+from astrodino_seg.models.backbone import load_backbone
 from astrodino_seg.models.head import InstanceHead
-from astrodino_seg.planes import WithNoiseUnits
+from astrodino_seg.models.load import Model
 from astrodino_seg.predict import pyramid
 from astrodino_seg.predict.pyramid import has_bfloat16, look
-from astrodino_seg.tiling import CONTEXT, taper, tiles
+from astrodino_seg.predict.tiles import CONTEXT, taper, tiles
 
 
 def planes(shape=(64, 80), seed=0):

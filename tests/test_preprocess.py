@@ -17,7 +17,7 @@ from photutils.background import (
 )
 
 from astrodino_seg.image import Image
-from astrodino_seg.preprocess import (
+from astrodino_seg.inputs.channels import (
     Normalised,
     PreprocessSpec,
     _boxes,

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from astrodino_seg.datasets import FolderImages
 from astrodino_seg.errors import SkippedWarning
 from astrodino_seg.image import Image
-from astrodino_seg.preprocess import PreprocessSpec, normalise
+from astrodino_seg.inputs.channels import PreprocessSpec, normalise
 from astrodino_seg.pretrain import data as data_module
 from astrodino_seg.pretrain.camera import Exposure
 from astrodino_seg.pretrain.data import (

@@ -21,8 +21,8 @@ from torch.testing import assert_close
 from torch.utils.data import Dataset
 
 from astrodino_seg.errors import CollapseWarning
-from astrodino_seg.model import Encoder, load_encoder
-from astrodino_seg.preprocess import PreprocessSpec
+from astrodino_seg.inputs.channels import PreprocessSpec
+from astrodino_seg.models.load import Encoder, load_encoder
 from astrodino_seg.pretrain import DINO, SimDINO, pretrain
 from astrodino_seg.pretrain.batches import Batches
 from astrodino_seg.pretrain.checks import check_finite

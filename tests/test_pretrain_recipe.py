@@ -16,7 +16,7 @@ from astropy.io import fits
 
 import astrodino_seg
 from astrodino_seg.cli import main
-from astrodino_seg.model import Encoder, load_encoder
+from astrodino_seg.models.load import Encoder, load_encoder
 from astrodino_seg.pretrain import pretrain, pretrain_from_config, recipe
 from astrodino_seg.pretrain.checks import check_table
 from astrodino_seg.pretrain.recipe import make_objective

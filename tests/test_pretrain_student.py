@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from astrodino_seg.models.vit import VisionTransformer
 from astrodino_seg.pretrain.student import (
     Student,
     make_teacher,
     parameter_groups,
     update_teacher,
 )
-from astrodino_seg.vit import VisionTransformer
 
 PROJECTOR = {'n_prototypes': 20, 'hidden': 16, 'bottleneck': 8}
 

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 
 from astrodino_seg.image import Image
-from astrodino_seg.preprocess import (
+from astrodino_seg.inputs.channels import (
     PreprocessSpec,
     fold,
     normalise,

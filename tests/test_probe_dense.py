@@ -11,7 +11,7 @@ import torch
 from embed_toys import Same, make_backbone, make_images
 from numpy.testing import assert_allclose, assert_array_equal
 
-from astrodino_seg.probe import (
+from astrodino_seg.embed.probe import (
     SegmentationScore,
     class_map,
     intersection_over_union,

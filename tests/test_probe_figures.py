@@ -8,7 +8,7 @@ import pytest
 from embed_toys import blobs
 from numpy.testing import assert_array_equal
 
-from astrodino_seg.probe import (
+from astrodino_seg.embed.probe import (
     ProbeResult,
     plot_confusion,
     plot_tsne,

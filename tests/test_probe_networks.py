@@ -12,7 +12,7 @@ import torch
 from embed_toys import Same, make_backbone
 from torch import nn
 
-from astrodino_seg.probe import (
+from astrodino_seg.embed.probe import (
     BASELINES,
     FineTuned,
     evaluate_network,

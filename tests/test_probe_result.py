@@ -9,8 +9,8 @@ from astropy.table import QTable
 from embed_toys import blobs, make_backbone, make_images
 from numpy.testing import assert_allclose, assert_array_equal
 
-from astrodino_seg.embed import embed
-from astrodino_seg.probe import (
+from astrodino_seg.embed.embed import embed
+from astrodino_seg.embed.probe import (
     STUDY,
     ProbeResult,
     evaluate,

@@ -18,8 +18,8 @@ from photutils.utils.exceptions import NoDetectionsWarning
 from scipy import ndimage
 
 from astrodino_seg import DinoSegmenter, as_image
-from astrodino_seg.baselines import PhotutilsFinder
 from astrodino_seg.catalog import CLASS_NAMES
+from astrodino_seg.evaluate.baselines import PhotutilsFinder
 from astrodino_seg.plotting import rgb_image
 
 NINE = ('u', 'g', 'r', 'i', 'Z', 'Y', 'J', 'H', 'Ks')

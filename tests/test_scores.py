@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import label
 
-from astrodino_seg.score_tables import (
+from astrodino_seg.evaluate.scores import reference_bands, scene_scores
+from astrodino_seg.evaluate.tables import (
     EDGES,
     IOU_LIMITS,
     binned,
@@ -21,7 +22,6 @@ from astrodino_seg.score_tables import (
     curve,
     summary,
 )
-from astrodino_seg.scores import reference_bands, scene_scores
 from astrodino_seg.simulate import Truth, make_scene, observe
 
 FEW = settings(deadline=None, max_examples=20)

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from astrodino_seg import search
-from astrodino_seg.search import (
+from astrodino_seg.embed import search
+from astrodino_seg.embed.search import (
     anomaly_scores,
     nearest,
     plot_neighbours,

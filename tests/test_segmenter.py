@@ -43,12 +43,12 @@ from astrodino_seg import (
     load_model,
     segmenter,
 )
-from astrodino_seg.baselines import PhotutilsFinder, detection_image
 from astrodino_seg.catalog import CLASS_NAMES, FLAGS
 from astrodino_seg.errors import AstroDinoUserWarning
-from astrodino_seg.matching import match_labels
+from astrodino_seg.evaluate.baselines import PhotutilsFinder, detection_image
+from astrodino_seg.evaluate.matching import match_labels
+from astrodino_seg.inputs.channels import PreprocessSpec
 from astrodino_seg.predict.decode import Grouping
-from astrodino_seg.preprocess import PreprocessSpec
 
 SAMPLE = Path(astrodino_seg.__file__).parent / 'data' / 'demo_griz.fits.fz'
 PARAMETERS = ('n_pixels', 'connectivity', 'n_sigma', 'merge', 'min_seed',

@@ -15,18 +15,19 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from astrodino_seg import DinoSegmenter, ModelFileError, load_model
-from astrodino_seg.backbones import (
+from astrodino_seg.embed.probe import class_map
+from astrodino_seg.inputs.channels import PreprocessSpec
+from astrodino_seg.inputs.rules import (
     NanomaggyRGB,
     NoiseUnits,
     Photographic,
-    load_backbone,
+    planes_from_dict,
+    planes_to_dict,
 )
-from astrodino_seg.class_regions import predict_classes, segment_classes
-from astrodino_seg.model import BUNDLED_BACKBONE, BUNDLED_HEADS, load_any
-from astrodino_seg.planes import planes_from_dict, planes_to_dict
-from astrodino_seg.preprocess import PreprocessSpec
-from astrodino_seg.probe import class_map
-from astrodino_seg.semantic import HEADS, SemanticModel
+from astrodino_seg.models.backbone import load_backbone
+from astrodino_seg.models.load import BUNDLED_BACKBONE, BUNDLED_HEADS, load_any
+from astrodino_seg.models.semantic import HEADS, SemanticModel
+from astrodino_seg.predict.regions import predict_classes, segment_classes
 from astrodino_seg.simulate import SPLITS, make_scene, observe
 
 RULES = [NoiseUnits(PreprocessSpec(softening=2.0)), Photographic(),

@@ -15,7 +15,7 @@ from astrodino_seg import DinoSegmenter
 from astrodino_seg.datasets import demo_image
 from astrodino_seg.image import Image
 from astrodino_seg.predict.decode import decode
-from astrodino_seg.shares import FAINT, FluxShares, share_flux
+from astrodino_seg.predict.shares import FAINT, FluxShares, share_flux
 
 
 def decoded(levels, merge=0, same=()):

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from simulate_helpers import EMPTY, digest
 
 from astrodino_seg.image import as_image
-from astrodino_seg.preprocess import PreprocessSpec, normalise
+from astrodino_seg.inputs.channels import PreprocessSpec, normalise
 from astrodino_seg.simulate import BAND_SETS, KINDS, make_scene, observe
 from astrodino_seg.simulate.compose import DRAWN
 

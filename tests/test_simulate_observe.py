@@ -12,7 +12,7 @@ from simulate_helpers import PLAIN, check_truth, hand_scene
 
 from astrodino_seg.simulate import ISOPHOTE, Scene, make_scene, observe
 from astrodino_seg.simulate.artifacts import Artifact
-from astrodino_seg.simulate.truth import PRIMARY_PIXELS, PRIMARY_SN
+from astrodino_seg.truth import PRIMARY_PIXELS, PRIMARY_SN
 
 # the function of this name hides the module
 observing = import_module('astrodino_seg.simulate.observe')
@@ -91,7 +91,7 @@ def test_on_primary(monkeypatch):
     assert_array_equal(truth.objects['on_primary'], [False, True, False])
     # the star outshines a galaxy that is below the isophote there
     for name in ('PRIMARY_SN', 'PRIMARY_PIXELS'):
-        monkeypatch.setattr(f'astrodino_seg.simulate.truth.{name}', 0)
+        monkeypatch.setattr(f'astrodino_seg.truth.{name}', 0)
     faint = see(scene, depth=0.1)[1]
     assert 8 * np.sqrt(5) * np.exp(-8 / 6) * 0.1 < ISOPHOTE
     ids = faint.objects['id'].tolist()

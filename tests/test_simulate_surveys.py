@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from astrodino_seg.bands import order_bands, wavelength
+from astrodino_seg.image.filters import order_bands, wavelength
 from astrodino_seg.simulate import BAND_SETS, CONTENT
 from astrodino_seg.simulate.rates import merge_rates
 from astrodino_seg.simulate.surveys import (

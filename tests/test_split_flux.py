@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from astrodino_seg.image import Image
 from astrodino_seg.predict.decode import Grouping
 from astrodino_seg.predict.pyramid import look
-from astrodino_seg.shares import FluxShares
+from astrodino_seg.predict.shares import FluxShares
 
 adapt, parts, split_flux = map(script, ('adapt', 'parts', 'split_flux'))
 

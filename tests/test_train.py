@@ -11,10 +11,10 @@ import torch
 from level_toys import SMALL, small_model
 from numpy.testing import assert_allclose, assert_array_equal
 
-from astrodino_seg.calibration import Calibration
-from astrodino_seg.model import Encoder, Model, load_model
+from astrodino_seg.inputs.channels import PreprocessSpec
+from astrodino_seg.models.calibration import Calibration
 from astrodino_seg.models.decision import Decision
-from astrodino_seg.preprocess import PreprocessSpec
+from astrodino_seg.models.load import Encoder, load_model
 from astrodino_seg.simulate import Scene
 from astrodino_seg.train import fit_model, run, supervised, train_from_config
 from astrodino_seg.train.rates import learning_rate, rate_of_step

@@ -15,15 +15,14 @@ from numpy.testing import assert_allclose, assert_array_equal
 from test_train import make_scene
 
 from astrodino_seg import DinoSegmenter, load_model
-from astrodino_seg.backbones import NoiseUnits, Photographic
-from astrodino_seg.binning import bin_channels
+from astrodino_seg.evaluate.matching import match_labels
 from astrodino_seg.image import as_image, write_image, write_label_map
-from astrodino_seg.matching import match_labels
-from astrodino_seg.model import Encoder, Model
+from astrodino_seg.inputs.binning import bin_channels
+from astrodino_seg.inputs.channels import PreprocessSpec
+from astrodino_seg.inputs.rules import NoiseUnits, Photographic, WithNoiseUnits
 from astrodino_seg.models.head import InstanceMaps
-from astrodino_seg.planes import WithNoiseUnits
-from astrodino_seg.preprocess import PreprocessSpec
-from astrodino_seg.semantic import SemanticModel
+from astrodino_seg.models.load import Encoder, Model
+from astrodino_seg.models.semantic import SemanticModel
 from astrodino_seg.simulate import make_scene as make_real_scene
 from astrodino_seg.simulate import observe
 from astrodino_seg.train import (

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from astrodino_seg.baselines import FINDERS, TUNED
+from astrodino_seg.evaluate.baselines import FINDERS, TUNED
 from astrodino_seg.simulate import SPLITS
 
 FOLDER = Path(__file__).parents[1] / 'benchmarks'

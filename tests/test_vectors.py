@@ -9,7 +9,7 @@ import pytest
 from astropy.table import QTable, Table
 from numpy.testing import assert_array_equal
 
-from astrodino_seg.vectors import (
+from astrodino_seg.embed.vectors import (
     RowStore,
     check_path,
     read_embeddings,

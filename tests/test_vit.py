@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from astrodino_seg.vit import VisionTransformer, resample_pos_embed
-from astrodino_seg.vit_layers import Block, DropPath, rotary_angles, rotate
+from astrodino_seg.models.layers import Block, DropPath, rotary_angles, rotate
+from astrodino_seg.models.vit import VisionTransformer, resample_pos_embed
 
 try:
     from timm import create_model

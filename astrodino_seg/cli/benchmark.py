@@ -40,7 +40,7 @@ def add_parser(commands):
 def run(args):
     """Run the subcommand."""
     require('galsim', 'simulate')
-    from astrodino_seg.benchmark import (
+    from astrodino_seg.evaluate.benchmark import (
         SHOWN,
         benchmark_tables,
         run_benchmark,

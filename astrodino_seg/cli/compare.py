@@ -42,7 +42,10 @@ def add_parser(commands):
 
 def run(args):
     """Run the subcommand."""
-    from astrodino_seg.compare import compare_finders, comparison_table
+    from astrodino_seg.evaluate.compare import (
+        compare_finders,
+        comparison_table,
+    )
     from astrodino_seg.image import read_label_map
 
     if args.list:
@@ -74,7 +77,7 @@ def run(args):
 
 
 def _write(comparison, table, paths, n_closeups):
-    from astrodino_seg.compare import most_different
+    from astrodino_seg.evaluate.compare import most_different
     from astrodino_seg.image import write_label_map
     from astrodino_seg.plotting import (
         plot_closeups,

@@ -27,8 +27,8 @@ def add_parser(commands):
 
 def run(args):
     """Run the subcommand."""
-    from astrodino_seg.baselines import PhotutilsFinder
     from astrodino_seg.datasets import demo_image
+    from astrodino_seg.evaluate.baselines import PhotutilsFinder
     from astrodino_seg.segmenter import DinoSegmenter
 
     require('matplotlib', 'plot')

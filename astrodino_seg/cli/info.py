@@ -21,7 +21,7 @@ def run(args):
 
     import torch
 
-    from astrodino_seg.model import BUNDLED, load_any
+    from astrodino_seg.models.load import BUNDLED, load_any
 
     model = load_any(args.model)
     n_parameters = sum(p.numel() for p in model.parameters())

@@ -38,7 +38,7 @@ def all_finders(model=None):
     The model and the baselines at hand, by name; and of what is not at hand,
     why.
     """
-    from astrodino_seg.baselines import available_finders
+    from astrodino_seg.evaluate.baselines import available_finders
     from astrodino_seg.segmenter import DinoSegmenter
 
     finders, missing = available_finders()

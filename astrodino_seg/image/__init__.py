@@ -10,8 +10,8 @@ else reads or writes FITS or WCS. Within it, data flow one way::
     labels, maps, Image -> FITS (labels, maps)
 """
 
-from astrodino_seg.image.core import Image, as_image
-from astrodino_seg.image.files import write_plane
+from astrodino_seg.image.fits import write_plane
+from astrodino_seg.image.image import Image, as_image
 from astrodino_seg.image.labels import read_label_map, write_label_map
 from astrodino_seg.image.maps import write_image, write_maps
 

@@ -14,8 +14,8 @@ from astropy.utils.exceptions import AstropyWarning
 from astropy.wcs import WCS
 from astropy.wcs.utils import proj_plane_pixel_area
 
-from astrodino_seg.bands import canonical
 from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg.image.filters import canonical
 
 __all__ = ['celestial_wcs', 'header_bands', 'header_filter', 'header_unit',
            'header_value', 'image_plane', 'quiet_headers']
@@ -112,7 +112,7 @@ def header_filter(header, *, known=True):
         The header.
     known : bool, optional
         Whether only a filter counts that is known by
-        `~astrodino_seg.bands.canonical`.
+        `~astrodino_seg.image.filters.canonical`.
 
     Returns
     -------

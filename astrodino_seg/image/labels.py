@@ -12,9 +12,9 @@ import numpy as np
 from astropy.io import fits
 
 from astrodino_seg.errors import AstroDinoUserWarning
-from astrodino_seg.image.files import is_plane, open_fits, read_pixels
+from astrodino_seg.image.fits import is_plane, open_fits, read_pixels
+from astrodino_seg.image.grid import same_grid
 from astrodino_seg.image.header import celestial_wcs, quiet_headers
-from astrodino_seg.image.stack import same_grid
 
 __all__ = ['add_meta', 'read_label_map', 'wcs_header', 'write_label_map']
 

@@ -16,7 +16,7 @@ def write_image(path, image, *, meta=None):
     Write an image as a FITS file, an extension a band.
 
     `as_image` reads it back if the names of the bands are known to
-    `~astrodino_seg.bands.canonical`.
+    `~astrodino_seg.image.filters.canonical`.
 
     Parameters
     ----------

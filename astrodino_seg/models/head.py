@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from astrodino_seg.convolutions import (
+from astrodino_seg.models.convolutions import (
     N_CLASSES,
     STRIDES,
     ConvBlock,

@@ -11,20 +11,20 @@ larger is the rest, with the sky (as `Singh & Davis 2018
 import torch
 from torch import nn
 
-from astrodino_seg.calibration import read_calibration
-from astrodino_seg.convolutions import ConvBlock
-from astrodino_seg.encoder import DEFAULT_VIT, dense_tokens
-from astrodino_seg.models.decision import Decision
-from astrodino_seg.models.head import InstanceHead
-from astrodino_seg.planes import (
+from astrodino_seg.inputs.channels import PreprocessSpec
+from astrodino_seg.inputs.rules import (
     NoiseUnits,
     WithNoiseUnits,
     planes_from_dict,
     planes_to_dict,
 )
-from astrodino_seg.preprocess import PreprocessSpec
-from astrodino_seg.vit import VisionTransformer
-from astrodino_seg.weights import write_weights
+from astrodino_seg.models.calibration import read_calibration
+from astrodino_seg.models.convolutions import ConvBlock
+from astrodino_seg.models.decision import Decision
+from astrodino_seg.models.encoder import DEFAULT_VIT, dense_tokens
+from astrodino_seg.models.files import write_weights
+from astrodino_seg.models.head import InstanceHead
+from astrodino_seg.models.vit import VisionTransformer
 
 __all__ = ['CALLED', 'FORMAT', 'KEPT', 'Model']
 
@@ -48,20 +48,20 @@ class Model(nn.Module):
     Parameters
     ----------
     vit : dict, optional
-        Arguments of `~astrodino_seg.vit.VisionTransformer` but
+        Arguments of `~astrodino_seg.models.vit.VisionTransformer` but
         ``in_channels``.
     head : dict, optional
         Arguments of `InstanceHead` but the first two.
     preprocess : dict, optional
-        Arguments of `~astrodino_seg.preprocess.PreprocessSpec`.
+        Arguments of `~astrodino_seg.inputs.channels.PreprocessSpec`.
     planes : dict, optional
         The rule for the planes of the Vision Transformer, as of
-        `~astrodino_seg.planes.planes_to_dict`; those of the head if `None`.
+        `~astrodino_seg.inputs.rules.planes_to_dict`; those of the head if `None`.
     decision : dict, optional
         Arguments of `~astrodino_seg.models.decision.Decision`, which is
         fitted to a network that is trained.
     calibration : dict, optional
-        Arguments of `~astrodino_seg.calibration.Calibration`, which are
+        Arguments of `~astrodino_seg.models.calibration.Calibration`, which are
         fitted last.
     provenance : dict, optional
         Where the weights come from, and what was measured with them.
@@ -103,7 +103,7 @@ class Model(nn.Module):
 
         Parameters
         ----------
-        backbone : `~astrodino_seg.backbones.Backbone`
+        backbone : `~astrodino_seg.models.backbone.Backbone`
             Any, of any patch size.
         head : dict, optional
             As of `Model`.
@@ -121,7 +121,7 @@ class Model(nn.Module):
         ------
         TypeError
             If the backbone has a rule for its planes that is not one of
-            `~astrodino_seg.backbones`.
+            `~astrodino_seg.models.backbone`.
         ValueError
             If ``preprocess`` is given and the backbone has noise units.
         """
@@ -151,7 +151,7 @@ class Model(nn.Module):
     @property
     def calibration(self):
         """
-        Arguments of `~astrodino_seg.calibration.Calibration`, a dict that is
+        Arguments of `~astrodino_seg.models.calibration.Calibration`, a dict that is
         saved with the model; `None` if its probabilities are used as they are.
         """
         return self.spec.get('calibration')
@@ -166,8 +166,8 @@ class Model(nn.Module):
     @property
     def planes(self):
         """
-        The rule for the input, `~astrodino_seg.planes.NoiseUnits` or
-        `~astrodino_seg.planes.WithNoiseUnits`.
+        The rule for the input, `~astrodino_seg.inputs.rules.NoiseUnits` or
+        `~astrodino_seg.inputs.rules.WithNoiseUnits`.
         """
         if self.vit_planes is None:
             return NoiseUnits(self.preprocess)

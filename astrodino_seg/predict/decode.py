@@ -44,7 +44,7 @@ class Grouping:
     confidence : `~numpy.ndarray`
         (n_objects,) probability that the object's weakest grouping decision
         (a merge made, or a merge refused) is right; of a calibrated model,
-        that it is one object (`astrodino_seg.calibration`).
+        that it is one object (`astrodino_seg.models.calibration`).
     n_fragments : `~numpy.ndarray`
         (n_objects,) int.
     seed_label : `~numpy.ndarray` or None

@@ -37,7 +37,7 @@ def seed_looks(channels, x, y):
     Parameters
     ----------
     channels : `~torch.Tensor`
-        (C, H, W) of `~astrodino_seg.preprocess.normalise`.
+        (C, H, W) of `~astrodino_seg.inputs.channels.normalise`.
     x, y : `~torch.Tensor`
         (S,) pixel positions.
 
@@ -72,7 +72,7 @@ def valleys(channels, x, y, i, j):
     Parameters
     ----------
     channels : `~torch.Tensor`
-        (C, H, W) of `~astrodino_seg.preprocess.normalise`.
+        (C, H, W) of `~astrodino_seg.inputs.channels.normalise`.
     x, y : `~torch.Tensor`
         (S,) pixel positions.
     i, j : `~torch.Tensor`

@@ -12,10 +12,10 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from astrodino_seg.binning import bin_channels
-from astrodino_seg.convolutions import STRIDES
+from astrodino_seg.inputs.binning import bin_channels
+from astrodino_seg.models.convolutions import STRIDES
 from astrodino_seg.models.instance import KEPT
-from astrodino_seg.tiling import CONTEXT, taper, tiles
+from astrodino_seg.predict.tiles import CONTEXT, taper, tiles
 
 __all__ = ['LEAST_SIDE', 'MIN_HEAT', 'STEP', 'Level', 'find_peaks',
            'has_bfloat16', 'look']

@@ -140,7 +140,7 @@ def check_views(views, encoder, n_items):
     ----------
     views : `~torch.utils.data.Dataset`
         Items of `~astrodino_seg.pretrain.data.Views`; the first is made.
-    encoder : `~astrodino_seg.model.Encoder`
+    encoder : `~astrodino_seg.models.load.Encoder`
         The encoder.
     n_items : int
         How many items are needed.

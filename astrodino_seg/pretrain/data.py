@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from astrodino_seg.preprocess import fold
+from astrodino_seg.inputs.channels import fold
 from astrodino_seg.pretrain.views import (
     bright_blocks,
     check_rates,
@@ -145,7 +145,7 @@ class ViewDataset(Dataset):
         `~astrodino_seg.datasets.FolderImages`, a list, or a `Mixture` of
         such. Unless it has an attribute ``shapes``, each image is opened
         once now, and checked.
-    spec : `~astrodino_seg.preprocess.PreprocessSpec`
+    spec : `~astrodino_seg.inputs.channels.PreprocessSpec`
         The model's preprocessing.
     n_items : int
         How many items. Item ``i`` depends on ``i`` and these arguments

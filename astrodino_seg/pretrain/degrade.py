@@ -150,7 +150,7 @@ def offset_sky(rng, exposure, *, level=0.15):
         Standard deviation, in units of the noise, of the constant, and of
         the rise from the middle to either edge, in each band. A mesh of
         boxes errs by some hundredths in an empty field, and by tenths near a
-        large galaxy (see `~astrodino_seg.preprocess.background_mesh`).
+        large galaxy (see `~astrodino_seg.inputs.channels.background_mesh`).
 
     Returns
     -------

@@ -8,8 +8,8 @@ from inspect import signature
 import torch
 
 from astrodino_seg.datasets import FolderImages
-from astrodino_seg.model import Encoder
-from astrodino_seg.preprocess import PreprocessSpec
+from astrodino_seg.inputs.channels import PreprocessSpec
+from astrodino_seg.models.load import Encoder
 from astrodino_seg.pretrain.checks import check_counts, check_table
 from astrodino_seg.pretrain.data import Mixture, ObservedScenes, ViewDataset
 from astrodino_seg.pretrain.loop import pretrain
@@ -31,7 +31,7 @@ def pretrain_from_config(config, out, *, progress=True):
     Parameters
     ----------
     config : dict
-        * ``model``: arguments of `~astrodino_seg.model.Encoder`.
+        * ``model``: arguments of `~astrodino_seg.models.load.Encoder`.
         * ``images``: a list of tables, each with a ``kind``. The kind
           ``'scenes'`` takes arguments of
           `~astrodino_seg.simulate.SceneLibrary`, the split being ``'train'``;
@@ -54,7 +54,7 @@ def pretrain_from_config(config, out, *, progress=True):
 
     Returns
     -------
-    encoder : `~astrodino_seg.model.Encoder`
+    encoder : `~astrodino_seg.models.load.Encoder`
         The trained encoder.
 
     Raises
@@ -111,7 +111,7 @@ def make_encoder(table):
 
     Returns
     -------
-    encoder : `~astrodino_seg.model.Encoder`
+    encoder : `~astrodino_seg.models.load.Encoder`
         The encoder.
 
     Raises

@@ -41,7 +41,7 @@ class Student(nn.Module):
 
     Parameters
     ----------
-    vit : `~astrodino_seg.vit.VisionTransformer`
+    vit : `~astrodino_seg.models.vit.VisionTransformer`
         The backbone; it becomes a part of the student.
     projector : dict
         Arguments of `~astrodino_seg.pretrain.projector.Projector` but ``dim``.

@@ -13,8 +13,8 @@ and there are no statistics of photographs.
 
 import numpy as np
 
-from astrodino_seg.bands import wavelength
-from astrodino_seg.preprocess import fold, signal_to_noise
+from astrodino_seg.image.filters import wavelength
+from astrodino_seg.inputs.channels import fold, signal_to_noise
 from astrodino_seg.pretrain.camera import (
     Exposure,
     fill_noise,
@@ -92,7 +92,7 @@ def expose(image, spec):
     ----------
     image : `~astrodino_seg.Image`
         The image.
-    spec : `~astrodino_seg.preprocess.PreprocessSpec`
+    spec : `~astrodino_seg.inputs.channels.PreprocessSpec`
         The model's preprocessing.
 
     Returns
@@ -204,7 +204,7 @@ def make_view(rng, exposure, start, side, size, rates, spec):
         ``start`` is whole, pixels are copied, not resampled.
     rates : dict
         As `check_rates` returns.
-    spec : `~astrodino_seg.preprocess.PreprocessSpec`
+    spec : `~astrodino_seg.inputs.channels.PreprocessSpec`
         The model's preprocessing.
 
     Returns

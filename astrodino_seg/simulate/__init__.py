@@ -11,7 +11,7 @@ from astrodino_seg.simulate.scene import Scene
 from astrodino_seg.simulate.scene_library import SPLITS, SceneLibrary
 from astrodino_seg.simulate.stamps import StampLibrary, build_stamps
 from astrodino_seg.simulate.surveys import BAND_SETS
-from astrodino_seg.simulate.truth import ISOPHOTE, Truth
+from astrodino_seg.truth import ISOPHOTE, Truth
 
 __all__ = ['BAND_SETS', 'CONDITIONS', 'CONTENT', 'ISOPHOTE', 'KINDS',
            'SPLITS', 'Scene', 'SceneLibrary', 'StampLibrary', 'Truth',

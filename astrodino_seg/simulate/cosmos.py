@@ -14,7 +14,7 @@ import numpy as np
 from astropy.table import Table
 from scipy.ndimage import gaussian_filter, label, zoom
 
-from astrodino_seg.image.files import open_fits, read_pixels
+from astrodino_seg.image.fits import open_fits, read_pixels
 from astrodino_seg.simulate.profiles import sed
 
 __all__ = ['CosmosGalaxies']

@@ -32,7 +32,7 @@ from astrodino_seg.simulate.response import (
     stretch,
 )
 from astrodino_seg.simulate.scene import insert_owner
-from astrodino_seg.simulate.truth import make_truth
+from astrodino_seg.truth import make_truth
 
 __all__ = ['observe']
 

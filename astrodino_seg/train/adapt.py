@@ -9,7 +9,7 @@ from numbers import Real
 import numpy as np
 from torch.utils.data import Subset
 
-from astrodino_seg.semantic import SemanticModel
+from astrodino_seg.models.semantic import SemanticModel
 from astrodino_seg.simulate.scene import Scene
 from astrodino_seg.train.labelled import LabelledImage, as_labelled
 from astrodino_seg.train.losses import CLASS_WEIGHTS

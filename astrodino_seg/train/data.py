@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from astrodino_seg.binning import bin_channels
-from astrodino_seg.convolutions import STRIDES
 from astrodino_seg.image import Image
-from astrodino_seg.preprocess import bands_in_noise, fold, normalise
+from astrodino_seg.inputs.binning import bin_channels
+from astrodino_seg.inputs.channels import bands_in_noise, fold, normalise
+from astrodino_seg.models.convolutions import STRIDES
 from astrodino_seg.simulate.observe import observe
 from astrodino_seg.train.crops import (
     ClassCrop,
@@ -75,7 +75,7 @@ def planes_of_level(image, spec, b=1.0, light=None):
     ----------
     image : `~astrodino_seg.Image`
         The image, of white noise.
-    spec : `~astrodino_seg.preprocess.PreprocessSpec`
+    spec : `~astrodino_seg.inputs.channels.PreprocessSpec`
         The model's preprocessing.
     b : float, optional
         Pixels, in x and in y, that are taken to have been binned: the noise
@@ -167,7 +167,7 @@ class LevelCrops(_Crops):
     scenes : sequence of `~astrodino_seg.simulate.Scene`
         For example a `~astrodino_seg.simulate.SceneLibrary`; or of
         `~astrodino_seg.train.LabelledImage`.
-    planes : `~astrodino_seg.preprocess.PreprocessSpec` or callable
+    planes : `~astrodino_seg.inputs.channels.PreprocessSpec` or callable
         The model's preprocessing, or its ``planes``.
     n_items : int
         How many observations there are; item ``i``, a list of its crops, is

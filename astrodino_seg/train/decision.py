@@ -19,8 +19,8 @@ from astrodino_seg.predict.merge import (
     seed_features,
 )
 from astrodino_seg.predict.pyramid import look
-from astrodino_seg.simulate.truth import ISOPHOTE
 from astrodino_seg.train.data import observed
+from astrodino_seg.truth import ISOPHOTE
 
 __all__ = ['decisions_of_scene', 'fit_decision']
 

@@ -11,9 +11,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from astrodino_seg.image import Image, as_image, read_label_map
-from astrodino_seg.preprocess import PreprocessSpec, normalise
+from astrodino_seg.inputs.channels import PreprocessSpec, normalise
 from astrodino_seg.simulate.scene import CLASSES
-from astrodino_seg.simulate.truth import PRIMARY_PIXELS, Truth
+from astrodino_seg.truth import PRIMARY_PIXELS, Truth
 
 __all__ = ['UNKNOWN', 'LabelledImage', 'as_labelled']
 

@@ -11,7 +11,7 @@ does not exist, as it is called elsewhere, and what lies beneath it shows.
 import numpy as np
 
 from astrodino_seg.models.instance import CALLED, KEPT
-from astrodino_seg.simulate.truth import ISOPHOTE
+from astrodino_seg.truth import ISOPHOTE
 
 __all__ = ['level_truth']
 

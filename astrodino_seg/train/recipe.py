@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from astropy.table import Table
 
-from astrodino_seg.backbones import load_backbone
 from astrodino_seg.image import read_label_map
-from astrodino_seg.model import Model, load_model
+from astrodino_seg.inputs.rules import NoiseUnits
+from astrodino_seg.models.backbone import load_backbone
 from astrodino_seg.models.head import InstanceHead
-from astrodino_seg.planes import NoiseUnits
-from astrodino_seg.semantic import HEADS, SemanticModel
+from astrodino_seg.models.load import Model, load_model
+from astrodino_seg.models.semantic import HEADS, SemanticModel
 from astrodino_seg.simulate.scene_library import SceneLibrary
 from astrodino_seg.train.adapt import fit_head
 from astrodino_seg.train.decision import HELD, fit_decision
@@ -25,7 +25,7 @@ from astrodino_seg.train.supervised import fit_model
 
 __all__ = ['make_images', 'make_model', 'train_from_config']
 
-#: Name of the head that is not one of `~astrodino_seg.semantic.HEADS`.
+#: Name of the head that is not one of `~astrodino_seg.models.semantic.HEADS`.
 GROUPING = 'grouping'
 TABLES = ('model', 'scenes', 'images', 'fit', 'head', 'decision')
 
@@ -103,7 +103,7 @@ def make_model(table):
 
         * ``start``: a bundled model's name, or a file, of a model to go on
           with;
-        * ``backbone``: what `~astrodino_seg.backbones.load_backbone` takes,
+        * ``backbone``: what `~astrodino_seg.models.backbone.load_backbone` takes,
           with ``head = 'linear'`` or ``'ms'`` and perhaps ``scales``;
         * ``backbone``, with ``head = 'grouping'`` or arguments of the
           grouping head (`~astrodino_seg.models.head.InstanceHead`) in

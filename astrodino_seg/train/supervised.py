@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from astrodino_seg.semantic import SemanticModel
+from astrodino_seg.models.semantic import SemanticModel
 from astrodino_seg.train.data import ClassCrops, LevelCrops
 from astrodino_seg.train.decision import fit_decision
 from astrodino_seg.train.instance import WEIGHTS, level_losses

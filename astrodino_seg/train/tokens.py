@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from astrodino_seg.semantic import SemanticModel
+from astrodino_seg.models.semantic import SemanticModel
 from astrodino_seg.train.losses import (
     CLASS_WEIGHTS,
     class_loss,
@@ -95,7 +95,7 @@ class TokenCrops(Dataset):
 
     Parameters
     ----------
-    model : `~astrodino_seg.semantic.SemanticModel`
+    model : `~astrodino_seg.models.semantic.SemanticModel`
         Whose backbone is frozen. Each step has one of its scales in turn.
     crops : `~astrodino_seg.train.data.ClassCrops`
         The crops; as many of its first items as ``n_pool`` are used, or all.
@@ -145,7 +145,7 @@ def semantic_losses(model, crops, generator, *, class_weights=CLASS_WEIGHTS,
 
     Parameters
     ----------
-    model : `~astrodino_seg.semantic.SemanticModel`
+    model : `~astrodino_seg.models.semantic.SemanticModel`
         The model, on ``device``.
     crops : list of `TokenCrop` or `~astrodino_seg.train.crops.ClassCrop`
         The truth.

@@ -8,14 +8,14 @@ from copy import deepcopy
 import numpy as np
 import torch
 
-from astrodino_seg.class_regions import predict_classes, segment_classes
-from astrodino_seg.matching import match_labels
-from astrodino_seg.planes import NoiseUnits
+from astrodino_seg.evaluate.matching import match_labels
+from astrodino_seg.inputs.channels import normalise
+from astrodino_seg.inputs.rules import NoiseUnits
+from astrodino_seg.models.semantic import SemanticModel
 from astrodino_seg.predict.decode import decode
 from astrodino_seg.predict.pyramid import look
-from astrodino_seg.preprocess import normalise
-from astrodino_seg.semantic import SemanticModel
-from astrodino_seg.threshold import has_pixels
+from astrodino_seg.predict.regions import predict_classes, segment_classes
+from astrodino_seg.predict.threshold import has_pixels
 from astrodino_seg.train.data import observed
 from astrodino_seg.train.labelled import UNKNOWN
 
@@ -43,7 +43,7 @@ def panoptic_quality(model, scenes, *, seed=0):
     Returns
     -------
     pq : float
-        See `~astrodino_seg.matching.MatchScores`.
+        See `~astrodino_seg.evaluate.matching.MatchScores`.
     """
     total, count = match_scenes(model, scenes, seed=seed).sum(axis=0)
     return float(2 * total / max(count, 1))

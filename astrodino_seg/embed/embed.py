@@ -1,0 +1,354 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Embeddings: one vector an image, a cutout or a label.
+
+Images are read, prepared and forgotten batch by batch: memory does not grow
+with their number, but for the vectors.
+"""
+
+import hashlib
+import warnings
+from itertools import islice
+
+import astropy.units as u
+import numpy as np
+import torch
+from astropy.table import QTable
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+from astrodino_seg.embed.cutouts import FLAGS, Cutouts, plain_columns
+from astrodino_seg.embed.prepare import Inputs, check_size
+from astrodino_seg.embed.vectors import RowStore, check_path, write_embeddings
+from astrodino_seg.errors import SkippedWarning
+from astrodino_seg.models.backbone import load_backbone
+from astrodino_seg.version import __version__
+
+__all__ = ['WHAT', 'embed', 'embedding_table', 'weights_hash']
+
+#: What can be taken as the vector of an image, and its length in units of
+#: that of a token.
+WHAT = {'cls': 1, 'patch': 1, 'both': 2}
+
+
+def embed(images, backbone=None, *, what='cls', size=None, batch_size=32,
+          n_workers=0, progress_bar=False):
+    """
+    Embed images.
+
+    Parameters
+    ----------
+    images : iterable
+        Images or cutouts, as `~astrodino_seg.embed.cutouts.cutouts`,
+        `~astrodino_seg.embed.cutouts.label_cutouts` and
+        `~astrodino_seg.datasets` have them; what
+        `~astrodino_seg.embed.prepare.prepare` takes. Cutouts are normalised
+        with the image that they are cut out of if the rule for the planes
+        says what is ``blank``, others by themselves.
+    backbone : `~astrodino_seg.models.backbone.Backbone`, str or path, optional
+        A backbone, or what `~astrodino_seg.models.backbone.load_backbone` takes;
+        the bundled one if `None`. The device of its ``vit`` is used.
+    what : {'cls', 'patch', 'both'}, optional
+        The CLS token, the mean of the patch tokens, or the one followed by
+        the other; of the last layer, after its norm.
+    size : int or tuple of int, optional
+        Rows and columns that images are resampled to, rounded to multiples
+        of the patch size; those of each image if `None`.
+    batch_size : int, optional
+        Images at a time.
+    n_workers : int, optional
+        Processes that read and prepare images; 0 is this one. Ignored for
+        what can be gone through only once.
+    progress_bar : bool, optional
+        Whether to show one.
+
+    Returns
+    -------
+    vectors : `~numpy.ndarray`
+        (n, d) float32; NaN for what has no vector.
+
+    Raises
+    ------
+    ValueError
+        If there are no images, one cannot be used, or an argument is
+        impossible.
+
+    Warns
+    -----
+    SkippedWarning
+        If images have no vector, because there is nothing in them: all
+        pixels are masked or equal.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astrodino_seg.embed.embed import embed
+    >>> rng = np.random.default_rng(0)
+    >>> embed(rng.normal(size=(3, 1, 64, 64)), what='both').shape
+    (3, 384)
+    """
+    _check(what, batch_size, n_workers)
+    backbone = _as_backbone(backbone)
+    rows = _all_rows(_embed(
+        images, backbone, what=what, size=size, batch_size=batch_size,
+        n_workers=n_workers, progress_bar=progress_bar))
+    _tell_skipped(rows['flags'])
+    return rows['vector']
+
+
+def embedding_table(images, backbone=None, *, path=None, overwrite=False,
+                    what='cls', size=None, batch_size=32, n_workers=0,
+                    progress_bar=False):
+    """
+    Embed images into a table.
+
+    Parameters
+    ----------
+    images, backbone, what, size, batch_size, n_workers, progress_bar
+        As of `embed`.
+    path : path-like, optional
+        A file to write the table to, ``.fits`` or ``.parquet``. Until it is
+        complete, its rows are kept beside in a file of the same name and
+        ``.part``: if the process is killed, the same call goes on from there
+        to the same table.
+    overwrite : bool, optional
+        Whether to replace a file of this name.
+
+    Returns
+    -------
+    table : `~astropy.table.QTable`
+        What ``images.table`` or ``images.paths`` tell of each image, and
+        ``id``; ``ra`` and ``dec`` (degrees, ICRS), those of the image's
+        centre if nothing else tells them, where there is a WCS; ``flags``,
+        bits of `~astrodino_seg.embed.cutouts.FLAGS`; ``embedding``, (n, d)
+        float32. Its ``meta`` tells the backbone, the sha256 of its weights
+        (`weights_hash`), the rule for its input, and the arguments.
+
+    Raises
+    ------
+    ValueError
+        As of `embed`; or if the rows that are kept are those of another run.
+    OSError
+        If the file exists, or cannot be written.
+
+    Warns
+    -----
+    SkippedWarning
+        As of `embed`.
+    """
+    _check(what, batch_size, n_workers)
+    backbone = _as_backbone(backbone)
+    provenance = _provenance(backbone, what, size)
+    options = {'what': what, 'size': size, 'batch_size': batch_size,
+               'n_workers': n_workers, 'progress_bar': progress_bar}
+    if path is None:
+        rows = _all_rows(_embed(images, backbone, **options))
+    else:
+        path = check_path(path, overwrite=overwrite)
+        store = RowStore(
+            path.with_name(path.name + '.part'),
+            _row_type(backbone.vit.dim * WHAT[what]),
+            {**provenance, 'batch_size': batch_size, **_describe(images)})
+        start = store.resume(batch_size)
+        for part in _embed(images, backbone, start=start, **options):
+            store.append(part)
+        rows = store.read()
+        if not len(rows):
+            store.remove()
+        rows = _all_rows([rows])
+    table = _table(images, rows, provenance)
+    _tell_skipped(table['flags'])
+    if path is not None:
+        write_embeddings(table, path, overwrite=overwrite)
+        store.remove()
+    return table
+
+
+def weights_hash(module):
+    """
+    A fingerprint of a network.
+
+    Parameters
+    ----------
+    module : `~torch.nn.Module`
+        The network.
+
+    Returns
+    -------
+    sha256 : str
+        Of the names, types, shapes and values of its parameters and buffers.
+    """
+    code = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        value = value.detach().cpu().contiguous()
+        code.update(f'{name} {value.dtype} {tuple(value.shape)}'.encode())
+        code.update(value.view(-1).view(torch.uint8).numpy())
+    return code.hexdigest()
+
+
+def _as_backbone(backbone):
+    return backbone if hasattr(backbone, 'vit') else load_backbone(backbone)
+
+
+def _row_type(dim):
+    return np.dtype([('vector', '<f4', (dim,)), ('ra', '<f8'),
+                     ('dec', '<f8'), ('name', 'S64'), ('flags', '<i4')])
+
+
+def _all_rows(parts):
+    parts = list(parts)
+    if not sum(map(len, parts)):
+        msg = 'images are empty'
+        raise ValueError(msg)
+    return np.concatenate(parts)
+
+
+def _embed(images, backbone, *, what, size, batch_size, n_workers,
+           progress_bar, start=0):
+    """Yield the rows of each batch, from an image on."""
+    vit = backbone.vit
+    inputs = Inputs(images, backbone.planes, size=size,
+                    patch_size=vit.patch_size)
+    n = len(images) if hasattr(images, '__len__') else None
+    with tqdm(total=n, initial=start, unit='image', desc='embed',
+              disable=not progress_bar) as bar:
+        for batch in _batches(inputs, start, batch_size, n_workers):
+            rows = np.zeros(len(batch), _row_type(vit.dim * WHAT[what]))
+            rows['vector'] = _vectors(vit, [one.x for one in batch], what)
+            for row, one in zip(rows, batch):
+                row['ra'], row['dec'] = one.ra, one.dec
+                row['name'] = _as_bytes(one.name)
+                if one.x is None and not one.missing:
+                    row['flags'] = FLAGS['empty']
+                elif one.missing:
+                    row['flags'] = FLAGS['off_image']
+            wrong = (rows['flags'] == 0) & ~np.isfinite(
+                rows['vector']).all(axis=1)
+            if wrong.any():
+                msg = (f'images[{start + np.flatnonzero(wrong)[0]}]: its '
+                       f'vector is not finite')
+                raise ValueError(msg)
+            start += len(batch)
+            bar.update(len(batch))
+            yield rows
+
+
+def _batches(inputs, start, batch_size, n_workers):
+    """Yield lists of `NetworkInput`, from an item on."""
+    if hasattr(inputs.images, '__len__'):
+        yield from DataLoader(Subset(inputs, range(start, len(inputs))),
+                              batch_size, num_workers=n_workers,
+                              collate_fn=list)
+        return
+    items = (inputs.prepare(i, item) for i, item in
+             islice(enumerate(inputs.images), start, None))
+    while batch := list(islice(items, batch_size)):
+        yield batch
+
+
+@torch.inference_mode()
+def _vectors(vit, planes, what):
+    """(n, d) float32, NaN where there are no planes."""
+    out = np.full((len(planes), vit.dim * WHAT[what]), np.nan, np.float32)
+    of_shape = {}
+    for k, x in enumerate(planes):
+        if x is not None:
+            of_shape.setdefault(tuple(x.shape), []).append(k)
+    for rows in of_shape.values():
+        x = torch.stack([planes[k] for k in rows]).to(vit.cls_token.device)
+        features = vit.forward_features(x)
+        patch = features.patches[-1].mean(dim=(2, 3))
+        parts = {'cls': [features.cls], 'patch': [patch],
+                 'both': [features.cls, patch]}[what]
+        out[rows] = torch.cat(parts, dim=1).float().cpu().numpy()
+    return out
+
+
+def _as_bytes(name):
+    code = name.encode()
+    if len(code) > 64:
+        msg = f'object_id must have 64 bytes or fewer, got {name!r}'
+        raise ValueError(msg)
+    return code
+
+
+def _check(what, batch_size, n_workers):
+    if what not in WHAT:
+        msg = f'what must be one of {list(WHAT)}, got {what!r}'
+        raise ValueError(msg)
+    for name, value, least in (('batch_size', batch_size, 1),
+                               ('n_workers', n_workers, 0)):
+        if not (isinstance(value, int) and value >= least):
+            msg = f'{name} must be an int of {least} or more, got {value!r}'
+            raise ValueError(msg)
+
+
+def _provenance(backbone, what, size):
+    """Names of 8 letters or fewer, as FITS headers have them."""
+    size = check_size(size)
+    return {'BACKBONE': str(backbone.name),
+            'WEIGHTS': weights_hash(backbone.vit),
+            'PLANES': repr(backbone.planes), 'WHAT': what,
+            'IMGSIZE': 'own' if size is None else '{} x {}'.format(*size),
+            'CREATOR': f'astrodino_seg {__version__}'}
+
+
+def _describe(images):
+    """What tells these images from others, as far as it can be seen."""
+    code = hashlib.sha256()
+    for path in getattr(images, 'paths', None) or ():
+        code.update(str(path).encode())
+    table = getattr(images, 'table', None)
+    for name in () if table is None else plain_columns(table):
+        code.update(np.ascontiguousarray(table[name]).tobytes())
+    if isinstance(images, Cutouts):
+        arrays = images.shapes, images.image.cube, images.labels
+        for array in arrays if images.labels is not None else arrays[:2]:
+            code.update(np.ascontiguousarray(array))
+    return {'n': len(images) if hasattr(images, '__len__') else None,
+            'sha256': code.hexdigest()}
+
+
+def _table(images, rows, provenance):
+    known = getattr(images, 'table', None)
+    table = QTable()
+    flags = rows['flags'].copy()
+    if known is not None:
+        names = plain_columns(known, {'flags', 'embedding'})
+        table = QTable({name: known[name] for name in names})
+        if isinstance(images, Cutouts):
+            flags |= known['flags']
+    elif hasattr(images, 'paths'):
+        table['path'] = [str(path) for path in images.paths]
+    if 'id' not in table.colnames:
+        ids = np.arange(len(rows))
+        if 'object_id' in table.colnames:
+            ids = table['object_id']
+        elif (rows['name'] != b'').any():
+            ids = np.char.decode(rows['name'])
+        table.add_column(ids, name='id', index=0)
+    for name in ('ra', 'dec'):
+        values = table[name] if name in table.colnames else rows[name]
+        if name in table.colnames or np.isfinite(values).any():
+            table[name] = _degrees(values)
+    table['flags'] = flags
+    table['embedding'] = rows['vector']
+    table.meta.update(provenance, FLAGS=', '.join(
+        f'{name}={bit}' for name, bit in FLAGS.items()))
+    return table
+
+
+def _degrees(values):
+    if isinstance(values, u.Quantity):
+        return values.to(u.deg)
+    return np.ma.filled(np.ma.asarray(values, dtype=float), np.nan) * u.deg
+
+
+def _tell_skipped(flags):
+    skipped = []
+    for bit, reason in ((FLAGS['empty'], 'all pixels are masked or equal'),
+                        (FLAGS['off_image'],
+                         'its position is not on the image')):
+        skipped += [(int(k), reason) for k in np.flatnonzero(flags & bit)]
+    if skipped:
+        warnings.warn(SkippedWarning('images without a vector', skipped))

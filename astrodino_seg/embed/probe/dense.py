@@ -1,0 +1,295 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+What the patch tokens know: a linear segmentation, and their principal
+components as colours.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from astrodino_seg.embed.prepare import check_size, is_picture, prepare
+from astrodino_seg.models.backbone import load_backbone
+from astrodino_seg.models.semantic import PixelHead, at_pixels
+
+__all__ = ['SegmentationScore', 'class_map', 'intersection_over_union',
+           'linear_segmentation', 'patch_maps', 'pca_rgb']
+
+CLASSES = ('sky', 'star', 'galaxy', 'artifact')
+VOID = -1
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SegmentationScore:
+    """
+    How well pixels are told.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        The names of the classes.
+    confusion : `~numpy.ndarray`
+        (class, class) int64 pixels of the test images; rows are true.
+    """
+
+    classes: tuple
+    confusion: np.ndarray
+
+    def __repr__(self):
+        each = ', '.join(f'{name} {value:.3f}' for name, value in
+                         zip(self.classes, self.iou))
+        return f'<SegmentationScore: mIoU {self.miou:.3f}; {each}>'
+
+    @property
+    def iou(self):
+        """Intersection over union of each class; NaN of none."""
+        return intersection_over_union(self.confusion)
+
+    @property
+    def miou(self):
+        """The mean over the classes that there are."""
+        return np.nanmean(self.iou)
+
+
+def intersection_over_union(confusion):
+    """
+    Intersection over union from a confusion matrix.
+
+    Parameters
+    ----------
+    confusion : array_like
+        (class, class) counts; rows are true.
+
+    Returns
+    -------
+    iou : `~numpy.ndarray`
+        Of each class: right / (true + called - right). NaN where there is no
+        true and no predicted pixel.
+    """
+    confusion = np.asarray(confusion, float)
+    right = np.diag(confusion)
+    union = confusion.sum(axis=0) + confusion.sum(axis=1) - right
+    return np.divide(right, union, out=np.full(len(right), np.nan),
+                     where=union > 0)
+
+
+def class_map(truth):
+    """
+    The class of each pixel of a simulated scene.
+
+    Parameters
+    ----------
+    truth : `~astrodino_seg.simulate.Truth`
+        The truth.
+
+    Returns
+    -------
+    classes : `~numpy.ndarray`
+        (y, x) int64: 0 sky, 1 star, 2 galaxy, 3 artifact, -1 void.
+    """
+    ids = truth.objects['id']   # some own no pixel
+    table = np.zeros(max(truth.labels.max(initial=0), ids.max(initial=0)) + 1,
+                     np.int64)
+    table[ids] = truth.objects['cls']
+    return np.where(truth.labels < 0, VOID, table[truth.labels.clip(0)])
+
+
+def linear_segmentation(train, test, backbone=None, *, classes=CLASSES,
+                        size=None, n_epochs=40, batch_size=8, rate=1e-2,
+                        frozen=True, seed=0):
+    """
+    Segment by batch norm and one linear layer on patch tokens.
+
+    The scores of the patches are interpolated to the pixels of the image, as
+    in the linear evaluation of DINOv2 (Oquab et al. 2023, arXiv:2304.07193,
+    section 7.4).
+
+    Parameters
+    ----------
+    train, test : iterable of tuple
+        Images and class maps, (y, x) int with -1 for pixels that do not
+        count; of one shape.
+    backbone : `~astrodino_seg.models.backbone.Backbone`, str or path, optional
+        As of `~astrodino_seg.embed.embed.embed`.
+    classes : sequence of str, optional
+        The names of the classes.
+    size : int or tuple of int, optional
+        Rows and columns that images are resampled to for the network.
+    n_epochs, batch_size : int, optional
+        Passes through the images, and images a step.
+    rate : float, optional
+        Of Adam, down to 0 along a cosine.
+    frozen : bool, optional
+        Whether the backbone stays as it is; if not, a copy is trained too,
+        at the same rate, which should be about 1e-3 then.
+    seed : int, optional
+        Seed of weights and order.
+
+    Returns
+    -------
+    score : `SegmentationScore`
+        Of the pixels of the test images, at the resolution of the image.
+
+    Raises
+    ------
+    ValueError
+        If there are no images, shapes differ, or a class is out of range.
+    """
+    if not hasattr(backbone, 'vit'):
+        backbone = load_backbone(backbone)
+    read = _tokens if frozen else _inputs
+    parts = [] if frozen else [PatchTokens(backbone.vit)]
+    x, y = _stack(train, read, backbone, size, len(classes), 'train')
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layer = nn.Sequential(*parts,
+                              PixelHead(backbone.vit.dim, len(classes)))
+        _fit(layer.train(), x, y, n_epochs, batch_size, rate)
+    confusion = np.zeros((len(classes), len(classes)), np.int64)
+    x, y = _stack(test, read, backbone, size, len(classes), 'test')
+    for features, true in zip(x.split(batch_size), y.split(batch_size)):
+        with torch.inference_mode():
+            called = at_pixels(layer(features),
+                               true.shape[1:]).argmax(dim=1)
+        counts = true != VOID
+        where = len(classes) * true[counts] + called[counts]
+        confusion += np.bincount(
+            where.numpy(), minlength=confusion.size).reshape(confusion.shape)
+    return SegmentationScore(tuple(classes), confusion)
+
+
+def _fit(layer, x, y, n_epochs, batch_size, rate):
+    optimizer = torch.optim.Adam(layer.parameters(), lr=rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_epochs)
+    for _ in range(n_epochs):
+        for rows in torch.randperm(len(x)).split(batch_size):
+            scores = at_pixels(layer(x[rows]), y.shape[1:])
+            loss = F.cross_entropy(scores, y[rows], ignore_index=VOID)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        schedule.step()
+    layer.eval()
+
+
+class PatchTokens(nn.Module):
+    """A copy of a Vision Transformer that returns its patch tokens."""
+
+    def __init__(self, vit):
+        super().__init__()
+        self.vit = copy.deepcopy(vit).requires_grad_(True)
+
+    def forward(self, x):
+        """(B, dim, gy, gx) of (B, plane, y, x)."""
+        return self.vit.forward_features(x).patches[-1]
+
+
+def _stack(pairs, read, backbone, size, n_classes, name):
+    """What is read of each image, (n, ...), and class maps (n, y, x)."""
+    images, maps = [], []
+    for k, (image, classes) in enumerate(pairs):
+        shape = (image.shape[:2] if is_picture(image)
+                 else np.shape(getattr(image, 'cube', image))[-2:])
+        classes = np.asarray(classes)
+        if shape and classes.shape != shape:        # no shape: a path
+            msg = (f'{name}[{k}]: classes have the shape {classes.shape}, '
+                   f'the image has {shape}')
+            raise ValueError(msg)
+        if not np.isin(classes, np.arange(VOID, n_classes)).all():
+            msg = (f'{name}[{k}]: classes must be from -1 to '
+                   f'{n_classes - 1}, got {classes.min()} to {classes.max()}')
+            raise ValueError(msg)
+        images.append(image)
+        maps.append(torch.from_numpy(classes.astype(np.int64)))
+    x = list(read(images, backbone, check_size(size)))
+    shapes = {(*one.shape, *classes.shape) for one, classes in zip(x, maps)}
+    if len(shapes) != 1:
+        msg = f'{name} must be images of one shape, got {len(shapes)} shapes'
+        raise ValueError(msg)
+    return torch.stack(x), torch.stack(maps)
+
+
+def _inputs(images, backbone, size):
+    """Yield the input of each image, (plane, y, x)."""
+    for k, item in enumerate(images):
+        x = prepare(item, backbone.planes, size=size,
+                    patch_size=backbone.vit.patch_size).x
+        if x is None:
+            msg = f'images[{k}]: all pixels are masked or equal'
+            raise ValueError(msg)
+        yield x.to(backbone.vit.cls_token.device)
+
+
+def _tokens(images, backbone, size):
+    """Yield the patch tokens of each image, (dim, gy, gx), on the CPU."""
+    for x in _inputs(images, backbone, size):
+        with torch.inference_mode():
+            tokens = backbone.vit.forward_features(x[None]).patches[-1][0]
+        yield tokens.float().cpu().clone()
+
+
+def patch_maps(images, backbone=None, *, size=None):
+    """
+    The patch tokens of images.
+
+    Parameters
+    ----------
+    images : iterable
+        As of `~astrodino_seg.embed.embed.embed`.
+    backbone : `~astrodino_seg.models.backbone.Backbone`, str or path, optional
+        As of `~astrodino_seg.embed.embed.embed`.
+    size : int or tuple of int, optional
+        Rows and columns that images are resampled to.
+
+    Yields
+    ------
+    tokens : `~numpy.ndarray`
+        (dim, gy, gx) float32, of the last layer, after its norm.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing in an image.
+    """
+    if not hasattr(backbone, 'vit'):
+        backbone = load_backbone(backbone)
+    for tokens in _tokens(images, backbone, check_size(size)):
+        yield tokens.numpy()
+
+
+def pca_rgb(maps):
+    """
+    Colours from the first three principal components of patch tokens.
+
+    As in figure 1 of DINOv2 (Oquab et al. 2023, arXiv:2304.07193), but for
+    all patches, the sky's too. The components are those of all maps together,
+    so that one colour is one thing in all of them.
+
+    Parameters
+    ----------
+    maps : sequence of `~numpy.ndarray`
+        (dim, gy, gx) tokens.
+
+    Returns
+    -------
+    pictures : list of `~numpy.ndarray`
+        (gy, gx, 3) uint8; red is the first component. Each is scaled so that
+        1% of the patches of all maps are darkest and 1% brightest.
+    """
+    tokens = np.concatenate([one.reshape(len(one), -1).T for one in maps])
+    tokens = tokens.astype(float) - tokens.mean(axis=0, dtype=float)
+    _, vectors = np.linalg.eigh(tokens.T @ tokens)
+    vectors = vectors[:, :-4:-1]
+    # the sign is free: that of the largest entry is positive
+    largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(3)]
+    parts = tokens @ (vectors * np.sign(largest))
+    low, high = np.percentile(parts, [1, 99], axis=0)
+    parts = (parts - low) / np.maximum(high - low, 1e-12)
+    colours = (255 * parts.clip(0, 1)).round().astype(np.uint8)
+    ends = np.cumsum([one[0].size for one in maps])
+    return [part.reshape(*one.shape[1:], 3) for part, one in
+            zip(np.split(colours, ends[:-1]), maps)]

@@ -1,0 +1,198 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Networks that are trained for the classes: a backbone, fine-tuned, and the
+supervised baselines of timm.
+"""
+
+import copy
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from astrodino_seg.embed.prepare import Inputs
+from astrodino_seg.embed.probe.classifiers import fit
+from astrodino_seg.embed.probe.result import ProbeResult
+from astrodino_seg.embed.probe.splits import (
+    check_splits,
+    encode_labels,
+    seed_splits,
+)
+from astrodino_seg.errors import require
+from astrodino_seg.inputs.rules import Photographic
+from astrodino_seg.models.backbone import load_backbone
+
+__all__ = ['BASELINES', 'FineTuned', 'evaluate_network', 'make_baseline']
+
+#: Names of timm.
+BASELINES = ('efficientnet_b0', 'convnext_nano', 'resnet18', 'densenet121')
+RATES = {'finetune': 1e-4}
+RATE = 1e-3     # of the others, whose weights may be random
+
+
+class FineTuned(nn.Module):
+    """
+    A Vision Transformer with a linear layer on its CLS token.
+
+    Parameters
+    ----------
+    vit : `~astrodino_seg.models.vit.VisionTransformer`
+        The network; a copy is trained.
+    n_classes : int
+        Outputs.
+    """
+
+    def __init__(self, vit, n_classes):
+        super().__init__()
+        self.vit = copy.deepcopy(vit).requires_grad_(True)
+        self.out = nn.Linear(vit.dim, n_classes)
+
+    def forward(self, x):
+        """Logits (B, class) of (B, plane, y, x)."""
+        return self.out(self.vit.forward_features(x).cls)
+
+
+def make_baseline(name, n_classes, *, pretrained=False):
+    """
+    A supervised baseline of timm.
+
+    Parameters
+    ----------
+    name : str
+        One of `BASELINES`, or any classifier that timm knows.
+    n_classes : int
+        Outputs.
+    pretrained : bool, optional
+        Whether to begin with weights of ImageNet, which timm downloads.
+
+    Returns
+    -------
+    network : `~torch.nn.Module`
+        From (B, 3, y, x) to logits.
+
+    Raises
+    ------
+    ImportError
+        If timm cannot be imported.
+    """
+    timm = require('timm')
+    return timm.create_model(name, pretrained=pretrained,
+                             num_classes=n_classes)
+
+
+def evaluate_network(images, labels, network='finetune', *, backbone=None,
+                     pretrained=False, splits=None, classes=None, size=224,
+                     n_epochs=30, batch_size=64, rate=None, augment=True,
+                     n_workers=0, device='cpu', seed=0, progress_bar=False):
+    """
+    Train a network on images with labels, and test it.
+
+    Parameters
+    ----------
+    images : sequence
+        As of `~astrodino_seg.embed.embed.embed`.
+    labels : array_like
+        (n,) classes.
+    network : str, optional
+        ``'finetune'`` trains all of the backbone and a linear layer; others
+        are names as of `make_baseline`, which see the images as photographs
+        (`~astrodino_seg.models.backbone.Photographic`).
+    backbone : `~astrodino_seg.models.backbone.Backbone`, str or path, optional
+        What to fine-tune; ignored for the others.
+    pretrained : bool, optional
+        As of `make_baseline`; ignored by ``'finetune'``.
+    splits, classes, seed
+        As of `evaluate`.
+    size : int, optional
+        Side that images are resized to.
+    n_epochs, batch_size : int, optional
+        Passes through the sample, and images a step.
+    rate : float, optional
+        Of Adam; 1e-4 to fine-tune and 1e-3 else if `None`.
+    augment : bool, optional
+        Whether training images are turned by right angles and mirrored.
+    n_workers : int, optional
+        Processes that read and prepare images.
+    device : str, optional
+        Where to train.
+    progress_bar : bool, optional
+        Whether to show one for each split.
+
+    Returns
+    -------
+    result : `ProbeResult`
+        What was predicted.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing in an image, or as of `evaluate`.
+    ImportError
+        If a baseline needs timm and that cannot be imported.
+    """
+    truth, classes = encode_labels(labels, classes)
+    if len(truth) != len(images):
+        msg = f'there are {len(truth)} labels and {len(images)} images'
+        raise ValueError(msg)
+    splits = check_splits(seed_splits(len(truth), seed=seed)
+                          if splits is None else splits, len(truth))
+    if network == 'finetune':
+        if not hasattr(backbone, 'vit'):
+            backbone = load_backbone(backbone)
+        inputs = Inputs(images, backbone.planes, size=size,
+                        patch_size=backbone.vit.patch_size)
+        make = partial(FineTuned, backbone.vit, len(classes))
+    else:
+        inputs = Inputs(images, Photographic(), size=size)
+        make = partial(make_baseline, network, len(classes),
+                       pretrained=pretrained)
+    loader = partial(DataLoader, batch_size=batch_size, num_workers=n_workers)
+    predictions = []
+    for k, (train, test) in enumerate(splits):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed + k)
+            model = make().to(device)
+            # a last batch of one image has no variance to normalise with
+            batches = loader(_Labelled(inputs, truth, train, augment),
+                             shuffle=True,
+                             drop_last=len(train) > batch_size)
+            epochs = tqdm(range(n_epochs), disable=not progress_bar,
+                          desc=f'{network}, split {k + 1} of {len(splits)}')
+            fit(model, (_on(batches, device) for _ in epochs),
+                rate=rate or RATES.get(network, RATE))
+        batches = loader(_Labelled(inputs, truth, test, False))
+        with torch.inference_mode():
+            predictions.append(np.concatenate([
+                model(x).argmax(dim=1).cpu().numpy()
+                for x, _ in _on(batches, device)]))
+    return ProbeResult(network, classes, truth, splits, predictions)
+
+
+def _on(batches, device):
+    return ((x.to(device), y.to(device)) for x, y in batches)
+
+
+class _Labelled(Dataset):
+    """Inputs with their labels; some of them."""
+
+    def __init__(self, inputs, truth, rows, augment):
+        self.inputs, self.truth = inputs, torch.from_numpy(truth)
+        self.rows, self.augment = rows, augment
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, k):
+        i = int(self.rows[k])
+        x = self.inputs[i].x
+        if x is None:
+            msg = f'images[{i}]: there is nothing in it'
+            raise ValueError(msg)
+        if self.augment:
+            turns = int(torch.randint(8, ()))
+            x = torch.rot90(x, turns % 4, (1, 2))
+            x = x.flip(2) if turns > 3 else x
+        return x, self.truth[i]

@@ -1,0 +1,353 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Finders on simulated scenes with known truth: the tables of the docs.
+"""
+
+import hashlib
+import json
+import os
+import time
+import warnings
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from operator import itemgetter
+from pathlib import Path
+
+import numpy as np
+from astropy.table import Table, vstack
+from tqdm import tqdm
+
+from astrodino_seg.catalog import CLASS_NAMES
+from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg.evaluate.scores import scene_scores
+from astrodino_seg.evaluate.tables import (
+    EDGES,
+    binned,
+    bootstrap,
+    curve,
+    summary,
+)
+from astrodino_seg.simulate import SceneLibrary, observe
+from astrodino_seg.simulate.scene import CLASSES
+from astrodino_seg.simulate.scene_library import VERSION
+from astrodino_seg.version import __version__
+
+__all__ = ['benchmark_tables', 'measure_scene', 'run_benchmark',
+           'split_scene', 'write_rst']
+
+#: Columns of the tables for the docs: of all objects, of large galaxies.
+OBJECTS = ('pq', 'sq', 'precision', 'recall', 'f1', 'haigh_f',
+           'under_merging', 'over_merging', 'area_score', 'combined_a',
+           'combined_b')
+LARGE = ('ok', 'frag', 'n_fragments', 'flux_share', 'best_iou', 'contam',
+         'lost', 'sep', 'mag_bias', 'mag_scatter', 'colour_bias')
+SHOWN = (*OBJECTS, *LARGE, 'seconds')
+
+
+def split_scene(library, k):
+    """
+    Observation ``k`` of a split: always the same.
+
+    Parameters
+    ----------
+    library : `~astrodino_seg.simulate.SceneLibrary`
+        The split.
+    k : int
+        Which scene.
+
+    Returns
+    -------
+    image : `~astrodino_seg.Image`
+        The image.
+    truth : `~astrodino_seg.simulate.Truth`
+        Its truth.
+    """
+    return observe(library[k], [library.seed(k), 1])
+
+
+def measure_scene(finder, image, truth):
+    """
+    Run a finder on one scene and measure what it found.
+
+    Parameters
+    ----------
+    finder : callable
+        Takes an `~astrodino_seg.Image` and returns a
+        `~photutils.segmentation.SegmentationImage` or `None`. If it has a
+        method ``segment`` (as `~astrodino_seg.DinoSegmenter`), that is used,
+        and the classes of its table are measured too.
+    image : `~astrodino_seg.Image`
+        The image.
+    truth : `~astrodino_seg.simulate.Truth`
+        Its truth.
+
+    Returns
+    -------
+    record : dict
+        `~astrodino_seg.evaluate.scores.scene_scores`, and ``seconds``.
+
+    Warns
+    -----
+    AstroDinoUserWarning
+        If the finder, being another program, fails; it has then found
+        nothing.
+    """
+    start = time.perf_counter()
+    try:
+        labels, classes = _find(finder, image)
+    except RuntimeError as err:
+        msg = f'{finder!r} failed and has found nothing: {err}'
+        warnings.warn(msg, AstroDinoUserWarning)
+        labels, classes = np.zeros(image.shape, int), None
+    seconds = time.perf_counter() - start
+    return {**scene_scores(truth, labels, image, classes),
+            'seconds': seconds}
+
+
+def _find(finder, image):
+    """Labels, and the class of each if the finder tells."""
+    nothing = np.zeros(image.shape, int)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        if not hasattr(finder, 'segment'):
+            found = finder(image)
+            return nothing if found is None else found.data, None
+        result = finder.segment(image)
+    if result is None:
+        return nothing, {}
+    codes = {name: CLASSES.index(name) for name in CLASS_NAMES}
+    return result.segmentation_image.data, {
+        int(row['label']): codes[row['class']]
+        for row in result.table['label', 'class']}
+
+
+def _fingerprint(finder):
+    """What a record depends on: settings, weights and versions."""
+    text = f'{finder!r}, version {__version__}, scenes {VERSION}'
+    if hasattr(finder, 'segment'):
+        from astrodino_seg.models.load import weights_file
+
+        weights = getattr(finder, 'model', None)
+        if weights is None or isinstance(weights, (str, os.PathLike)):
+            content = weights_file(weights).read_bytes()
+            weights = hashlib.sha256(content).hexdigest()
+        text += f', {weights}'
+    return text
+
+
+def _work(job):
+    """The records of one scene, in a process of its own."""
+    finders, split, size, cache, n_scenes, k = job
+    library = SceneLibrary(split, n_scenes, path=cache, size=size)
+    image, truth = split_scene(library, k)
+    return k, {name: measure_scene(finder, image, truth)
+               for name, finder in finders.items()}
+
+
+def _one_thread():
+    os.environ['OMP_NUM_THREADS'] = '1'
+
+
+def _read(path, prints):
+    """Records by finder and scene; a kill may have cut the last line."""
+    known = {name: {} for name in prints}
+    content = path.read_bytes() if path.exists() else b''
+    whole = content[:content.rfind(b'\n') + 1]
+    path.touch()
+    os.truncate(path, len(whole))
+    for line in whole.splitlines():
+        name, fingerprint, k, record = json.loads(line)
+        if prints.get(name) == fingerprint:
+            known[name][k] = record
+    return known
+
+
+def run_benchmark(finders, path, *, n_scenes=200, split='benchmark',
+                  size=512, cache=None, n_processes=1, progress=True):
+    """
+    Measure finders on scenes of a split.
+
+    Each record is written down as soon as it is made: a run that was killed
+    goes on from there, and only what is missing is computed. Records of
+    other settings, weights, simulations or versions of the package are not
+    used.
+
+    Parameters
+    ----------
+    finders : dict of str to callable
+        See `measure_scene`; to be pickled if there are several processes.
+    path : path-like
+        The JSON lines file of the records.
+    n_scenes : int, optional
+        How many scenes.
+    split : str, optional
+        A key of `~astrodino_seg.simulate.SPLITS`.
+    size : int, optional
+        Side of the scenes in pixels.
+    cache : path-like, optional
+        Folder for rendered scenes; see
+        `~astrodino_seg.simulate.SceneLibrary`.
+    n_processes : int, optional
+        How many scenes are measured at a time.
+    progress : bool, optional
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    results : dict of str to list of dict
+        The records of each finder, scene by scene.
+
+    Raises
+    ------
+    ValueError
+        If ``n_processes`` is not positive, or ``split`` or ``n_scenes`` is
+        impossible.
+    """
+    if n_processes < 1:
+        msg = f'n_processes must be positive, got {n_processes!r}'
+        raise ValueError(msg)
+    SceneLibrary(split, n_scenes, size=size)        # to fail before work
+    path = Path(path)
+    prints = {name: _fingerprint(one) for name, one in finders.items()}
+    known = _read(path, prints)
+    jobs = []
+    for k in range(n_scenes):
+        missing = {name: finder for name, finder in finders.items()
+                   if k not in known[name]}
+        if missing:
+            jobs.append((missing, split, size, cache, n_scenes, k))
+    bar = tqdm(total=n_scenes, initial=n_scenes - len(jobs), unit='scene',
+               disable=not progress, desc='benchmark')
+    with open(path, 'a') as stream:
+        for k, records in _all(jobs, n_processes):
+            for name, record in records.items():
+                known[name][k] = record
+                json.dump([name, prints[name], k, record], stream,
+                          allow_nan=False)
+                stream.write('\n')
+            stream.flush()
+            bar.update()
+    bar.close()
+    return {name: [ones[k] for k in range(n_scenes)]
+            for name, ones in known.items()}
+
+
+def _all(jobs, n_processes):
+    if n_processes == 1 or len(jobs) < 2:
+        yield from map(_work, jobs)
+        return
+    # a fork of a process with threads of OpenMP may hang
+    with ProcessPoolExecutor(n_processes, mp_context=get_context('spawn'),
+                             initializer=_one_thread) as pool:
+        for one in as_completed([pool.submit(_work, job) for job in jobs]):
+            yield one.result()
+
+
+def benchmark_tables(results, n_draws=200):
+    """
+    Measures of all finders, with confidence intervals.
+
+    Parameters
+    ----------
+    results : dict of str to list of dict
+        Of `run_benchmark`.
+    n_draws : int, optional
+        See `~astrodino_seg.evaluate.tables.bootstrap`.
+
+    Returns
+    -------
+    tables : dict of str to `~astropy.table.Table`
+        ``'scores'``: one row a finder; ``'bins'``: one row a finder and bin;
+        ``'curve'``: precision and recall against IoU. Columns ``_low`` and
+        ``_high`` are the ends of the intervals.
+    """
+    rows, bins, curves = [], [], []
+    for name, scenes in results.items():
+        row = {'finder': name, 'n_scenes': len(scenes),
+               'n_primaries': sum(len(s['primaries']['ok'])
+                                  for s in scenes),
+               'n_companions': sum(len(s['companions']['separated'])
+                                   for s in scenes)}
+        intervals = bootstrap(scenes, _timed, n_draws)
+        for key, value in _timed(scenes).items():
+            low, high = intervals[key]
+            row |= {key: value, f'{key}_low': low, f'{key}_high': high}
+        rows.append(row)
+        for by in (*EDGES, 'kind'):
+            one = binned(scenes, by, n_draws=n_draws)
+            if len(one):
+                one.add_columns([name, by], names=['finder', 'by'],
+                                indexes=[0, 0])
+                bins.append(one)
+        curves.append(curve(scenes, n_draws=n_draws))
+        curves[-1].add_column(name, index=0, name='finder')
+    tables = {'scores': Table(rows=rows), 'bins': vstack(bins),
+              'curve': vstack(curves)}
+    for one in tables.values():
+        for column in one.itercols():
+            if column.dtype.kind == 'f':
+                column[:] = np.round(column, 3)
+    return tables
+
+
+def _timed(scenes):
+    seconds = float(np.median([scene['seconds'] for scene in scenes]))
+    return {**summary(scenes), 'seconds': seconds}
+
+
+def write_rst(tables, path):
+    """
+    Write the tables for the docs.
+
+    Parameters
+    ----------
+    tables : dict of str to `~astropy.table.Table`
+        Of `benchmark_tables`.
+    path : path-like
+        The file, which appears whole or not at all. It has four tables with
+        a row a finder: the scores of all objects, those of large galaxies,
+        with half the width of the interval behind each value, and how many
+        of these come out right (``ok``) and in pieces (``frag``), by their
+        blendedness and by their kind.
+    """
+    scores, bins = tables['scores'], tables['bins']
+    parts = [_list_table(['finder', *keys], [
+        [row['finder'], *(_with_error(row, key) for key in keys)]
+        for row in scores]) for keys in (OBJECTS, LARGE)]
+    for by, name in (('blendedness', _interval),
+                     ('kind', itemgetter('kind'))):
+        if by in bins['by']:
+            parts.append(_binned_lines(bins[bins['by'] == by], by, name,
+                                       scores['finder']))
+    path = Path(path)
+    temporary = path.with_name(f'.{os.getpid()}.{path.name}')
+    temporary.write_text('\n\n'.join(map('\n'.join, parts)) + '\n')
+    temporary.replace(path)
+
+
+def _interval(row):
+    return f'{row["low"]:g} to {row["high"]:g}'
+
+
+def _binned_lines(bins, by, name, finders):
+    """What comes out right and in pieces, a column a bin."""
+    ones = {(row['finder'], name(row)): row for row in bins}
+    names = list(dict.fromkeys(map(name, bins)))
+    header = [f'{one} ({ones[finders[0], one]["n_primaries"]})'
+              for one in names]
+    return _list_table([f'ok; frag by {by}', *header], [
+        [finder, *(f'{_with_error(ones[finder, one], "ok")}; '
+                   f'{ones[finder, one]["frag"]:.2f}' for one in names)]
+        for finder in finders])
+
+
+def _with_error(row, key):
+    half = (row[f'{key}_high'] - row[f'{key}_low']) / 2
+    return f'{row[key]:.3f} ± {half:.3f}'
+
+
+def _list_table(header, rows):
+    lines = ['.. list-table::', '   :header-rows: 1', '']
+    for first, *others in [header, *rows]:
+        lines += [f'   * - {first}', *(f'     - {one}' for one in others)]
+    return lines

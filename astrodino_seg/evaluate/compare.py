@@ -1,0 +1,252 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Several finders on one image, side by side.
+"""
+
+import time
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.table import QTable
+from photutils.utils.exceptions import NoDetectionsWarning
+from scipy.ndimage import find_objects
+from scipy.sparse import coo_array
+
+from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg.evaluate.matching import Overlap, match_labels
+from astrodino_seg.image import as_image
+from astrodino_seg.inputs.channels import PreprocessSpec, normalise
+
+__all__ = ['Comparison', 'compare_finders', 'comparison_table',
+           'most_different']
+
+#: A piece counts if it holds this share of a label's flux.
+MIN_PIECE = 0.02
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """
+    Label maps of one image.
+
+    Attributes
+    ----------
+    image : `~astrodino_seg.Image`
+        What was segmented.
+    flux : `~numpy.ndarray`
+        (y, x) sum of the bands, less their backgrounds, in the image's unit;
+        0 where masked.
+    maps : dict of str to `~numpy.ndarray`
+        (y, x) int labels of each finder, all 0 where it found nothing. The
+        first is the reference.
+    seconds : dict of str to float
+        Wall time of each finder.
+    truth : `~numpy.ndarray` or None
+        (y, x) true labels; 0 sky, -1 void.
+    """
+
+    image: object
+    flux: np.ndarray
+    maps: dict
+    seconds: dict
+    truth: np.ndarray | None = None
+
+
+def compare_finders(data, finders, *, truth=None):
+    """
+    Run finders on an image.
+
+    Parameters
+    ----------
+    data : image-like
+        What `~astrodino_seg.as_image` takes.
+    finders : dict of str to callable
+        Name to a callable that takes an `~astrodino_seg.Image` and returns a
+        `~photutils.segmentation.SegmentationImage`, or `None` where nothing
+        is found: a `~astrodino_seg.DinoSegmenter`, those of
+        `astrodino_seg.evaluate.baselines`, or any other. The first is what the
+        others are compared with.
+    truth : array_like, optional
+        (y, x) true labels; 0 sky, -1 void.
+
+    Returns
+    -------
+    comparison : `Comparison`
+        The label maps.
+
+    Raises
+    ------
+    ValueError
+        If ``finders`` is empty or ``truth`` has another shape.
+
+    Warns
+    -----
+    AstroDinoUserWarning
+        If a finder, being another program, fails; its map is then empty.
+    """
+    if not finders:
+        msg = f'finders must hold at least one finder, got {finders!r}'
+        raise ValueError(msg)
+    image = as_image(data)
+    if truth is not None:
+        truth = np.asarray(truth)
+        if truth.shape != image.shape:
+            msg = (f'truth must have the shape of the image, {image.shape}, '
+                   f'got {truth.shape}')
+            raise ValueError(msg)
+    background = normalise(image, PreprocessSpec()).background
+    flux = np.where(image.mask, 0, image.cube - background).sum(axis=0)
+    maps, seconds = {}, {}
+    for name, finder in finders.items():
+        start = time.perf_counter()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore', NoDetectionsWarning)
+                found = finder(image)
+        except RuntimeError as err:
+            msg = f'{name} failed and has found nothing: {err}'
+            warnings.warn(msg, AstroDinoUserWarning)
+            found = None
+        seconds[name] = time.perf_counter() - start
+        maps[name] = (np.zeros(image.shape, np.int32) if found is None
+                      else np.asarray(found.data))
+    return Comparison(image, flux, maps, seconds, truth)
+
+
+class _Overlap:
+    """Pixels and flux that the labels of two maps share, sky left out."""
+
+    def __init__(self, first, second, flux):
+        over = Overlap(first, second)
+        *self.pair, self.shared, self.iou = over.pairs()
+        self.area = [over.area_t, over.area_p]
+        light = coo_array((np.maximum(flux, 0).ravel(), (over.t, over.p)),
+                          shape=over.counts.shape).tocsr()
+        self.flux = [np.asarray(light.sum(axis=k)).ravel() for k in (1, 0)]
+        self.light = np.asarray(light[self.pair[0], self.pair[1]]).ravel()
+
+    def n_pieces(self, of):
+        """
+        How many labels of the other map are pieces of each label.
+
+        A piece lies in it with more than half of its pixels and holds at
+        least `MIN_PIECE` of its flux.
+        """
+        whole, piece = self.pair[of], self.pair[1 - of]
+        counts = ((self.shared > 0.5 * self.area[1 - of][piece])
+                  & (self.light >= MIN_PIECE * self.flux[of][whole]))
+        return np.bincount(whole[counts], minlength=len(self.area[of]))
+
+    def best_iou(self):
+        """The best IoU of each label of the first map."""
+        best = np.zeros(len(self.area[0]))
+        np.maximum.at(best, self.pair[0], self.iou)
+        return best
+
+
+def comparison_table(comparison):
+    """
+    How the maps differ from the first, and from the truth where it is known.
+
+    Parameters
+    ----------
+    comparison : `Comparison`
+        Of `compare_finders`.
+
+    Returns
+    -------
+    table : `~astropy.table.QTable`
+        One row a finder: ``finder``, ``seconds``, ``n_labels``,
+        ``n_matched`` (labels that match one of the reference at IoU > 0.5),
+        ``n_split`` (labels of the reference that are two or more here),
+        ``n_merged`` (labels here that are two or more in the reference),
+        ``flux_ratio`` and ``flux_scatter`` (median of the matched labels'
+        flux over the reference's, and half the distance of its 16th and 84th
+        percentiles); with a truth also ``f1`` and ``pq`` against it.
+    """
+    reference = next(iter(comparison.maps.values()))
+    rows = []
+    for name, labels in comparison.maps.items():
+        over = _Overlap(reference, labels, comparison.flux)
+        match = match_labels(reference, labels)
+        before = over.flux[0][match.truth]
+        good = before > 0
+        ratio = over.flux[1][match.predicted][good] / before[good]
+        low, middle, high = (np.percentile(ratio, [16, 50, 84])
+                             if len(ratio) else [np.nan] * 3)
+        row = {'finder': name, 'seconds': comparison.seconds[name],
+               'n_labels': int((over.area[1][1:] > 0).sum()),
+               'n_matched': len(match.iou),
+               'n_split': int((over.n_pieces(0)[1:] > 1).sum()),
+               'n_merged': int((over.n_pieces(1)[1:] > 1).sum()),
+               'flux_ratio': middle, 'flux_scatter': (high - low) / 2}
+        if comparison.truth is not None:
+            against = match_labels(comparison.truth, labels)
+            row.update(f1=against.f1, pq=against.pq)
+        rows.append(row)
+    table = QTable(rows=rows)
+    for column in table.columns.values():
+        if column.dtype.kind == 'f':
+            column.info.format = '.3f'
+    return table
+
+
+def most_different(comparison, n_places=6, *, margin=0.25):
+    """
+    Where the other finders differ most from the first.
+
+    The labels of the first map are ranked by flux times the share of the
+    others that cut them in pieces, or else disagree about their extent.
+
+    Parameters
+    ----------
+    comparison : `Comparison`
+        Of `compare_finders`.
+    n_places : int, optional
+        How many places at most.
+    margin : float, optional
+        What is shown around a label, as a share of its size.
+
+    Returns
+    -------
+    zooms : list of tuple of int
+        (x0, x1, y0, y1) in pixels, square where the image allows it, for
+        `~astrodino_seg.plotting.plot_segmentations`; the worst first.
+    """
+    reference, *others = comparison.maps.values()
+    if not others or not reference.any():
+        return []
+    worst = 0
+    for labels in others:
+        over = _Overlap(reference, labels, comparison.flux)
+        cut = np.maximum(over.n_pieces(0) - 1, 0)
+        worst = worst + over.flux[0] * (cut + 1 - over.best_iou())
+    worst[0] = 0
+    windows = find_objects(reference)
+    zooms = []
+    for k in np.argsort(-worst, kind='stable'):
+        if len(zooms) == n_places or worst[k] <= 0:
+            break
+        zoom = _square(windows[k - 1], reference.shape, margin)
+        if not any(_inside(zoom, other) for other in zooms):
+            zooms.append(zoom)
+    return zooms
+
+
+def _square(window, shape, margin):
+    """A square about a window, moved into the image."""
+    side = max(c.stop - c.start for c in window)
+    side = int(max(side * (1 + 2 * margin), 40))
+    out = []
+    for cut, n in zip(window[::-1], shape[::-1]):           # x, y
+        low = (cut.start + cut.stop - side) // 2
+        low = max(min(low, n - side), 0)
+        out += [low, min(low + side, n)]
+    return tuple(out)
+
+
+def _inside(zoom, other):
+    """Whether the middle of a zoom is shown in another already."""
+    x, y = (zoom[0] + zoom[1]) / 2, (zoom[2] + zoom[3]) / 2
+    return other[0] <= x < other[1] and other[2] <= y < other[3]

@@ -1,0 +1,251 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Bands as they come, each on its own pixel grid, to one cube on one grid.
+
+`stack_layers` converts layers to one
+unit, reprojects those that need it, and stacks them.
+"""
+
+import warnings
+
+import astropy.units as u
+import numpy as np
+from astropy.wcs import WCS
+from astropy.wcs.utils import pixel_to_pixel, proj_plane_pixel_area
+
+from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg.image.filters import canonical
+from astrodino_seg.image.layer import Layer
+
+__all__ = ['same_grid', 'stack_layers']
+
+# two grids are the same if no pixel is further off than this (pixels)
+GRID_TOLERANCE = 1e-3
+
+
+def same_grid(wcs1, wcs2, shape):
+    """
+    Whether two WCS put every pixel of an image at the same place.
+
+    Parameters
+    ----------
+    wcs1, wcs2 : `~astropy.wcs.WCS`
+        Two celestial WCS.
+    shape : tuple of int
+        The shape (y, x) of the image.
+
+    Returns
+    -------
+    same : bool
+        True if no pixel of a grid over the image moves by more than
+        ``GRID_TOLERANCE`` pixels.
+    """
+    if wcs1 is wcs2:
+        return True
+    x, y = np.meshgrid(np.linspace(0, shape[1] - 1, 9),
+                       np.linspace(0, shape[0] - 1, 9))
+    x2, y2 = _map_pixels(wcs1, wcs2, x, y)
+    off = np.hypot(x2 - x, y2 - y)
+    # off the sky (NaN) says nothing, unless it is NaN everywhere
+    return bool(np.isfinite(off).any()
+                and np.nanmax(off) <= GRID_TOLERANCE)
+
+
+def _map_pixels(wcs1, wcs2, x, y):
+    """Pixel positions of ``wcs1`` in pixels of ``wcs2``; NaN off the sky."""
+    with warnings.catch_warnings(), np.errstate(all='ignore'):
+        # an inverse distortion that does not converge is far outside
+        warnings.simplefilter('ignore')
+        return pixel_to_pixel(wcs1, wcs2, x, y)
+
+
+def stack_layers(layers, reference=None):
+    """
+    Bring layers to one unit and one grid, and stack them.
+
+    Parameters
+    ----------
+    layers : list of `Layer`
+        The bands, all with names.
+    reference : str or `~astropy.wcs.WCS`, optional
+        The grid to use: the name of a band or a WCS that knows its shape. By
+        default that of the band with the finest pixels (the first of
+        those), so that no band loses resolution.
+
+    Returns
+    -------
+    cube, mask, noise : `~numpy.ndarray`
+        Arrays of shape (band, y, x); ``noise`` can be `None`.
+    wcs : `~astropy.wcs.WCS` or `None`
+        The WCS of all.
+    unit : `~astropy.units.UnitBase` or `None`
+        The unit of all.
+    """
+    unit = _common_unit(layers)
+    wcs, shape = _target(layers, reference)
+    full = (len(layers), *shape)
+    with_noise = [layer.noise is not None for layer in layers]
+    if any(with_noise) and not all(with_noise):
+        names = [layer.name for layer in layers if layer.noise is None]
+        msg = (f'the bands {names} have no uncertainty; the uncertainties '
+               f'of the other bands are not used')
+        warnings.warn(msg, AstroDinoUserWarning)
+    cube, mask = np.zeros(full, np.float32), np.ones(full, bool)
+    noise = np.zeros(full, np.float32) if all(with_noise) else None
+    for i, layer in enumerate(layers):
+        if not _on_grid(layer, wcs, shape):
+            layer = _reproject(layer, wcs, shape)
+        factor = 1 if unit is None else layer.unit.to(unit)
+        cube[i] = layer.data * np.float32(factor)
+        mask[i] = layer.mask
+        if noise is not None:
+            noise[i] = layer.noise * np.float32(factor)
+    return cube, mask, noise, wcs, unit
+
+
+def _common_unit(layers):
+    """The unit of the first band, to which all others must convert."""
+    units = [layer.unit for layer in layers]
+    for layer in layers:
+        unit = layer.unit
+        if (isinstance(unit, u.function.FunctionUnitBase)
+                or unit in (u.mag, u.dex, u.dB)):
+            msg = (f'the unit of band {layer.name!r} is {unit}; '
+                   f'a linear unit is needed')
+            raise ValueError(msg)
+    if any(unit is None for unit in units):
+        if any(unit is not None for unit in units):
+            names = [layer.name for layer in layers if layer.unit is None]
+            msg = (f'the bands {names} have no unit, the others have; the '
+                   f'units are dropped and no values converted')
+            warnings.warn(msg, AstroDinoUserWarning)
+        return None
+    for layer in layers:
+        if not layer.unit.is_equivalent(units[0]):
+            msg = (f'the unit of band {layer.name!r}, {layer.unit}, cannot be '
+                   f'converted to that of band {layers[0].name!r}, '
+                   f'{units[0]}')
+            raise ValueError(msg)
+    return units[0]
+
+
+def _target(layers, reference):
+    """The WCS (or None) and the shape of the grid for all layers."""
+    if isinstance(reference, WCS):
+        if reference.naxis != 2 or not reference.has_celestial:
+            msg = (f'reference must be a celestial 2-D WCS, got one with '
+                   f'{reference.naxis} axes of type '
+                   f'{list(reference.wcs.ctype)}')
+            raise ValueError(msg)
+        if reference.array_shape is None:
+            msg = ('reference is a WCS without a shape; set its array_shape '
+                   'to (ny, nx)')
+            raise ValueError(msg)
+        return reference.deepcopy(), tuple(reference.array_shape)
+    if isinstance(reference, str):
+        layer = _find_band(layers, reference)
+    elif reference is None:
+        with_wcs = [one for one in layers if one.wcs is not None]
+        areas = [proj_plane_pixel_area(one.wcs) for one in with_wcs]
+        finest = min(areas, default=0) * (1 + 1e-6)
+        layer = next((one for one, area in zip(with_wcs, areas)
+                      if area <= finest), layers[0])
+    else:
+        msg = (f'reference must be the name of a band or an '
+               f'astropy.wcs.WCS, got {type(reference).__name__}')
+        raise TypeError(msg)
+    return layer.wcs, layer.data.shape
+
+
+def _find_band(layers, name):
+    """The layer of a name, written as it is or in another way."""
+    for same in (lambda one: one.name == name,
+                 lambda one: canonical(one.name) == canonical(name)
+                 is not None):
+        for layer in layers:
+            if same(layer):
+                return layer
+    msg = (f'reference {name!r} is none of the bands '
+           f'{[layer.name for layer in layers]}')
+    raise ValueError(msg)
+
+
+def _on_grid(layer, wcs, shape):
+    """Whether a layer can be stacked as it is."""
+    if layer.wcs is not None and wcs is not None:
+        return (layer.data.shape == shape
+                and same_grid(wcs, layer.wcs, shape))
+    if layer.data.shape != shape:
+        msg = (f'band {layer.name!r} has shape {layer.data.shape}, not '
+               f'{shape}, and without a WCS for both it cannot be reprojected')
+        raise ValueError(msg)
+    return True
+
+
+def _reproject(layer, wcs, shape):
+    """
+    Reproject one layer onto another grid.
+
+    `~reproject.reproject_adaptive` is used as it averages where pixels become
+    larger and interpolates where they become smaller; interpolation alone
+    would skip pixels, and an exact overlap leaves steps. Masked pixels are
+    left out, and a new pixel is masked if a fifth of its weight is masked,
+    which at similar scales are the pixels nearest to a masked one, or if its
+    centre is outside of the old image.
+
+    The average keeps surface brightness. If the unit is a flux per pixel it
+    is multiplied by the area of the new pixel in old ones, which keeps the
+    flux. The variance is averaged and scaled such that sums over areas much
+    larger than a pixel keep their variance, as if the new pixels were
+    independent; single pixels scatter less, because neighbours are
+    correlated.
+    """
+    from reproject import reproject_adaptive
+
+    planes = [np.where(layer.mask, np.nan, layer.data),
+              layer.mask.astype(float)]
+    if layer.noise is not None:
+        variance = layer.noise.astype(float)**2
+        planes.append(np.where(layer.mask, np.nan, variance))
+    with warnings.catch_warnings(), np.errstate(all='ignore'):
+        warnings.simplefilter('ignore')
+        planes = reproject_adaptive(
+            (np.array(planes, dtype=float), layer.wcs), wcs,
+            shape_out=shape, boundary_mode='ignore',
+            bad_value_mode='ignore', return_footprint=False)
+    inside, area = _inside_and_area(layer, wcs, shape)
+    scale = 1 if _is_brightness(layer.unit) else area
+    data = planes[0] * scale
+    mask = ~inside | ~(planes[1] < 0.2) | ~np.isfinite(data)
+    noise = None
+    if layer.noise is not None:
+        noise = np.sqrt(planes[2] * scale**2 / area)
+        mask |= ~np.isfinite(noise)
+        noise[mask] = np.nan
+    data[mask] = 0
+    return Layer(data.astype(np.float32), mask, noise, wcs, layer.name,
+                 layer.unit)
+
+
+def _inside_and_area(layer, wcs, shape):
+    """Which new pixels lie on the old image, and their area in old ones."""
+    y, x = np.mgrid[-1:shape[0] + 1, -1:shape[1] + 1].astype(float)
+    x_in, y_in = _map_pixels(wcs, layer.wcs, x, y)
+    x_dy, x_dx = np.gradient(x_in)
+    y_dy, y_dx = np.gradient(y_in)
+    crop = (slice(1, -1), slice(1, -1))
+    area = np.abs(x_dx * y_dy - x_dy * y_dx)[crop]
+    x_in, y_in = x_in[crop], y_in[crop]
+    ny, nx = layer.data.shape
+    inside = ((x_in >= -0.5) & (x_in <= nx - 0.5)
+              & (y_in >= -0.5) & (y_in <= ny - 0.5))
+    return inside, area
+
+
+def _is_brightness(unit):
+    """Whether values are per solid angle or beam, not per pixel."""
+    if unit is None:
+        return False
+    parts = unit.decompose()
+    return any(base in (u.rad, u.beam) and power < 0
+               for base, power in zip(parts.bases, parts.powers))

@@ -1,0 +1,321 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+`Image`, what it promises, and `as_image`, which keeps it.
+"""
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import astropy.units as u
+import numpy as np
+from astropy.wcs import WCS
+
+from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg.image.filters import canonical, order_bands
+from astrodino_seg.image.grid import stack_layers
+from astrodino_seg.image.header import image_plane
+from astrodino_seg.image.layer import check_mask, check_noise, split_cube
+from astrodino_seg.image.sources import (
+    check_name,
+    convert_unit,
+    fits_wcs,
+    read_input,
+)
+
+__all__ = ['Image', 'as_image']
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Image:
+    """
+    An image of one or more bands on one pixel grid.
+
+    Made by `as_image`, which keeps what is promised here.
+
+    Parameters
+    ----------
+    cube : float32 `~numpy.ndarray`
+        The pixels, of shape (band, y, x); finite everywhere, 0 where
+        ``mask`` is True.
+    mask : bool `~numpy.ndarray`
+        Of the same shape; True marks invalid pixels of a band.
+    noise : float32 `~numpy.ndarray` or `None`, optional
+        The 1-sigma noise, of the same shape; positive and finite everywhere.
+        Where ``mask`` is True it is the median of the band, and means
+        nothing.
+    wcs : `~astropy.wcs.WCS` or `None`, optional
+        The celestial WCS of the pixel grid.
+    bands : tuple of str, optional
+        The names of the bands, from blue to red where the names are known.
+    unit : `~astropy.units.UnitBase` or `None`, optional
+        The unit of ``cube`` and ``noise``.
+    order : tuple of int, optional
+        The position of each band in the input.
+    """
+
+    cube: np.ndarray
+    mask: np.ndarray
+    noise: np.ndarray | None = None
+    wcs: WCS | None = None
+    bands: tuple = ()
+    unit: u.UnitBase | None = None
+    order: tuple = ()
+
+    def __post_init__(self):
+        if not self.bands:
+            names = tuple(f'band{i}' for i in range(len(self.cube)))
+            object.__setattr__(self, 'bands', names)
+        if not self.order:
+            object.__setattr__(self, 'order', tuple(range(len(self.cube))))
+        for name in ('mask', 'noise'):
+            array = getattr(self, name)
+            if array is not None and array.shape != self.cube.shape:
+                msg = (f'{name} has shape {array.shape}, cube has '
+                       f'{self.cube.shape}')
+                raise ValueError(msg)
+        if self.cube.ndim != 3 or len(self.bands) != len(self.cube):
+            msg = (f'cube must have the shape (band, y, x) with the '
+                   f'{len(self.bands)} bands {self.bands}, got '
+                   f'{self.cube.shape}')
+            raise ValueError(msg)
+
+    def __repr__(self):
+        ny, nx = self.shape
+        unit = '' if self.unit is None else f', unit {self.unit}'
+        return (f'<Image {", ".join(self.bands)}; {ny} x {nx} pixels; '
+                f'{self.mask.mean():.1%} masked; '
+                f'{"no " if self.noise is None else ""}noise, '
+                f'{"no " if self.wcs is None else ""}WCS{unit}>')
+
+    @property
+    def n_bands(self):
+        """The number of bands."""
+        return len(self.cube)
+
+    @property
+    def shape(self):
+        """The shape (ny, nx) of the pixel grid."""
+        return self.cube.shape[1:]
+
+
+def as_image(data, *, mask=None, error=None, wcs=None, bands=None,
+             reference=None):
+    """
+    Turn whatever holds an image into an `Image`.
+
+    Nothing that is handed in is changed or shared.
+
+    Parameters
+    ----------
+    data : object
+        One of the following, with one or more bands:
+
+        * `~astropy.nddata.NDData` or `~astropy.nddata.CCDData`, 2-D or
+          (band, y, x), with its mask, uncertainty, unit and WCS;
+        * `~numpy.ndarray`, `~numpy.ma.MaskedArray` or
+          `~astropy.units.Quantity`, 2-D or (band, y, x), of any real type;
+        * the path of a FITS file, an `~astropy.io.fits.HDUList` or an image
+          HDU (see Notes);
+        * a dict ``{band: item}`` or a list of items, each being any of the
+          above with a single band and its own WCS and pixel grid;
+        * an `Image`.
+
+        Pixels that are NaN or infinite are masked.
+    mask : array_like of bool, optional
+        True marks invalid pixels, in addition to those which ``data`` marks.
+        2-D for all bands, 3-D, or a dict by band.
+    error : array_like or `~astropy.units.Quantity`, optional
+        The 1-sigma noise instead of that in ``data``: a number, one number
+        per band, 2-D, 3-D, or a dict by band. Without a unit, it is in the
+        unit of the image. Pixels where it is not finite are masked.
+    wcs : `~astropy.wcs.WCS`, optional
+        The WCS of the pixel grid, instead of those in ``data``.
+    bands : sequence of str, optional
+        The names of the bands in the order of ``data``, instead of those in
+        ``data``; ``'grz'`` is ``['g', 'r', 'z']``. ``mask`` and ``error``
+        are in the order of ``data`` too.
+    reference : str or `~astropy.wcs.WCS`, optional
+        The grid onto which bands on other grids are reprojected: the name of
+        a band, or a WCS with ``array_shape``. By default, that of the band
+        with the smallest pixels. ``mask`` and ``error`` are on this grid.
+
+    Returns
+    -------
+    image : `Image`
+        The image, with its bands ordered by wavelength (see
+        `~astrodino_seg.image.filters.order_bands`).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument cannot be used; the message names it.
+    FileNotFoundError
+        If there is no file of this name.
+
+    Notes
+    -----
+    *Reprojection.* Bands whose pixels coincide within 0.001 pixel, or that
+    have equal shapes and not both a WCS, are stacked as they are. Others are
+    reprojected with `~reproject.reproject_adaptive`. Values are fluxes per
+    pixel, and scaled with the area of the pixels, unless the unit is per
+    solid angle or per beam. Pixels outside of a band are masked in it. The
+    noise is scaled such that sums over many pixels keep theirs.
+
+    *Units* are converted to that of the first band.
+
+    *FITS files.* The first image that is not an uncertainty or the like is
+    read. If it is 2-D, further images of the same shape are bands if their
+    headers or EXTNAMEs name other filters than the first; other further
+    images are left with a warning. By the words in EXTNAME, or by IMAGETYP,
+    images of the same shape are taken as
+
+    * IVAR, INVVAR, WGT: the inverse variance; 0 is masked;
+    * ERR, RMS, STD, SIGMA, NOISE, or UNCERT of `~astropy.nddata.CCDData`:
+      the noise; VAR: the variance;
+    * WHT, WEIGHT: of unknown scale, so that only 0 is used, as a mask;
+    * MASK, DQ: non-zero is masked if there are only 0 and 1. Of others the
+      bits BAD and NO_DATA are used if the header names them as LSST does,
+      and bit 0 for JWST and Roman; else it is ignored.
+
+    They belong to the band of the same name, or of the same EXTVER. PSF,
+    model, segmentation and other images and all tables are ignored. One HDU
+    alone is read from ``'file.fits[1]'`` or ``'file.fits[SCI,1]'``.
+
+    *Names of the bands* are the first of: ``bands``, the keys of the dict, a
+    known filter in the header (BANDS, BAND, FILTER, FILTNAM, ...), in
+    EXTNAME, in the name of the file; any other filter in the header;
+    ``'band0'``, and so on. Where the headers give several bands the same
+    name, the names of the files are used if those differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astrodino_seg.image import as_image
+    >>> image = as_image({'r': np.ones((4, 5)), 'g': np.zeros((4, 5))})
+    >>> image.bands, image.cube.shape
+    (('g', 'r'), (2, 4, 5))
+    """
+    if isinstance(data, Image):
+        if all(one is None for one in (mask, error, wcs, bands, reference)):
+            return data
+        layers = split_cube(data.cube, mask=data.mask, noise=data.noise,
+                            wcs=data.wcs, unit=data.unit, names=data.bands)
+    else:
+        layers = read_input(data, 'data')
+    if wcs is not None:
+        _set_wcs(layers, wcs)
+    names = _names(layers, bands)
+    for layer, name in zip(layers, names):
+        layer.name = name
+    cube, invalid, noise, wcs, unit = stack_layers(layers, reference)
+    invalid |= ~np.isfinite(cube)  # overflow by the unit
+    if mask is not None:
+        invalid |= check_mask(_by_band(mask, names, 'mask'), cube.shape)
+    if error is not None:
+        noise = _error(_by_band(error, names, 'error'), cube.shape, unit)
+        check_noise(noise, invalid)
+    if invalid.all():
+        msg = 'data has no valid pixels: all are masked or not finite'
+        raise ValueError(msg)
+    empty = [name for name, bad in zip(names, invalid) if bad.all()]
+    if empty:
+        msg = f'the bands {empty} have no valid pixels'
+        warnings.warn(msg, AstroDinoUserWarning)
+    cube[invalid] = 0
+    if noise is not None:
+        _fill_noise(noise, invalid)
+    if wcs is not None:
+        wcs = wcs.deepcopy()
+        wcs.array_shape = cube.shape[1:]
+    order = list(order_bands(names))
+    return Image(cube[order], invalid[order],
+                 None if noise is None else noise[order], wcs,
+                 tuple(names[i] for i in order), unit, tuple(order))
+
+
+def _set_wcs(layers, wcs):
+    """Give all layers the WCS that the user gave."""
+    wcs = fits_wcs(wcs, 3, 'wcs')
+    wcs = None if wcs is None else image_plane(wcs)
+    if wcs is None:
+        msg = 'wcs is not celestial'
+        raise ValueError(msg)
+    shapes = {layer.data.shape for layer in layers}
+    if len(shapes) > 1:
+        msg = (f'wcs is one for all bands, but their shapes are '
+               f'{sorted(shapes)}')
+        raise ValueError(msg)
+    for layer in layers:
+        layer.wcs = wcs
+
+
+def _names(layers, bands):
+    """The names of the bands, all different."""
+    n = len(layers)
+    if bands is not None:
+        if not isinstance(bands, Iterable):
+            msg = f'bands must be a sequence of str, got {bands!r}'
+            raise TypeError(msg)
+        names = ([bands] if isinstance(bands, str) and n == 1 else
+                 [check_name(name) for name in bands])
+        if len(names) != n or len(set(names)) != n:
+            msg = (f'bands must be {n} different names, one per band, got '
+                   f'{bands!r}')
+            raise ValueError(msg)
+        return names
+    names = [layer.name for layer in layers]
+    if len(set(names)) < n:
+        stems = [canonical(layer.stem) for layer in layers]
+        if None not in stems and len(set(stems)) == n:
+            names = stems
+    unique = []
+    for i, name in enumerate(names):
+        name = f'band{i}' if name is None else name
+        earlier = names[:i].count(name)
+        unique.append(f'{name}_{earlier + 1}' if earlier else name)
+    return unique
+
+
+def _by_band(value, names, name):
+    """A dict by band as one array in the order of the bands."""
+    if not isinstance(value, Mapping):
+        return value
+    if set(value) != set(names):
+        msg = f'{name} is for the bands {list(value)}, data has {names}'
+        raise ValueError(msg)
+    values = [value[band] for band in names]
+    if len({np.shape(one) for one in values}) > 1:
+        msg = (f'{name} has different shapes in different bands: '
+               f'{[np.shape(one) for one in values]}')
+        raise ValueError(msg)
+    if any(isinstance(one, u.Quantity) for one in values):
+        return u.Quantity(values)
+    return np.array(values)
+
+
+def _error(error, shape, unit):
+    """The ``error`` argument as a float32 array of the shape of the cube."""
+    if isinstance(error, u.Quantity):
+        error = convert_unit(error.value, error.unit, unit, 'error')
+    error = np.asarray(error)
+    if error.dtype.kind not in 'iuf':
+        msg = f'error must be an array of numbers, got dtype {error.dtype}'
+        raise TypeError(msg)
+    while error.ndim > 3 and error.shape[0] == 1:
+        error = error[0]
+    if error.shape not in ((), shape[:1], shape[1:], shape):
+        msg = (f'error has shape {error.shape}, but the image has shape '
+               f'{shape} (band, y, x)')
+        raise ValueError(msg)
+    if error.ndim == 1:
+        error = error[:, None, None]
+    with np.errstate(over='ignore'):  # infinite, and so masked
+        error = error.astype(np.float32)
+    return np.broadcast_to(error, shape).copy()
+
+
+def _fill_noise(noise, invalid):
+    """Put a number into the noise where it means nothing."""
+    for sigma, bad in zip(noise, invalid):
+        sigma[bad] = 1 if bad.all() else np.median(sigma[~bad])

@@ -1,0 +1,208 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Python objects to layers: arrays, NDData, and dicts and lists of bands.
+"""
+
+import os
+import warnings
+from collections.abc import Mapping
+
+import astropy.units as u
+import numpy as np
+from astropy.io import fits
+from astropy.nddata import NDData
+from astropy.utils.masked import Masked
+from astropy.wcs import WCS
+from astropy.wcs.wcsapi import BaseHighLevelWCS, SlicedLowLevelWCS
+
+from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg.image.fits import IMAGE_HDUS
+from astrodino_seg.image.header import header_bands, image_plane
+from astrodino_seg.image.layer import check_shape, split_cube
+from astrodino_seg.image.layouts import read_hdus, read_path
+
+__all__ = ['check_name', 'convert_unit', 'fits_wcs', 'read_input']
+
+def read_input(data, label):
+    """
+    Read the layers of any input but an `Image`.
+
+    Parameters
+    ----------
+    data : object
+        The ``data`` of `~astrodino_seg.image.as_image`.
+    label : str
+        What to call it in an error message.
+
+    Returns
+    -------
+    layers : list of `~astrodino_seg.image.layer.Layer`
+        The bands; some may have no name yet.
+    """
+    if isinstance(data, (str, os.PathLike)):
+        return read_path(data)
+    if isinstance(data, (fits.HDUList, *IMAGE_HDUS)):
+        return read_hdus(data, label=label)
+    if isinstance(data, (Mapping, list, tuple)):
+        return _many(data, label)
+    if isinstance(data, NDData):
+        return _nddata(data, label)
+    if not hasattr(data, '__array__'):
+        msg = (f'{label} must be an array, an NDData, a FITS file or HDU, or '
+               f'a dict or list of these, got {type(data).__name__}')
+        raise TypeError(msg)
+    mask = unit = None
+    if isinstance(data, Masked):
+        mask, data = data.mask, data.unmasked
+    elif isinstance(data, np.ma.MaskedArray):
+        mask, data = np.ma.getmaskarray(data), data.data
+    if isinstance(data, u.Quantity):
+        unit, data = data.unit, data.value
+    return split_cube(np.asarray(data), mask=mask, unit=unit, label=label)
+
+
+def _many(data, label):
+    """The layers of a dict or of a list."""
+    keyed = isinstance(data, Mapping)
+    if len(data) == 0:
+        msg = f'{label} is an empty {type(data).__name__}'
+        raise ValueError(msg)
+    layers = []
+    for key, item in data.items() if keyed else enumerate(data):
+        name = f'{label}[{key!r}]'
+        if isinstance(item, (Mapping, list, tuple)):
+            msg = (f'{name} is a {type(item).__name__}; bands must be '
+                   f'arrays, NDData, or FITS files or HDUs')
+            raise TypeError(msg)
+        found = read_input(item, name)
+        if len(found) != 1:
+            msg = f'{name} must hold one band, it has {len(found)}'
+            raise ValueError(msg)
+        if keyed:
+            found[0].name = check_name(key)
+        layers += found
+    return layers
+
+
+def _nddata(data, label):
+    """The layers of an NDData, CCDData or NDDataRef."""
+    array = np.asarray(data.data)
+    cube = check_shape(array, label)
+    noise = _noise_of(data, array.shape, label)
+    wcs = data.wcs
+    if wcs is not None:
+        wcs = fits_wcs(wcs, array.ndim, f'the WCS of {label}')
+    return split_cube(array, mask=data.mask, noise=noise, label=label,
+                      wcs=None if wcs is None else image_plane(wcs),
+                      unit=data.unit,
+                      names=header_bands(data.meta, len(cube)))
+
+
+def _noise_of(data, shape, label):
+    """The 1-sigma noise in the uncertainty of an NDData, or None."""
+    uncertainty = data.uncertainty
+    if uncertainty is None or uncertainty.array is None:
+        return None
+    label = f'the uncertainty of {label}'
+    kind = uncertainty.uncertainty_type
+    power = {'std': 1, 'var': 0.5, 'ivar': -0.5}.get(kind)
+    if power is None:
+        msg = f'{label} is of the unknown type {kind!r} and is not used'
+        warnings.warn(msg, AstroDinoUserWarning)
+        return None
+    values = np.asarray(uncertainty.array, dtype=float)
+    if (values < 0).any():
+        msg = f'{label} has negative values, down to {np.nanmin(values)}'
+        raise ValueError(msg)
+    with np.errstate(divide='ignore'):
+        noise = values**power  # no inverse variance: infinite, and masked
+    if uncertainty.unit is not None:
+        noise = convert_unit(noise, uncertainty.unit**power, data.unit,
+                             label)
+    if noise.shape == shape[-2:]:
+        noise = np.broadcast_to(noise, shape)
+    return noise
+
+
+def convert_unit(values, unit, target, name):
+    """
+    Convert values to the unit of the image, or raise.
+
+    Parameters
+    ----------
+    values : `~numpy.ndarray`
+        The values.
+    unit, target : `~astropy.units.UnitBase` or `None`
+        Their unit and that of the image.
+    name : str
+        What to call the values in an error message.
+
+    Returns
+    -------
+    values : `~numpy.ndarray`
+        The values in ``target``.
+    """
+    try:
+        return values * unit.to(target or u.dimensionless_unscaled)
+    except u.UnitConversionError:
+        msg = (f'{name} is in {unit}, which cannot be converted to the unit '
+               f'of the image, {target}')
+        raise ValueError(msg) from None
+
+
+def fits_wcs(wcs, ndim, name):
+    """
+    Check the type and the axes of a WCS.
+
+    Parameters
+    ----------
+    wcs : `~astropy.wcs.WCS`
+        The WCS, or such a WCS as wrapped by an `~astropy.nddata.NDData` that
+        was sliced.
+    ndim : int
+        The number of axes of the array.
+    name : str
+        What to call the WCS in an error message.
+
+    Returns
+    -------
+    wcs : `~astropy.wcs.WCS` or `None`
+        A WCS of 2 or ``ndim`` axes; `None` if it was sliced and has no
+        celestial axes.
+    """
+    if not isinstance(wcs, WCS) and isinstance(wcs, BaseHighLevelWCS):
+        wcs = wcs.low_level_wcs
+    if isinstance(wcs, SlicedLowLevelWCS) and isinstance(wcs._wcs, WCS):
+        # there is no public way back to the WCS
+        slices = [one for one in wcs._slices_array if isinstance(one, slice)]
+        wcs = image_plane(wcs._wcs)
+        return None if wcs is None else wcs.slice(slices[-2:])
+    if not isinstance(wcs, WCS):
+        msg = (f'{name} must be an astropy.wcs.WCS, got '
+               f'{type(wcs).__name__}')
+        raise TypeError(msg)
+    if wcs.naxis not in (2, ndim):
+        msg = (f'{name} has {wcs.naxis} axes; it must have 2, or as many as '
+               f'the array, {ndim}')
+        raise ValueError(msg)
+    return wcs
+
+
+def check_name(name):
+    """
+    Check the name of a band.
+
+    Parameters
+    ----------
+    name : str
+        The name.
+
+    Returns
+    -------
+    name : str
+        The name, if it is one.
+    """
+    if not isinstance(name, str):
+        msg = f'the name of a band must be a str, got {name!r}'
+        raise TypeError(msg)
+    return str(name)

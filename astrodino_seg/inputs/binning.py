@@ -1,0 +1,78 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Binning of images in units of their noise.
+"""
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+__all__ = ['bin_channels', 'oversampling']
+
+
+def oversampling(channels):
+    """
+    The binning at which an image has structure from pixel to pixel.
+
+    Parameters
+    ----------
+    channels : `~numpy.ndarray`
+        (C, y, x) of `~astrodino_seg.inputs.channels.normalise`.
+
+    Returns
+    -------
+    factor : int
+        1 unless neighbouring pixels differ by less than 0.3 times the
+        noise, which none of the simulated scenes do; else the power of 2
+        that makes it more than 0.5, and leaves 64 pixels a side.
+    """
+    factor, limit = 1, 0.3
+    while min(channels.shape[1:]) >= 128:
+        sn = np.sinh(channels[0])
+        valid = channels[-1] > 0
+        steps = [(sn[:, 1:] - sn[:, :-1])[valid[:, 1:] & valid[:, :-1]],
+                 (sn[1:] - sn[:-1])[valid[1:] & valid[:-1]]]
+        steps = np.abs(np.concatenate([step[::7] for step in steps]))
+        if len(steps) == 0 or 1.4826 * np.median(steps) > limit * 2**0.5:
+            break
+        channels, factor, limit = bin_channels(channels, 2), 2 * factor, 0.5
+    return factor
+
+
+def bin_channels(channels, factor, n_noise=None):
+    """
+    Mean S/N of blocks of pixels; the far edges are padded to whole blocks.
+
+    Parameters
+    ----------
+    channels : `~numpy.ndarray`
+        (C, y, x) of `~astrodino_seg.inputs.channels.normalise`, and perhaps other
+        planes after these, of which the mean is taken as they are.
+    factor : int
+        Side of the blocks.
+    n_noise : int, optional
+        The number of the former; all if `None`.
+
+    Returns
+    -------
+    channels : `~numpy.ndarray`
+        (C, y / factor, x / factor), rounded up.
+    """
+    if factor == 1:
+        return channels
+    n = len(channels)
+    last = (n if n_noise is None else n_noise) - 1      # the valid fraction
+    ny, nx = (-(-side // factor) for side in channels.shape[1:])
+    binned = np.empty((n, ny, nx), np.float32)
+    for k, plane in enumerate(channels):
+        if k < last:            # sinh, which is made much faster of exp
+            plane = np.exp(plane)
+            plane = (plane - 1 / plane) / 2
+        if plane.shape != (factor * ny, factor * nx):
+            plane = np.pad(plane, ((0, -plane.shape[0] % factor),
+                                   (0, -plane.shape[1] % factor)),
+                           mode='edge')
+        plane = torch.from_numpy(np.ascontiguousarray(plane))
+        binned[k] = F.avg_pool2d(plane[None], factor)[0].numpy()
+    binned[:last] = np.arcsinh(binned[:last])
+    return binned

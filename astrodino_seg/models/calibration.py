@@ -1,0 +1,192 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Maps that make a model's probabilities come true.
+
+A network may be too sure of itself, or not sure enough. A temperature for the
+classes (`Guo et al. 2017 <https://arxiv.org/abs/1706.04599>`_) and a straight
+line for the log-odds of yes and no (Platt 1999) repair both. They are fitted
+by ``benchmarks/calibration.py`` and are a part of the model,
+`~astrodino_seg.Model.calibration`; a model without is used as it is.
+"""
+
+from dataclasses import dataclass, fields, replace
+from numbers import Real
+
+import numpy as np
+
+__all__ = ['DECISION_LIMIT', 'Calibration', 'log_odds', 'read_calibration']
+
+#: A grouping decision counts as at most so certain, or so uncertain by one
+#: less this: where nothing was compared it has probability one.
+DECISION_LIMIT = 0.99
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """
+    What is done to the probabilities of a model.
+
+    Attributes
+    ----------
+    class_temperature : float
+        The log probabilities of the classes of an object are divided by this.
+    confidence : sequence of float or None
+        Weights of the log-odds of an object's weakest grouping decision and
+        of its leading seed, and a bias: their sum is the log-odds that the
+        label is one object, neither cut nor merged. `None` leaves the
+        probability of the weakest decision as it is.
+    share_power : float
+        The ``power`` of `~astrodino_seg.predict.shares.share_flux`.
+    fit : dict or None
+        How they were fitted, to be read by people.
+
+    Raises
+    ------
+    ValueError
+        If a value is not a finite number, or a factor is not positive.
+    """
+
+    class_temperature: float = 1.0
+    confidence: tuple | None = None
+    share_power: float = 1.0
+    fit: dict | None = None
+
+    def __post_init__(self):
+        for name in ('class_temperature', 'share_power'):
+            value = getattr(self, name)
+            if not _is_number(value) or value <= 0:
+                _refuse(name, 'a positive number', value)
+        values = self.confidence
+        if values is not None and not (
+                isinstance(values, list | tuple) and len(values) == 3
+                and all(map(_is_number, values))):
+            _refuse('confidence', 'three finite numbers or None', values)
+
+    def class_probabilities(self, probabilities):
+        """
+        Calibrated probabilities of classes.
+
+        Parameters
+        ----------
+        probabilities : `~numpy.ndarray`
+            (..., n) the model's, which add up to 1.
+
+        Returns
+        -------
+        probabilities : `~numpy.ndarray`
+            (..., n), which add up to 1; the array itself where the
+            temperature is 1.
+        """
+        if self.class_temperature == 1:
+            return probabilities
+        logits = np.log(np.clip(probabilities, 1e-30, 1, dtype=float))
+        logits -= logits.max(axis=-1, keepdims=True)
+        out = np.exp(logits / self.class_temperature)
+        out /= out.sum(axis=-1, keepdims=True)
+        return out.astype(probabilities.dtype)
+
+    def confidences(self, decision, heat):
+        """
+        The probability that labels are one object each.
+
+        Parameters
+        ----------
+        decision : `~numpy.ndarray`
+            (n,) probability that the weakest decision about each is right.
+        heat : `~numpy.ndarray`
+            (n,) probability of its leading seed, of the heatmap.
+
+        Returns
+        -------
+        confidence : `~numpy.ndarray`
+            (n,); ``decision`` itself where there is no map.
+        """
+        if self.confidence is None:
+            return decision
+        *weights, bias = self.confidence
+        total = features_of(decision, heat) @ np.array(weights, float) + bias
+        return 1 / (1 + np.exp(-np.clip(total, -50, 50)))
+
+    def rate(self, grouping, heat):
+        """
+        The labels of an image with calibrated confidence.
+
+        Parameters
+        ----------
+        grouping : `~astrodino_seg.predict.decode.Grouping`
+            The labels.
+        heat : `~numpy.ndarray`
+            (n_objects,) as of `confidences`.
+
+        Returns
+        -------
+        grouping : `~astrodino_seg.predict.decode.Grouping`
+            The same labels.
+        """
+        return replace(grouping, confidence=self.confidences(
+            grouping.confidence, heat))
+
+
+def log_odds(probability, limit=1 - 1e-7):
+    """
+    Log-odds of probabilities, which are first clipped.
+
+    Parameters
+    ----------
+    probability : array_like
+        Probabilities.
+    limit : float, optional
+        The largest that counts; one less this is the smallest.
+
+    Returns
+    -------
+    logit : `~numpy.ndarray`
+        Finite, float64.
+    """
+    p = np.clip(np.asarray(probability, float), 1 - limit, limit)
+    return np.log(p) - np.log1p(-p)
+
+
+def features_of(decision, heat):
+    """(n, 2) log-odds that `Calibration.confidences` is made of."""
+    return np.stack([log_odds(decision, DECISION_LIMIT), log_odds(heat)],
+                    axis=-1)
+
+
+def read_calibration(values):
+    """
+    The calibration of a model.
+
+    Parameters
+    ----------
+    values : dict or None
+        `~astrodino_seg.Model.calibration`: the attributes of `Calibration`.
+
+    Returns
+    -------
+    calibration : `Calibration`
+        One that changes nothing, to the last bit, where there is none.
+
+    Raises
+    ------
+    ValueError
+        If it is not a dict, or has a key or a value that is not known.
+    """
+    if values is None:
+        return Calibration()
+    names = [field.name for field in fields(Calibration)]
+    if not isinstance(values, dict) or not set(values) <= set(names):
+        msg = (f'calibration of a model must be a dict with keys of {names}, '
+               f'got {values!r}')
+        raise ValueError(msg)
+    return Calibration(**values)
+
+
+def _is_number(value):
+    return (isinstance(value, Real) and not isinstance(value, bool)
+            and bool(np.isfinite(value)))
+
+
+def _refuse(name, wanted, value):
+    msg = f'{name} of a calibration must be {wanted}, got {value!r}'
+    raise ValueError(msg)

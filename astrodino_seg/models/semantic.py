@@ -1,0 +1,269 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Semantic heads: the class of each pixel from the patch tokens of any backbone.
+
+The two plain heads of DINOv2 (Oquab et al. 2023, arXiv:2304.07193, section
+7.4). ``linear``: batch norm and a 1x1 convolution on the patch tokens of the
+last layer, upsampled to the pixels. ``ms``: the same on those of the last four
+layers, of the image enlarged by several scales, over which the probabilities
+are averaged. They tell sky, star, galaxy and artifact, and not one object from
+another.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from astrodino_seg.inputs.channels import PreprocessSpec
+from astrodino_seg.inputs.rules import planes_from_dict, planes_to_dict
+from astrodino_seg.models.convolutions import N_CLASSES
+from astrodino_seg.models.files import digest, write_weights
+from astrodino_seg.models.vit import VisionTransformer
+
+__all__ = ['HEADS', 'SEMANTIC_FORMAT', 'PixelHead', 'SemanticModel',
+           'at_pixels']
+
+#: Name and version of the file format of a `SemanticModel`.
+SEMANTIC_FORMAT = 'astrodino_seg/semantic-1'
+#: For each head, of how many of the last layers it reads the tokens, and the
+#: scales of the image.
+HEADS = {'linear': (1, (1.0,)), 'ms': (4, (1.0, 1.5, 2.0))}
+
+
+class PixelHead(nn.Sequential):
+    """
+    Batch norm and a 1x1 convolution: one linear layer on normed tokens.
+
+    Parameters
+    ----------
+    dim : int
+        Length of the tokens.
+    n_classes : int, optional
+        Number of classes.
+    """
+
+    def __init__(self, dim, n_classes=N_CLASSES):
+        super().__init__(nn.BatchNorm2d(dim), nn.Conv2d(dim, n_classes, 1))
+
+
+def at_pixels(scores, shape):
+    """
+    Interpolate the scores of patches to pixels.
+
+    Parameters
+    ----------
+    scores : `~torch.Tensor`
+        (B, class, rows, columns).
+    shape : tuple of int
+        (y, x) of the pixels that the patches cover.
+
+    Returns
+    -------
+    scores : `~torch.Tensor`
+        (B, class, y, x).
+    """
+    return F.interpolate(scores, size=tuple(shape), mode='bilinear',
+                         align_corners=False)
+
+
+class SemanticModel(nn.Module):
+    """
+    A Vision Transformer, the rule for its input, and a semantic head.
+
+    Parameters
+    ----------
+    vit : dict
+        Arguments of `~astrodino_seg.models.vit.VisionTransformer`.
+    planes : dict
+        The rule, as of `~astrodino_seg.inputs.rules.planes_to_dict`.
+    head : dict, optional
+        ``kind``, a key of `HEADS`; and ``scales``, where they are not those.
+    provenance : dict, optional
+        Where the weights come from.
+
+    Raises
+    ------
+    ValueError
+        If the head is unknown or does not fit the transformer, or a scale is
+        not positive.
+    """
+
+    def __init__(self, *, vit, planes, head=None, provenance=None):
+        super().__init__()
+        head = {'kind': 'linear', **(head or {})}
+        self.n_last, scales = _check_head(**head)
+        self.planes = planes_from_dict(planes)
+        self.vit = VisionTransformer(**vit)
+        if self.n_last > len(self.vit.blocks):
+            msg = (f'head {head["kind"]!r} reads {self.n_last} layers, vit '
+                   f'has {len(self.vit.blocks)}')
+            raise ValueError(msg)
+        self.head = PixelHead(self.n_last * self.vit.dim)
+        self.spec = {'vit': dict(vit), 'planes': dict(planes),
+                     'head': {'kind': head['kind'], 'scales': list(scales)}}
+        self.provenance = dict(provenance or {})
+
+    @classmethod
+    def from_backbone(cls, backbone, head='linear', *, scales=None):
+        """
+        Put a head, with random weights, on a backbone, which is copied.
+
+        Parameters
+        ----------
+        backbone : `~astrodino_seg.models.backbone.Backbone`
+            Any, of any patch size.
+        head : {'linear', 'ms'}, optional
+            Which head.
+        scales : sequence of float, optional
+            Factors by which the image is enlarged, instead of those of
+            `HEADS`. The cost is that of ``linear`` times the sum of their
+            squares.
+
+        Returns
+        -------
+        model : `SemanticModel`
+            To be trained by `~astrodino_seg.train.fit_head`.
+
+        Raises
+        ------
+        TypeError
+            If the backbone has a rule for its planes that is not one of
+            `~astrodino_seg.models.backbone`.
+        ValueError
+            If the head does not fit.
+        """
+        table = {'kind': head}
+        if scales is not None:
+            table['scales'] = list(scales)
+        model = cls(vit=backbone.vit.spec, head=table,
+                    planes=planes_to_dict(backbone.planes),
+                    provenance={'backbone': backbone.name})
+        model.vit.load_state_dict(backbone.vit.state_dict())
+        return model.eval()
+
+    @property
+    def scales(self):
+        """Factors by which the image is enlarged."""
+        return tuple(self.spec['head']['scales'])
+
+    @property
+    def preprocess(self):
+        """
+        How the background and the noise are measured, a
+        `~astrodino_seg.inputs.channels.PreprocessSpec`.
+        """
+        return getattr(self.planes, 'spec', None) or PreprocessSpec()
+
+    def tokens(self, x, scale=1.0):
+        """
+        Patch tokens of an image that is resampled to whole patches.
+
+        Parameters
+        ----------
+        x : `~torch.Tensor`
+            (B, plane, y, x), of any size.
+        scale : float, optional
+            Factor on its sides.
+
+        Returns
+        -------
+        tokens : `~torch.Tensor`
+            (B, n_last * dim, rows, columns), the deepest layer last.
+        """
+        patch = self.vit.patch_size
+        size = [max(round(scale * n / patch), 1) * patch for n in x.shape[-2:]]
+        if size != list(x.shape[-2:]):
+            x = F.interpolate(x, size=size, mode='bilinear',
+                              align_corners=False, antialias=True)
+        return torch.cat(self.vit.forward_features(x, self.n_last).patches,
+                         dim=1)
+
+    def forward(self, x, scale=1.0):
+        """
+        Logits of the classes at one scale.
+
+        Parameters
+        ----------
+        x, scale
+            As of `tokens`.
+
+        Returns
+        -------
+        logits : `~torch.Tensor`
+            (B, 4, y, x) of sky, star, galaxy, artifact.
+        """
+        return self.logits(self.tokens(x, scale), x.shape[-2:])
+
+    def logits(self, tokens, shape):
+        """
+        Logits of the classes from tokens.
+
+        Parameters
+        ----------
+        tokens : `~torch.Tensor`
+            Of `tokens`.
+        shape : tuple of int
+            (y, x) of the pixels.
+
+        Returns
+        -------
+        logits : `~torch.Tensor`
+            (B, 4, y, x).
+        """
+        return at_pixels(self.head(tokens), shape)
+
+    def probabilities(self, x, factor=1.0):
+        """
+        Probabilities of the classes, the mean over the scales.
+
+        Parameters
+        ----------
+        x : `~torch.Tensor`
+            As of `tokens`.
+        factor : float, optional
+            A factor on all scales.
+
+        Returns
+        -------
+        probabilities : `~torch.Tensor`
+            (B, 4, y, x).
+        """
+        return sum(self(x, factor * scale).softmax(dim=1)
+                   for scale in self.scales) / len(self.scales)
+
+    def fused(self):
+        """This model, for inference only."""
+        return self.eval().requires_grad_(False)
+
+    def save(self, path, *, half=False, backbone=None):
+        """
+        Write the weights, the spec and the provenance to one file.
+
+        Parameters
+        ----------
+        path : path-like
+            The safetensors file. It appears whole or not at all.
+        half : bool, optional
+            Whether to store float16, in half the space.
+        backbone : str, optional
+            The name of the bundled backbone that this one is. The file then
+            holds the head alone, and cannot be read with a backbone of other
+            weights.
+        """
+        but, more = (None, {}) if backbone is None else (
+            'vit', {'backbone': backbone, 'sha256': digest(self.vit)})
+        write_weights(path, self, SEMANTIC_FORMAT, half=half, but=but,
+                      more=more)
+
+
+def _check_head(*, kind, scales=None):
+    """Number of layers and scales of a head, or `ValueError`."""
+    if kind not in HEADS:
+        msg = f'head must be one of {sorted(HEADS)}, got {kind!r}'
+        raise ValueError(msg)
+    n_last, default = HEADS[kind]
+    scales = default if scales is None else scales
+    if len(scales) == 0 or not all(0 < scale <= 16 for scale in scales):
+        msg = f'scales must be one or more in (0, 16], got {scales!r}'
+        raise ValueError(msg)
+    return n_last, [float(scale) for scale in scales]
