@@ -21,7 +21,7 @@ from torch.utils.data import Subset
 
 from astrodino_seg import load_model
 from astrodino_seg.simulate import SPLITS, SceneLibrary
-from astrodino_seg.train.decision import fit_decision
+from astrodino_seg.train import fit_decision
 
 RECIPE = (Path(__file__).resolve().parents[1] / 'astrodino_seg' / 'train'
           / 'recipes' / 'grouping_tiny.toml')

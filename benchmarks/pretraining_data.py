@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader
 
 from astrodino_seg.image import Image
 from astrodino_seg.inputs.channels import PreprocessSpec
-from astrodino_seg.pretrain.data import ViewDataset
-from astrodino_seg.pretrain.views import RATES, expose
+from astrodino_seg.train import ViewDataset
+from astrodino_seg.train.views import RATES, expose
 
 SIZE, N_BANDS, N_IMAGES = 512, 4, 4
 

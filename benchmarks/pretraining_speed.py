@@ -34,16 +34,16 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from astrodino_seg.models.load import Encoder
-from astrodino_seg.pretrain import ViewDataset, pretrain_from_config
-from astrodino_seg.pretrain.batches import Batches
-from astrodino_seg.pretrain.processes import make_fabric
-from astrodino_seg.pretrain.recipe import make_images, make_objective
-from astrodino_seg.pretrain.student import (
+from astrodino_seg.train import ViewDataset, pretrain_from_config
+from astrodino_seg.train.batches import Batches
+from astrodino_seg.train.methods import (
     Student,
+    decay_groups,
     make_teacher,
-    parameter_groups,
     update_teacher,
 )
+from astrodino_seg.train.recipe import make_objective, make_sources
+from astrodino_seg.train.runner import make_fabric
 
 
 def median_time(function, n, device):
@@ -79,7 +79,7 @@ def make_step(config, batch, fabric):
     student = Student(encoder.vit, objective.projector,
                       patches=objective.patches, drop_path=0.1).train()
     model, optimizer = fabric.setup(
-        student, torch.optim.AdamW(parameter_groups(student)))
+        student, torch.optim.AdamW(decay_groups(student)))
     teacher = make_teacher(student)
     batch = fabric.to_device(batch)
 
@@ -116,7 +116,7 @@ def main():
                 table.update(n_scenes=args.scenes)
                 if 'stamps' not in table:
                     table.update(path=f'{folder}/scenes{k}')
-        images = make_images(config['images'], 0)
+        images = make_sources(config['images'], 0)
         for k in range(len(images)):
             images[k]
         n_steps, batch_size = args.steps + 5, fit.get('batch_size', 64)

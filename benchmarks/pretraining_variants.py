@@ -18,8 +18,8 @@ import copy
 import tomllib
 from pathlib import Path
 
-from astrodino_seg.pretrain import pretrain_from_config
-from astrodino_seg.pretrain.views import RATES
+from astrodino_seg.train import pretrain_from_config
+from astrodino_seg.train.views import RATES
 
 DINO_ONLY = ('n_prototypes', 'koleo', 'centring')
 

@@ -22,14 +22,9 @@ from matplotlib.figure import Figure
 from astrodino_seg.image import Image, as_image
 from astrodino_seg.inputs.channels import PreprocessSpec
 from astrodino_seg.plotting import rgb_image, save_figure
-from astrodino_seg.pretrain.data import ObservedScenes, ViewDataset
-from astrodino_seg.pretrain.views import (
-    RATES,
-    bright_blocks,
-    expose,
-    make_view,
-)
 from astrodino_seg.simulate import SceneLibrary
+from astrodino_seg.train import ObservedScenes, ViewDataset
+from astrodino_seg.train.views import RATES, bright_blocks, expose, make_view
 
 SPEC = PreprocessSpec()
 

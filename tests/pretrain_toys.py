@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from astrodino_seg.models.load import Encoder
-from astrodino_seg.pretrain import DINO, pretrain
-from astrodino_seg.pretrain.data import Views
+from astrodino_seg.train import DINO, pretrain
+from astrodino_seg.train.views import Views
 
 VIT = {'patch_size': 8, 'dim': 24, 'depth': 2, 'n_heads': 3,
        'n_registers': 1}

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 from astrodino_seg.cli import main
 from astrodino_seg.datasets import FolderImages, legacy
-from astrodino_seg.pretrain import pretrain_from_config
+from astrodino_seg.train import pretrain_from_config
 
 pytest.importorskip('urllib3')
 

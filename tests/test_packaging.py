@@ -27,7 +27,7 @@ NAME = 'astrodino_seg'
 # Who may import whom is a contract of import-linter in pyproject.toml.
 
 # folders that may import torch; the rest stay quick to import
-TORCH = 'inputs models predict embed train pretrain segmenter cli'
+TORCH = 'inputs models predict embed train segmenter cli'
 
 # never imported at the head of a module: optional, slow, or liable to fail
 LAZY = {'dask', 'datasets', 'galsim', 'h5py', 'lightning_fabric', 'matplotlib',
@@ -37,7 +37,7 @@ LAZY = {'dask', 'datasets', 'galsim', 'h5py', 'lightning_fabric', 'matplotlib',
 ONLY = {
     'astropy.io.fits': 'image',
     'dask': 'predict',
-    'safetensors': 'models simulate pretrain',
+    'safetensors': 'models simulate train',
     'matplotlib': 'plotting cli',
 }
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pretrain_toys import ToyViews
 
-from astrodino_seg.pretrain.batches import Batches
+from astrodino_seg.train.batches import Batches
 
 VIEWS = ToyViews(24)
 

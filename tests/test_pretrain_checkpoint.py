@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from astrodino_seg.errors import ModelFileError
-from astrodino_seg.pretrain.checkpoint import FORMAT, Checkpoint
+from astrodino_seg.train.runner import FORMAT, Checkpoint
 
 SETTINGS = {'n_steps': 9, 'momentum': (0.9, 1.0),
             'objective': {'kind': 'DINO', 'koleo': 0.1}}

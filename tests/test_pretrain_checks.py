@@ -13,12 +13,8 @@ import pytest
 from astropy.io import fits
 
 from astrodino_seg.cli import main
-from astrodino_seg.pretrain import checkpoint
-from astrodino_seg.pretrain.checks import (
-    check_counts,
-    check_settings,
-    check_table,
-)
+from astrodino_seg.train import runner as checkpoint
+from astrodino_seg.train.ssl import check_counts, check_settings, check_table
 
 pytest.importorskip('lightning_fabric')
 

@@ -21,16 +21,11 @@ from astrodino_seg.datasets import FolderImages
 from astrodino_seg.errors import SkippedWarning
 from astrodino_seg.image import Image
 from astrodino_seg.inputs.channels import PreprocessSpec, normalise
-from astrodino_seg.pretrain import data as data_module
-from astrodino_seg.pretrain.camera import Exposure
-from astrodino_seg.pretrain.data import (
-    Mixture,
-    ObservedScenes,
-    ViewDataset,
-    Views,
-)
-from astrodino_seg.pretrain.views import RATES
 from astrodino_seg.simulate import Scene, observe
+from astrodino_seg.train import Mixture, ObservedScenes, ViewDataset
+from astrodino_seg.train import views as data_module
+from astrodino_seg.train.exposures import Exposure
+from astrodino_seg.train.views import RATES, Views
 
 FEW = settings(deadline=None, max_examples=25)
 SPEC = PreprocessSpec()

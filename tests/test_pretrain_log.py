@@ -8,8 +8,8 @@ import csv
 import pytest
 import torch
 
-from astrodino_seg.pretrain import log as module
-from astrodino_seg.pretrain.log import Log
+from astrodino_seg.train import runner as module
+from astrodino_seg.train.runner import Log
 
 
 class OneProcess:

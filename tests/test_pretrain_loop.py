@@ -23,11 +23,11 @@ from torch.utils.data import Dataset
 from astrodino_seg.errors import CollapseWarning
 from astrodino_seg.inputs.channels import PreprocessSpec
 from astrodino_seg.models.load import Encoder, load_encoder
-from astrodino_seg.pretrain import DINO, SimDINO, pretrain
-from astrodino_seg.pretrain.batches import Batches
-from astrodino_seg.pretrain.checks import check_finite
-from astrodino_seg.pretrain.losses import dino_loss, ibot_loss
-from astrodino_seg.pretrain.student import Student
+from astrodino_seg.train import DINO, SimDINO, pretrain
+from astrodino_seg.train.batches import Batches
+from astrodino_seg.train.losses import dino_loss, ibot_loss
+from astrodino_seg.train.methods import Student
+from astrodino_seg.train.ssl import check_finite
 
 pytest.importorskip('lightning_fabric')
 

@@ -15,9 +15,11 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from astrodino_seg.pretrain.losses import (
+from astrodino_seg.train.losses import (
     Centre,
     alignment_loss,
+    all_rows,
+    all_sum,
     coding_rate,
     coding_rate_weight,
     dino_loss,
@@ -26,7 +28,6 @@ from astrodino_seg.pretrain.losses import (
     masked_alignment_loss,
     sinkhorn_knopp,
 )
-from astrodino_seg.pretrain.losses.collective import all_rows, all_sum
 
 try:
     from lightly import loss as lightly

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import label
 
-from astrodino_seg.pretrain.masking import block_mask, draw_masks
+from astrodino_seg.train.batches import block_mask, draw_masks
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.floats(0, 1),

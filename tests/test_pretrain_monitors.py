@@ -11,8 +11,8 @@ import torch
 from torch.testing import assert_close
 
 from astrodino_seg.errors import CollapseWarning
-from astrodino_seg.pretrain.losses import dino_loss
-from astrodino_seg.pretrain.monitors import (
+from astrodino_seg.train.losses import dino_loss
+from astrodino_seg.train.methods import (
     CollapseMonitor,
     distribution_state,
     feature_spread,

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from astrodino_seg.pretrain.losses import (
+from astrodino_seg.train import DINO, SimDINO
+from astrodino_seg.train.losses import (
     alignment_loss,
     coding_rate,
     dino_loss,
@@ -16,8 +17,7 @@ from astrodino_seg.pretrain.losses import (
     masked_alignment_loss,
     sinkhorn_knopp,
 )
-from astrodino_seg.pretrain.objectives import DINO, SimDINO
-from astrodino_seg.pretrain.student import Projected
+from astrodino_seg.train.methods import Projected
 
 SIZES = {'n_prototypes': 12, 'hidden': 8, 'bottleneck': 6}
 

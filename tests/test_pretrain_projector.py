@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from astrodino_seg.pretrain.projector import Projector
+from astrodino_seg.train.methods import Projector
 
 try:
     from lightly.models.modules.heads import DINOProjectionHead

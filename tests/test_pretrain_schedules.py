@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from astrodino_seg.pretrain.schedules import cosine, learning_rate, ramp
+from astrodino_seg.train.schedules import cosine, learning_rate, ramp
 
 
 def test_ramp():

@@ -8,10 +8,10 @@ import torch
 from torch.testing import assert_close
 
 from astrodino_seg.models.vit import VisionTransformer
-from astrodino_seg.pretrain.student import (
+from astrodino_seg.train.methods import (
     Student,
+    decay_groups,
     make_teacher,
-    parameter_groups,
     update_teacher,
 )
 
@@ -108,7 +108,7 @@ def test_drop_path_is_the_students_alone(batch):
 def test_parameter_groups():
     student = make()
     student.mask_token.requires_grad_(False)
-    with_decay, without = parameter_groups(student)
+    with_decay, without = decay_groups(student)
     assert (with_decay['decays'], without['decays']) == (1, 0)
     names = {id(p): name for name, p in student.named_parameters()}
     found = {names[id(p)] for p in without['params']}

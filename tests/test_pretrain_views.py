@@ -17,24 +17,22 @@ from astrodino_seg.inputs.channels import (
     normalise,
     signal_to_noise,
 )
-from astrodino_seg.pretrain.camera import (
+from astrodino_seg.train.exposures import (
     Exposure,
-    fill_noise,
-    resample,
-    rotate,
-    turn,
-)
-from astrodino_seg.pretrain.degrade import (
     choose_bands,
     cut_gaps,
     drop_bands,
     extinction,
+    fill_noise,
     lower_depth,
     offset_sky,
     psf_sigma,
     redden,
+    resample,
+    rotate,
+    turn,
 )
-from astrodino_seg.pretrain.views import (
+from astrodino_seg.train.views import (
     RATES,
     bright_blocks,
     check_rates,

@@ -16,9 +16,10 @@ from astrodino_seg.models.calibration import Calibration
 from astrodino_seg.models.decision import Decision
 from astrodino_seg.models.load import Encoder, load_model
 from astrodino_seg.simulate import Scene
-from astrodino_seg.train import fit_model, run, supervised, train_from_config
-from astrodino_seg.train.rates import learning_rate, rate_of_step
+from astrodino_seg.train import fit_model, supervised, train_from_config
+from astrodino_seg.train import runner as run
 from astrodino_seg.train.recipe import make_model
+from astrodino_seg.train.schedules import cosine_rate, steady_rate
 
 SIZE = 96
 
@@ -50,7 +51,7 @@ def make_scene(seed, size=SIZE, n=7):
 
 def test_learning_rate():
     def rate(step):
-        return learning_rate(step, 1200, peak=2.0, warmup=200)
+        return cosine_rate(step, 1200, peak=2.0, warmup=200)
 
     assert_allclose(rate(0), 0.01)
     assert_allclose(rate(99), 1.0)
@@ -64,7 +65,7 @@ def test_learning_rate():
 
 
 def test_steady_rate():
-    rates = [rate_of_step(k, 1000, peak=2.0, warmup=100) for k in range(1000)]
+    rates = [steady_rate(k, 1000, peak=2.0, warmup=100) for k in range(1000)]
     assert_allclose(rates[0], 0.02)
     assert_allclose(rates[99:800], 2.0)
     assert_allclose(rates[900], 1.0)

@@ -32,18 +32,18 @@ from astrodino_seg.train import (
     supervised,
     train_from_config,
 )
-from astrodino_seg.train import run as loop
-from astrodino_seg.train.adapt import balanced_weights
+from astrodino_seg.train import runner as loop
 from astrodino_seg.train.crops import Window
 from astrodino_seg.train.data import ClassCrops, LevelCrops
 from astrodino_seg.train.instance import instance_losses
-from astrodino_seg.train.losses import (
+from astrodino_seg.train.semantic import (
     CLASS_WEIGHTS,
+    TokenCrop,
+    TokenCrops,
     class_loss,
     imitation_loss,
 )
-from astrodino_seg.train.rates import parameter_groups
-from astrodino_seg.train.tokens import TokenCrop, TokenCrops
+from astrodino_seg.train.supervised import balanced_weights, parameter_groups
 
 QUIET = {'n_items': 1, 'progress': False}
 

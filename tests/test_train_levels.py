@@ -8,7 +8,7 @@ import pytest
 from level_toys import disc_truth
 
 from astrodino_seg.models.instance import CALLED, KEPT
-from astrodino_seg.train.levels import level_truth
+from astrodino_seg.train.crops import level_truth
 
 STAR, GALAXY = 1, 2
 

@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose
 from astrodino_seg.models.head import InstanceMaps, Seeds
 from astrodino_seg.train import instance
 from astrodino_seg.train.crops import make_crop
-from astrodino_seg.train.losses import (
+from astrodino_seg.train.instance import (
     centre_focal_loss,
     draw_members,
     importance,

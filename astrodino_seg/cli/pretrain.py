@@ -13,7 +13,7 @@ def add_parser(commands):
     pretrain = commands.add_parser(
         'pretrain', help='train a backbone on images without labels')
     pretrain.add_argument('config', help='TOML recipe; there are some in '
-                                         'astrodino_seg/pretrain/recipes')
+                                         'astrodino_seg/train/recipes')
     pretrain.add_argument('-o', '--output', required=True,
                           help='folder for checkpoint, log and weights; a '
                                'run that was killed goes on from there')
@@ -24,7 +24,7 @@ def add_parser(commands):
 
 def run(args):
     """Run the subcommand."""
-    from astrodino_seg.pretrain import pretrain_from_config
+    from astrodino_seg.train import pretrain_from_config
 
     with open(args.config, 'rb') as stream:
         config = tomllib.load(stream)

@@ -21,7 +21,7 @@ def add_parser(commands):
 
 def run(args):
     """Run the subcommand."""
-    from astrodino_seg.train.recipe import train_from_config
+    from astrodino_seg.train import train_from_config
 
     with open(args.config, 'rb') as stream:
         config = tomllib.load(stream)

@@ -25,7 +25,7 @@ class Encoder(nn.Module):
     """
     Preprocessing spec and Vision Transformer, without a head.
 
-    What `~astrodino_seg.pretrain.pretrain` trains, and a `Model` can start
+    What `~astrodino_seg.train.pretrain` trains, and a `Model` can start
     from.
 
     Parameters

@@ -1,14 +1,19 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Training.
+Training: of models with heads, and of backbones without labels.
 """
 
-from astrodino_seg.train.adapt import fit_head
 from astrodino_seg.train.decision import fit_decision
+from astrodino_seg.train.images import Mixture, ObservedScenes
 from astrodino_seg.train.labelled import LabelledImage, as_labelled
-from astrodino_seg.train.recipe import train_from_config
-from astrodino_seg.train.supervised import fit_model
+from astrodino_seg.train.methods import DINO, SimDINO
+from astrodino_seg.train.recipe import pretrain_from_config, train_from_config
+from astrodino_seg.train.ssl import pretrain
+from astrodino_seg.train.supervised import fit_head, fit_model
 from astrodino_seg.train.validation import panoptic_quality
+from astrodino_seg.train.views import ViewDataset
 
-__all__ = ['LabelledImage', 'as_labelled', 'fit_decision', 'fit_head',
-           'fit_model', 'panoptic_quality', 'train_from_config']
+__all__ = ['DINO', 'LabelledImage', 'Mixture', 'ObservedScenes', 'SimDINO',
+           'ViewDataset', 'as_labelled', 'fit_decision', 'fit_head',
+           'fit_model', 'panoptic_quality', 'pretrain',
+           'pretrain_from_config', 'train_from_config']

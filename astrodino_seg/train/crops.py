@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter, maximum_filter
 
-__all__ = ['ClassCrop', 'LevelCrop', 'Window', 'make_crop',
-           'pixel_classes']
+from astrodino_seg.models.instance import CALLED, KEPT
+from astrodino_seg.truth import ISOPHOTE
 
 MIN_CROP_PIXELS = 6
 MAX_OBJECTS = 300
@@ -18,14 +18,7 @@ MAX_OBJECTS = 300
 
 @dataclass
 class ClassCrop:
-    """
-    One crop for a semantic head.
-
-    Attributes
-    ----------
-    channels, classes : `~torch.Tensor`
-        As of `LevelCrop`.
-    """
+    """One crop for a semantic head."""
 
     channels: torch.Tensor
     classes: torch.Tensor
@@ -36,32 +29,9 @@ class LevelCrop:
     """
     One crop of one level of the image pyramid.
 
-    Attributes
-    ----------
-    channels : `~torch.Tensor`
-        (C, H, W) input.
-    binned : int
-        1 where it is taken to be binned, else 0.
-    labels : `~torch.Tensor`
-        (H, W) int64: 0 the rest, i + 1 for object i, -1 void.
-    classes : `~torch.Tensor`
-        (H, W) int64 class of each pixel, -1 void; 4 if it is an object whose
-        class is not known.
-    seed_xy : `~torch.Tensor`
-        (S, 2) seed positions: the centres of the N objects first, then
-        decoys, which lie on the same objects off their centres.
-    seed_object : `~torch.Tensor`
-        (S,) index of the object under each seed.
-    centre, log_size, cls : `~torch.Tensor`
-        (N, 2) true centre, (N,) log radius in pixels, (N,) class index.
-    asked : `~torch.Tensor`
-        (N,) bool, whether the object's centre is to be called.
-    rivals : `~torch.Tensor`
-        (R, H, W) int64: the other objects that shine in the pixel of an
-        object, i + 1 for object i; 0 none. R is 2, or 0 where it is not
-        known.
-    shares : `~torch.Tensor`
-        (R, H, W) their shares of its light. The owner has the rest.
+    channels (C, H, W), labels (H, W), classes (H, W), seed_xy (S, 2),
+    seed_object (S,), centre, log_size, cls (N, 2), asked (N,), rivals (R, H,
+    W), shares (R, H, W).
     """
 
     channels: torch.Tensor
@@ -79,18 +49,7 @@ class LevelCrop:
 
 
 class Window:
-    """
-    A square part of an image, flipped and turned.
-
-    Parameters
-    ----------
-    corner : sequence of int
-        Its first x and y.
-    size : int
-        Its side, pixels.
-    turn : int
-        Which of the eight flips and turns, from 0.
-    """
+    """A square part of an image, flipped and turned."""
 
     def __init__(self, corner, size, turn):
         self.corner, self.size, self.turn = corner, size, turn
@@ -131,21 +90,7 @@ def _decoys(rng, smooth, is_peak, span, area):
 
 
 def pixel_classes(labels, table):
-    """
-    The class of each pixel.
-
-    Parameters
-    ----------
-    labels : `~numpy.ndarray`
-        Of a `~astrodino_seg.simulate.Truth`.
-    table : dict of `~numpy.ndarray`
-        ``id`` and ``cls`` of its objects.
-
-    Returns
-    -------
-    classes : `~numpy.ndarray`
-        As ``labels``, int: 0 the sky, -1 void.
-    """
+    """The class of each pixel."""
     known = np.full(labels.max(initial=0) + 1, -1)
     known[0] = 0
     inside = table['id'] < len(known)
@@ -157,27 +102,7 @@ def make_crop(rng, channels, binned, labels, truth, table):
     """
     Build the targets of one crop.
 
-    Parameters
-    ----------
-    rng : `numpy.random.Generator`
-        For the decoys.
-    channels : `~numpy.ndarray`
-        (C, H, W) float32.
-    binned : bool
-        Whether it is taken to be binned.
-    labels : `~numpy.ndarray`
-        (H, W) of `~astrodino_seg.train.levels.level_truth`.
-    truth : dict of `~numpy.ndarray`
-        Crops of ``labels``, ``own_sn``, ``owners``, ``shares`` of a
-        `~astrodino_seg.simulate.Truth`.
-    table : dict of `~numpy.ndarray`
-        ``id``, ``x``, ``y`` (in the crop's pixels), ``cls``, ``radius``,
-        ``asked``.
-
-    Returns
-    -------
-    crop : `LevelCrop`
-        The crop.
+    channels (C, H, W), labels (H, W).
     """
     width = labels.shape[1]
     present, counts = np.unique(labels[labels > 0], return_counts=True)
@@ -241,3 +166,64 @@ def _rivals(truth, labels, present):
     shares = np.where(rivals > 0, shares[1:], 0)
     total = np.maximum(shares.sum(axis=0) + truth['shares'][0], 1e-30)
     return rivals, (shares / total).astype(np.float32)
+
+
+#: Faint galaxies are followed further out, to this share of their peak.
+FAINTEST = 0.05
+
+
+def level_truth(rng, truth, b):
+    """
+    The objects of one level, and the pixels of each.
+
+    labels (y, x), radius (n,), asked (n,).
+    """
+    n = int(truth.labels.max(initial=0)) + 1
+    ids = truth.objects['id']
+    n = max(n, ids.max(initial=0) + 1)
+    known = len(truth.owners) > 0       # else labels say how far they reach
+    limit = np.full(n, ISOPHOTE * b if known else 0.0)
+    if b > 1 and known and len(ids):
+        faint = truth.objects['cls'] == 2
+        peak = np.zeros(len(limit))
+        inside = truth.labels > 0
+        np.maximum.at(peak, truth.labels[inside], truth.own_sn[inside])
+        limit[ids[faint]] = np.clip(FAINTEST * peak[ids[faint]], ISOPHOTE,
+                                    ISOPHOTE * b)
+    labels = np.where(truth.own_sn >= limit[truth.labels.clip(0)],
+                      truth.labels, np.minimum(truth.labels, 0))
+    area = np.bincount(labels[labels > 0], minlength=len(limit))[ids]
+    size = np.sqrt(area / np.pi)
+    low, high = (rng.uniform(a, c, len(size)) for a, c in (
+        (KEPT[0], CALLED[0]), (CALLED[1], KEPT[1])))
+    asked = size < CALLED[1]
+    used = (size < high) & (size > 0)
+    if b > 1:
+        asked &= size >= CALLED[0]
+        used &= size >= low
+        small = np.zeros(len(limit), bool)
+        small[ids[size < low]] = True
+        labels = _beneath(truth, labels, small, limit)
+    of_level = np.zeros(len(limit), bool)
+    of_level[ids[used]] = True
+    labels = np.where(of_level[labels.clip(0)], labels,
+                      np.minimum(labels, 0))
+    return labels.astype(np.int32), np.where(used, size, 0), asked & used
+
+
+def _beneath(truth, labels, small, limit):
+    """Labels without small objects: those of the strongest of the others."""
+    known = np.zeros(len(limit), bool)
+    known[truth.objects['id']] = True
+    hidden = (labels > 0) & small[labels.clip(0)]
+    out = np.where(hidden, 0, labels)
+    if not hidden.any() or len(truth.owners) == 0:
+        return out
+    whole = truth.own_sn[hidden] / np.maximum(truth.shares[0][hidden], 1e-9)
+    for k in range(len(truth.owners) - 1, -1, -1):
+        number = truth.owners[k][hidden]
+        number = np.where(number < len(limit), number, 0)
+        shows = (known[number] & ~small[number]
+                 & (truth.shares[k][hidden] * whole >= limit[number]))
+        out[hidden] = np.where(shows, number, out[hidden])
+    return out

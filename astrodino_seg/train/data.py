@@ -17,12 +17,10 @@ from astrodino_seg.simulate.observe import observe
 from astrodino_seg.train.crops import (
     ClassCrop,
     Window,
+    level_truth,
     make_crop,
     pixel_classes,
 )
-from astrodino_seg.train.levels import level_truth
-
-__all__ = ['ClassCrops', 'LevelCrops', 'observed', 'planes_of_level']
 
 #: By how much an image is taken to be binned; the least is below two as the
 #: noise of real pixels is correlated.
@@ -42,26 +40,7 @@ NEAR = 0.2
 
 
 def observed(scene, seed, **options):
-    """
-    An image and its truth.
-
-    Parameters
-    ----------
-    scene : `~astrodino_seg.simulate.Scene` or \
-            `~astrodino_seg.train.LabelledImage`
-        What is observed, or has been.
-    seed : int or sequence of int
-        Seed of the observation of a scene.
-    **options
-        Of `~astrodino_seg.simulate.observe`, for a scene.
-
-    Returns
-    -------
-    image : `~astrodino_seg.Image`
-        The image.
-    truth : `~astrodino_seg.simulate.Truth`
-        What is in it.
-    """
+    """An image and its truth."""
     if hasattr(scene, 'truth'):
         return scene.image, scene.truth
     return observe(scene, seed, **options)
@@ -71,23 +50,7 @@ def planes_of_level(image, spec, b=1.0, light=None):
     """
     The network's input of an image that is taken to be binned.
 
-    Parameters
-    ----------
-    image : `~astrodino_seg.Image`
-        The image, of white noise.
-    spec : `~astrodino_seg.inputs.channels.PreprocessSpec`
-        The model's preprocessing.
-    b : float, optional
-        Pixels, in x and in y, that are taken to have been binned: the noise
-        of the planes is 1 / b before they are stretched.
-    light : `~numpy.ndarray`, optional
-        (band, y, x) the light of the objects; background and noise are then
-        found without it.
-
-    Returns
-    -------
-    channels : `~numpy.ndarray`
-        (C, y, x) float32.
+    light (band, y, x) -> channels (C, y, x).
     """
     sky = image
     if light is not None:
@@ -161,24 +124,6 @@ class LevelCrops(_Crops):
     it as if it were a binned image. A labelled image, which cannot be
     observed deeper, is really binned, as long as this leaves 48 pixels a
     side.
-
-    Parameters
-    ----------
-    scenes : sequence of `~astrodino_seg.simulate.Scene`
-        For example a `~astrodino_seg.simulate.SceneLibrary`; or of
-        `~astrodino_seg.train.LabelledImage`.
-    planes : `~astrodino_seg.inputs.channels.PreprocessSpec` or callable
-        The model's preprocessing, or its ``planes``.
-    n_items : int
-        How many observations there are; item ``i``, a list of its crops, is
-        the same in any process.
-    crop_size : int, optional
-        Side of the crops in pixels, a multiple of 16; that of a binned image
-        may be less.
-    rates : dict of float, optional
-        As of `~astrodino_seg.simulate.observe`.
-    seed : int, optional
-        Seed of everything drawn.
     """
 
     def __init__(self, scenes, planes, n_items, *, crop_size=256, rates=None,
@@ -267,13 +212,6 @@ class ClassCrops(_Crops):
 
     Of each observation there are two, the first on a large galaxy, if there
     is one.
-
-    Parameters
-    ----------
-    scenes, n_items, crop_size, rates, seed
-        As of `LevelCrops`.
-    planes : callable
-        The model's.
     """
 
     def __init__(self, scenes, planes, n_items, *, crop_size=256, rates=None,

@@ -6,22 +6,19 @@ All that is drawn is drawn on the CPU, whatever device the network is on, so
 that a run does not depend on it.
 """
 
+import math
+
 import torch
 from torch.nn import functional as F
 
 from astrodino_seg.models.head import InstanceMaps, Seeds
 from astrodino_seg.predict.pyramid import find_peaks
-from astrodino_seg.train.losses import (
+from astrodino_seg.train.semantic import (
     CLASS_WEIGHTS,
-    centre_focal_loss,
-    draw_members,
+    dense_logits,
     imitation_loss,
-    importance,
-    owner_loss,
+    teach,
 )
-from astrodino_seg.train.tokens import dense_logits, teach
-
-__all__ = ['WEIGHTS', 'heat_target', 'instance_losses', 'level_losses']
 
 #: Weight of each term in the total.
 WEIGHTS = {'heat': 1.0, 'mask': 2.0, 'dice': 1.0, 'vote': 0.5, 'classes': 0.5,
@@ -40,19 +37,7 @@ def heat_target(xy, log_size, shape):
     Gaussians at the centres, their maximum where they overlap (Zhou et al.
     2019, arXiv:1904.07850, Section 3).
 
-    Parameters
-    ----------
-    xy : `~torch.Tensor`
-        (N, 2) centres in pixels.
-    log_size : `~torch.Tensor`
-        (N,) log radius in pixels; larger objects get a wider Gaussian.
-    shape : tuple of int
-        (H, W).
-
-    Returns
-    -------
-    target : `~torch.Tensor`
-        (H, W) in [0, 1]; exactly 1 at the pixel of each centre.
+    xy (N, 2), log_size (N,), shape (H, W) -> target (H, W).
     """
     target = torch.zeros(shape)
     sigma = (0.12 * log_size.exp()).clamp(1.0, 4.0)
@@ -83,30 +68,7 @@ def _pixels(labels, generator):
 
 def instance_losses(head, maps, crop, generator, *, own_seeds=False,
                     class_weights=CLASS_WEIGHTS):
-    """
-    All terms of the loss for one crop.
-
-    Parameters
-    ----------
-    head : `~astrodino_seg.models.head.InstanceHead`
-        The head.
-    maps : `~astrodino_seg.models.head.InstanceMaps`
-        Of this crop, without the batch axis, on any device.
-    crop : `~astrodino_seg.train.crops.LevelCrop`
-        The truth, on the CPU.
-    generator : `torch.Generator`
-        For the choice of seeds and pixels.
-    own_seeds : bool, optional
-        Whether the heatmap's own peaks are decoys too, so that the head
-        learns to read and to compare the seeds it will meet.
-    class_weights : sequence of float, optional
-        As of `~astrodino_seg.train.losses.class_loss`.
-
-    Returns
-    -------
-    losses : dict of `~torch.Tensor`
-        One scalar a term, unweighted.
-    """
+    """All terms of the loss for one crop."""
     losses = {'heat': _heat_loss(maps.heat, crop)}
     if (crop.labels < 0).all():
         return losses
@@ -251,29 +213,7 @@ def _pair_loss(head, seeds, at_seeds, seed_xy, own, generator, n_max=200):
 def level_losses(model, crops, generator, *, own_seeds=True,
                  class_weights=CLASS_WEIGHTS, teacher=None, bfloat16=False,
                  device='cpu'):
-    """
-    Mean losses of some crops.
-
-    Parameters
-    ----------
-    model : `~astrodino_seg.Model`
-        The model, on ``device``.
-    crops : list of `~astrodino_seg.train.crops.LevelCrop`
-        The truth. Those of one size are a batch.
-    generator, own_seeds, class_weights
-        As of `instance_losses`.
-    teacher : `~torch.nn.Module`, optional
-        As of `~astrodino_seg.train.fit_model`, on ``device``.
-    bfloat16 : bool, optional
-        Whether the network runs in bfloat16.
-    device : str, optional
-        Where it runs.
-
-    Returns
-    -------
-    losses : dict of `~torch.Tensor`
-        One scalar a term, unweighted.
-    """
+    """Mean losses of some crops."""
     sums, by_size = {}, {}
     for crop in crops:
         by_size.setdefault(crop.channels.shape, []).append(crop)
@@ -303,3 +243,69 @@ def _batch_losses(model, crops, generator, teacher, bfloat16, device,
     if teacher is not None:
         yield 'teacher', len(crops) * imitation_loss(
             dense_logits(model.head, maps), teach(teacher, x, binned))
+
+
+#: How far the target of a pixel goes from its owner alone (0) to the shares
+#: of its light (1); and how much more a pixel counts that two objects share
+#: evenly.
+SOFTNESS = 0.5
+CONTESTED = 3.0
+
+
+def centre_focal_loss(logits, target, ignore, weight=None):
+    """
+    Penalty-reduced focal loss (Zhou et al. 2019, equation 1; alpha 2,
+    beta 4), normalised by the number of centres.
+
+    logits, target (h, w), ignore (h, w), weight (h, w).
+    """
+    weight = torch.ones_like(target) if weight is None else weight
+    p = logits.sigmoid().clamp(1e-5, 1 - 1e-5)
+    centre = target == 1
+    positive = (weight * (1 - p)**2 * p.log())[centre]
+    negative = weight * (1 - target)**4 * p**2 * (1 - p).log()
+    negative = negative[~centre & ~ignore]
+    return -(positive.sum() + negative.sum()) / max(int(centre.sum()), 4)
+
+
+def importance(log_size):
+    """
+    Weight of objects in the heatmap: large galaxies are rare, and a centre
+    that they lack, or have twice, costs more pixels.
+
+    log_size (N,) -> weight (N,).
+    """
+    area = math.pi * (2 * log_size).exp()
+    return 1 + 0.5 * (area / 100.0).clamp(min=1).log()
+
+
+def draw_members(n, owner, generator):
+    """
+    Which seeds take part in the masks: at least one an object.
+
+    Centres most of the time and decoys less often, so that each object is
+    drawn from its centre, from some other place, and from several at once.
+
+    owner (S,).
+    """
+    draw = torch.rand(len(owner), generator=generator)
+    part = draw < 0.35
+    part[:n] = draw[:n] < 0.8
+    drawn = torch.zeros(n, dtype=torch.bool)
+    drawn[owner[part]] = True
+    part[:n] |= ~drawn
+    return part.nonzero()[:, 0]
+
+
+def owner_loss(log_p, labels, rivals, shares, weight):
+    """
+    Cross-entropy to the owners of pixels, and to those who share their light.
+
+    log_p (N + 1, P), labels (P,), rivals, shares (R, P), weight (P,).
+    """
+    rest = 1 - shares.sum(dim=0)
+    weight = weight * (1 + 4 * CONTESTED * rest * (1 - rest))
+    log_own = log_p.gather(0, labels[None])[0]
+    less = log_p.gather(0, rivals) - log_own
+    loss = log_own + SOFTNESS * (shares * less).sum(dim=0)
+    return -(loss * weight).sum() / weight.sum()

@@ -15,7 +15,7 @@ from astrodino_seg.inputs.channels import PreprocessSpec, normalise
 from astrodino_seg.simulate.scene import CLASSES
 from astrodino_seg.truth import PRIMARY_PIXELS, Truth
 
-__all__ = ['UNKNOWN', 'LabelledImage', 'as_labelled']
+__all__ = ['LabelledImage', 'as_labelled']
 
 #: Class of an object of which it is not known.
 UNKNOWN = 4

@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Training as a recipe says.
+Training and pretraining as a recipe says.
 """
 
 import os
@@ -11,19 +11,24 @@ from pathlib import Path
 import torch
 from astropy.table import Table
 
+from astrodino_seg.datasets import FolderImages
 from astrodino_seg.image import read_label_map
+from astrodino_seg.inputs.channels import PreprocessSpec
 from astrodino_seg.inputs.rules import NoiseUnits
 from astrodino_seg.models.backbone import load_backbone
 from astrodino_seg.models.head import InstanceHead
-from astrodino_seg.models.load import Model, load_model
+from astrodino_seg.models.load import Encoder, Model, load_model
 from astrodino_seg.models.semantic import HEADS, SemanticModel
-from astrodino_seg.simulate.scene_library import SceneLibrary
-from astrodino_seg.train.adapt import fit_head
+from astrodino_seg.simulate import SceneLibrary
 from astrodino_seg.train.decision import HELD, fit_decision
+from astrodino_seg.train.images import Mixture, ObservedScenes
 from astrodino_seg.train.labelled import as_labelled
-from astrodino_seg.train.supervised import fit_model
+from astrodino_seg.train.methods import DINO, SimDINO
+from astrodino_seg.train.ssl import check_counts, check_table, pretrain
+from astrodino_seg.train.supervised import fit_head, fit_model
+from astrodino_seg.train.views import ViewDataset
 
-__all__ = ['make_images', 'make_model', 'train_from_config']
+__all__ = ['pretrain_from_config', 'train_from_config']
 
 #: Name of the head that is not one of `~astrodino_seg.models.semantic.HEADS`.
 GROUPING = 'grouping'
@@ -93,33 +98,7 @@ def train_from_config(config, out):
 
 
 def make_model(table):
-    """
-    Make the model of a recipe.
-
-    Parameters
-    ----------
-    table : dict
-        One of:
-
-        * ``start``: a bundled model's name, or a file, of a model to go on
-          with;
-        * ``backbone``: what `~astrodino_seg.models.backbone.load_backbone` takes,
-          with ``head = 'linear'`` or ``'ms'`` and perhaps ``scales``;
-        * ``backbone``, with ``head = 'grouping'`` or arguments of the
-          grouping head (`~astrodino_seg.models.head.InstanceHead`) in
-          ``head``; and perhaps ``preprocess``, if it has planes of its own;
-        * arguments of `~astrodino_seg.Model`, from random weights.
-
-    Returns
-    -------
-    model : Model or SemanticModel
-        The model.
-
-    Raises
-    ------
-    ValueError
-        If keys do not go together, or a head is unknown.
-    """
+    """Make the model of a recipe."""
     table = dict(table)
     if 'start' in table:
         start = table.pop('start')
@@ -164,29 +143,7 @@ def _read_head(table):
 
 
 def make_images(tables):
-    """
-    Read the labelled images of a recipe.
-
-    Parameters
-    ----------
-    tables : list of dict
-        Of each image the arguments of `~astrodino_seg.train.as_labelled`:
-        ``image`` (a path, or a table or list of paths of bands), ``labels``
-        (the path of a label map), and perhaps ``classes`` (a class for all,
-        or the path of a table with columns ``label`` and ``class``),
-        ``void`` (the path of a map of int that is not 0 where nothing is
-        said) and ``partial``.
-
-    Returns
-    -------
-    images : list of `~astrodino_seg.train.LabelledImage`
-        The images.
-
-    Raises
-    ------
-    ValueError
-        If a key is unknown or missing, or a file cannot be used.
-    """
+    """Read the labelled images of a recipe."""
     images = []
     for k, table in enumerate(tables):
         _check_keys(f'images[{k}]', table, as_labelled)
@@ -241,3 +198,142 @@ def _check_decision(table, model, data):
                f'too, got {n_scenes}')
         raise ValueError(msg)
     return dict(table)
+
+
+OBJECTIVES = {'dino': DINO, 'simdino': SimDINO}
+SOURCES = ('scenes', 'folder')
+SIZES = ('patch_size', 'dim', 'depth', 'n_heads')
+PRETRAIN_TABLES = ('model', 'images', 'views', 'objective', 'fit')
+
+
+def pretrain_from_config(config, out, *, progress=True):
+    """
+    Pretrain an encoder as a recipe says.
+
+    Parameters
+    ----------
+    config : dict
+        * ``model``: arguments of `~astrodino_seg.models.load.Encoder`.
+        * ``images``: a list of tables, each with a ``kind``. The kind
+          ``'scenes'`` takes arguments of
+          `~astrodino_seg.simulate.SceneLibrary`, the split being ``'train'``;
+          ``'folder'`` those of `~astrodino_seg.datasets.FolderImages`. If one
+          has a ``share`` of the items, all have.
+        * ``views``: arguments of
+          `~astrodino_seg.train.ViewDataset` but the images, the
+          preprocessing, their number and the seed.
+        * ``objective``: a ``kind``, ``'dino'`` or ``'simdino'``, and arguments
+          of `~astrodino_seg.train.DINO` or
+          `~astrodino_seg.train.SimDINO`.
+        * ``fit``: arguments of `~astrodino_seg.train.pretrain`, and
+          ``threads``.
+
+        See ``recipes`` beside this module.
+    out : path-like
+        Folder for checkpoint, log and weights.
+    progress : bool, optional
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    encoder : `~astrodino_seg.models.load.Encoder`
+        The trained encoder.
+
+    Raises
+    ------
+    ValueError
+        If a table or key is unknown, or a value is impossible.
+    OSError
+        If images cannot be read, or ``out`` cannot be written to.
+    """
+    unknown = sorted(set(config) - set(PRETRAIN_TABLES))
+    if unknown:
+        msg = (f'config has unknown keys {unknown}; known are '
+               f'{list(PRETRAIN_TABLES)}')
+        raise ValueError(msg)
+    fit, views = config.get('fit', {}), config.get('views', {})
+    check_table('fit', fit, pretrain, extra=['threads'], without=[
+        'encoder', 'views', 'out', 'objective', 'source', 'progress'])
+    check_table('views', views, ViewDataset,
+                without=['images', 'spec', 'n_items', 'seed'])
+    fit = {'batch_size': signature(pretrain).parameters['batch_size'].default,
+           'threads': torch.get_num_threads(), 'n_steps': None, **fit}
+    check_counts(**{name: fit[name] for name in (
+        'n_steps', 'batch_size', 'threads')})
+    objective = make_objective(config.get('objective', {}))
+    threads, seed = fit.pop('threads'), fit.get('seed', 0)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        torch.manual_seed(seed)
+        encoder = make_encoder(config.get('model', {}))
+        images = make_sources(config.get('images', []), seed)
+        data = ViewDataset(images, encoder.preprocess,
+                           fit['n_steps'] * fit['batch_size'], seed=seed,
+                           **views)
+    except TypeError as err:
+        msg = f'config: {err}'
+        raise ValueError(msg) from err
+    else:
+        return pretrain(
+            encoder, data, out=out, objective=objective, progress=progress,
+            source={'images': config['images'], 'n_images': len(images),
+                    'views': views}, **fit)
+    finally:
+        torch.set_num_threads(before)
+
+
+def make_encoder(table):
+    """Make the encoder, with random weights."""
+    check_table('model', table, Encoder, without=['provenance'])
+    vit, preprocess = table.get('vit', {}), table.get('preprocess', {})
+    check_table('model.preprocess', preprocess, PreprocessSpec)
+    check_counts(**{name: vit[name] for name in SIZES if name in vit})
+    return Encoder(**table)
+
+
+def take_kind(name, table, kinds, default=None):
+    """Return the kind of a table, and the table without it."""
+    if not isinstance(table, dict):
+        msg = f'{name} must be a table, got {table!r}'
+        raise ValueError(msg)
+    table = dict(table)
+    kind = table.pop('kind', default)
+    if kind not in kinds:
+        msg = f'{name}: kind must be one of {sorted(kinds)}, got {kind!r}'
+        raise ValueError(msg)
+    return kind, table
+
+
+def make_objective(table):
+    """Make the objective."""
+    kind, table = take_kind('objective', table, OBJECTIVES, 'dino')
+    check_table('objective', table, OBJECTIVES[kind])
+    return OBJECTIVES[kind](**table)
+
+
+def make_sources(tables, seed):
+    """Open the sources of images."""
+    if not (tables and isinstance(tables, list)):
+        msg = 'images: no source; give one or more tables [[images]]'
+        raise ValueError(msg)
+    sources, shares = [], []
+    for table in tables:
+        kind, table = take_kind('images', table, SOURCES)
+        shares.append(table.pop('share', None))
+        if not isinstance(shares[-1], (float, int, type(None))):
+            msg = f'images: share must be a number, got {shares[-1]!r}'
+            raise ValueError(msg)
+        if kind == 'scenes':
+            check_table('images', table, SceneLibrary, without=['split'])
+            source = ObservedScenes(SceneLibrary('train', **table), seed=seed)
+        else:
+            check_table('images', table, FolderImages)
+            source = FolderImages(**table)
+        sources.append(source)
+    if None in shares:
+        if any(share is not None for share in shares):
+            msg = 'images: all sources have a share, or none has'
+            raise ValueError(msg)
+        shares = None
+    return Mixture(sources, shares)

@@ -19,7 +19,7 @@ from astrodino_seg.predict.threshold import has_pixels
 from astrodino_seg.train.data import observed
 from astrodino_seg.train.labelled import UNKNOWN
 
-__all__ = ['EarlyStopping', 'match_scenes', 'panoptic_quality']
+__all__ = ['panoptic_quality']
 
 
 def panoptic_quality(model, scenes, *, seed=0):
@@ -53,16 +53,7 @@ def match_scenes(model, scenes, *, seed=0):
     """
     What panoptic quality is made of, image by image.
 
-    Parameters
-    ----------
-    model, scenes, seed
-        As of `panoptic_quality`.
-
-    Returns
-    -------
-    parts : `~numpy.ndarray`
-        (n, 2): the sum of the IoU of the matches that count, and the number
-        of objects and labels. Twice the ratio of the sums is the quality.
+    parts (n, 2).
     """
     model = deepcopy(model).cpu().fused()
     parts = []
@@ -106,25 +97,7 @@ def _right(found, objects, classes):
 
 
 class EarlyStopping:
-    """
-    Looks at a model again and again and keeps the best of it.
-
-    Parameters
-    ----------
-    scenes : sequence or `None`
-        As of `panoptic_quality`; nothing is looked at without.
-    every : int
-        Steps between looks.
-    patience : int
-        It is over after so many looks at a smaller quality.
-
-    Attributes
-    ----------
-    best : dict or `None`
-        The weights with the largest quality, the latest of them.
-    is_over : bool
-        Whether patience is at its end.
-    """
+    """Looks at a model again and again and keeps the best of it."""
 
     def __init__(self, scenes, every, patience):
         self.scenes = scenes
@@ -136,23 +109,7 @@ class EarlyStopping:
         return self.n_worse >= self.patience
 
     def look(self, model, average, step):
-        """
-        Measure the average, if it is time.
-
-        Parameters
-        ----------
-        model : `~torch.nn.Module`
-            The model that is trained.
-        average : dict of `~torch.Tensor`
-            The running average of its weights.
-        step : int
-            Steps so far.
-
-        Returns
-        -------
-        found : dict
-            ``pq``, or nothing if it was not time.
-        """
+        """Measure the average, if it is time."""
         if self.scenes is None or step % self.every:
             return {}
         other = deepcopy(model)

@@ -8,17 +8,42 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from astrodino_seg.models.semantic import SemanticModel
-from astrodino_seg.train.losses import (
-    CLASS_WEIGHTS,
-    class_loss,
-    imitation_loss,
-)
 
-__all__ = ['TokenCrop', 'TokenCrops', 'dense_logits', 'semantic_losses',
-           'teach']
+#: Weight of the pixels of sky, star, galaxy, artifact: the rare count more.
+CLASS_WEIGHTS = (1.0, 4.0, 1.0, 4.0)
+
+
+def class_loss(logits, classes, weights=CLASS_WEIGHTS):
+    """
+    Cross-entropy of the classes of pixels.
+
+    logits (B, 4, y, x), classes (B, y, x).
+    """
+    log_p = logits.log_softmax(dim=1)
+    log_p = torch.cat([log_p, log_p[:, 1:].logsumexp(1, keepdim=True)], dim=1)
+    if (classes < 0).all():
+        return logits.sum() * 0
+    weights = logits.new_tensor([*weights, weights[2]])
+    return F.nll_loss(log_p, classes, weight=weights, ignore_index=-1)
+
+
+def imitation_loss(maps, taught):
+    """
+    How far maps are from those of a teacher (Hinton et al. 2015,
+    arXiv:1503.02531), in all pixels, void or not.
+    """
+    (classes, *heat), (wanted, *peaks) = maps, taught
+    loss = F.kl_div(classes.log_softmax(1), wanted.log_softmax(1),
+                    log_target=True, reduction='none').sum(dim=1).mean()
+    for own, true in zip(heat, peaks):
+        both = [F.logsigmoid(torch.stack([one, -one])) for one in (own, true)]
+        loss = loss + F.kl_div(*both, log_target=True,
+                               reduction='none').sum(dim=0).mean()
+    return loss
 
 
 @dataclass
@@ -26,14 +51,7 @@ class TokenCrop:
     """
     One crop at one scale.
 
-    Attributes
-    ----------
-    tokens : `~torch.Tensor`
-        (D, rows, columns) float16 tokens of the frozen backbone.
-    classes : `~torch.Tensor`
-        (H, W) int64, as of `~astrodino_seg.train.crops.ClassCrop`.
-    taught : `~torch.Tensor` or `None`
-        (4, H, W) float16 logits of a teacher.
+    tokens (D, rows, columns), classes (H, W), taught (4, H, W).
     """
 
     tokens: torch.Tensor
@@ -42,21 +60,7 @@ class TokenCrop:
 
 
 def dense_logits(head, maps):
-    """
-    What a teacher can teach of the maps of a level.
-
-    Parameters
-    ----------
-    head : `~astrodino_seg.models.head.InstanceHead`
-        Whose maps they are.
-    maps : `~astrodino_seg.models.head.InstanceMaps`
-        The maps.
-
-    Returns
-    -------
-    logits : tuple of `~torch.Tensor`
-        Of the classes, (B, 4, y, x), and of the heatmap, (B, 1, y, x).
-    """
+    """What a teacher can teach of the maps of a level."""
     classes = head.split_pixels(maps.pixels)[2]
     return classes.permute(0, 3, 1, 2), maps.heat[:, None]
 
@@ -65,21 +69,7 @@ def teach(teacher, x, binned=None):
     """
     What a teacher says.
 
-    Parameters
-    ----------
-    teacher : Model or SemanticModel
-        The teacher.
-    x : `~torch.Tensor`
-        (B, plane, y, x) its input.
-    binned : `~torch.Tensor`, optional
-        (B,) int: 1 where the input is that of a binned image; by default
-        nowhere.
-
-    Returns
-    -------
-    taught : tuple of `~torch.Tensor`
-        Logits of the classes, (B, 4, y, x), and those of the heatmap, (B, 1,
-        y, x), if it has one.
+    x (B, plane, y, x), binned (B,).
     """
     if binned is None:
         binned = torch.zeros(len(x), dtype=torch.long, device=x.device)
@@ -90,22 +80,7 @@ def teach(teacher, x, binned=None):
 
 
 class TokenCrops(Dataset):
-    """
-    Crops as tokens, drawn from a pool that is made at the start.
-
-    Parameters
-    ----------
-    model : `~astrodino_seg.models.semantic.SemanticModel`
-        Whose backbone is frozen. Each step has one of its scales in turn.
-    crops : `~astrodino_seg.train.data.ClassCrops`
-        The crops; as many of its first items as ``n_pool`` are used, or all.
-    teacher : `~torch.nn.Module`, optional
-        See `teach`.
-    n_items : int, optional
-        Items a step.
-    n_pool : int, optional
-        Items to keep.
-    """
+    """Crops as tokens, drawn from a pool that is made at the start."""
 
     def __init__(self, model, crops, teacher=None, *, n_items=1, n_pool=48):
         self.crops, self.scales, self.n_items = crops, model.scales, n_items
@@ -140,25 +115,7 @@ class TokenCrops(Dataset):
 
 def semantic_losses(model, crops, generator, *, class_weights=CLASS_WEIGHTS,
                     teacher=None, bfloat16=False, device='cpu'):
-    """
-    Mean losses of some crops of one size.
-
-    Parameters
-    ----------
-    model : `~astrodino_seg.models.semantic.SemanticModel`
-        The model, on ``device``.
-    crops : list of `TokenCrop` or `~astrodino_seg.train.crops.ClassCrop`
-        The truth.
-    generator : `torch.Generator`
-        For the choice of the scale, of crops that are no tokens yet.
-    class_weights, teacher, bfloat16, device
-        As of `~astrodino_seg.train.instance.level_losses`.
-
-    Returns
-    -------
-    losses : dict of `~torch.Tensor`
-        One scalar a term, unweighted.
-    """
+    """Mean losses of some crops of one size."""
     cached = isinstance(crops[0], TokenCrop)
     x = torch.stack([crop.tokens if cached else crop.channels
                      for crop in crops]).to(device).contiguous(

@@ -1,124 +1,192 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-From any sequence of images to the items of self-supervised pretraining.
+Views of one image for self-supervised learning, made for astronomy.
+
+A view is what another survey might have taken of the same piece of sky:
+resampled, turned, behind more dust, shallower, through worse seeing, with
+other bands (see `~astrodino_seg.train.exposures` and
+`~astrodino_seg.train.exposures`). All happens in units of the noise, band by
+band; the bands are folded into the model's channels last, by the function
+that folds them in use. Colours change only as dust and depth change them,
+and there are no statistics of photographs.
 """
 
-from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
-from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from astrodino_seg.inputs.channels import fold
-from astrodino_seg.pretrain.views import (
-    bright_blocks,
-    check_rates,
-    draw_square,
-    expose,
-    make_view,
+from astrodino_seg.image.filters import wavelength
+from astrodino_seg.inputs.channels import fold, signal_to_noise
+from astrodino_seg.train.exposures import (
+    Exposure,
+    choose_bands,
+    cut_gaps,
+    drop_bands,
+    fill_noise,
+    lower_depth,
+    offset_sky,
+    psf_sigma,
+    redden,
+    resample,
+    rotate,
+    turn,
 )
-from astrodino_seg.simulate import observe
+from astrodino_seg.train.images import check_images
 
-__all__ = ['Mixture', 'ObservedScenes', 'ViewDataset', 'Views']
+__all__ = ['ViewDataset']
+
+#: Share of views in which each happens; of ``rescale``, share of items.
+RATES = {
+    'aim': 0.5,         # something bright is in it, and in the parent crop
+    'rescale': 0.8,     # crops of any scale, else of the image's own pixels
+    'turn': 1.0,        # eight flips and quarter turns
+    'rotate': 0.2,      # up to MAX_ANGLE besides
+    'subset': 0.2,      # fewer bands
+    'redden': 0.5,
+    'depth': 0.5,
+    'psf': 0.3,
+    'offset': 0.5,
+    'gaps': 0.15,
+    'drop': 0.1,        # bands without data
+}
+MAX_ANGLE = np.pi / 4   # with the quarter turns, that is any angle
+BLOCK = 16              # pixels
+
+
+def check_rates(rates):
+    """Complete the rates of degradations, or say what is wrong with them."""
+    rates = dict(rates or {})
+    unknown = sorted(set(rates) - set(RATES))
+    if unknown:
+        msg = f'rates has unknown keys {unknown}; known are {sorted(RATES)}'
+        raise ValueError(msg)
+    for name, rate in rates.items():
+        if not 0 <= rate <= 1:
+            msg = f'rates: {name} must be in [0, 1], got {rate!r}'
+            raise ValueError(msg)
+    return {**RATES, **rates}
+
+
+def expose(image, spec):
+    """Bring an image into units of its noise, once for all of its views."""
+    sn, valid = signal_to_noise(image, spec)
+    waves = [wavelength(name) for name in image.bands]
+    return Exposure(sn, valid, np.ones((len(sn), 1, 1), np.float32),
+                    _grain(sn, valid),
+                    np.array([np.nan if w is None else w for w in waves]))
+
+
+def _grain(sn, valid):
+    """How far noise is correlated; see `Exposure`."""
+    grains = [0.0]
+    for values, good in zip(sn, valid):
+        step = max(round((good.sum() / 1e5)**0.5), 1)
+        for v, g in ((values, good), (values.T, good.T)):
+            spread = []
+            for lag in (1, 8):      # differences take the light away
+                near, far = slice(None, -lag), slice(lag, None)
+                both = (g[::step, near] & g[::step, far])
+                change = (v[::step, near] - v[::step, far])[both]
+                spread.append(np.median(np.abs(change)) if len(change) > 99
+                              else 0)
+            if min(spread) > 0:
+                alike = np.clip(1 - (spread[0] / spread[1])**2, 1e-9, 0.9)
+                grains.append(0.5 / np.sqrt(-np.log(alike)))
+    return float(np.median(grains[1:] or grains))
+
+
+def bright_blocks(exposure):
+    """
+    Find where something shines.
+
+    yx (n, 2), weight (n,).
+    """
+    n_valid = exposure.valid.sum(axis=0)
+    sn = exposure.signal.sum(axis=0) / np.sqrt(np.maximum(n_valid, 1))
+    ny, nx = (n // BLOCK for n in sn.shape)
+    blocks = sn[:ny * BLOCK, :nx * BLOCK].reshape(ny, BLOCK, nx, BLOCK)
+    excess = blocks.sum(axis=(1, 3)) / BLOCK - 5
+    found = np.argwhere(excess > 0)
+    return (found + 0.5) * BLOCK, np.arcsinh(excess[tuple(found.T)])
+
+
+def draw_square(rng, low, high, side, bright=None):
+    """
+    Draw where in a rectangle a square lies.
+
+    low, high (y, x) -> corner (y, x).
+    """
+    limit = np.maximum(high - side, low)
+    if bright is not None:
+        yx, weight = bright
+        weight = np.cumsum(weight * ((yx > low) & (yx < high)).all(axis=1))
+        if len(weight) and weight[-1] > 0:
+            k = np.searchsorted(weight, rng.random() * weight[-1], 'right')
+            return np.clip(yx[k] - side * rng.uniform(0.15, 0.85, 2), low,
+                           limit)
+    return rng.uniform(low, limit)
+
+
+def make_view(rng, exposure, start, side, size, rates, spec):
+    """
+    Make one view.
+
+    start (y, x) -> channels (channel, size, size).
+    """
+    def happens(name):
+        return rng.random() < rates[name]
+
+    angle, scale, n = 0, side / size, size
+    if happens('rotate'):
+        angle = rng.uniform(-MAX_ANGLE, MAX_ANGLE)
+        n = int(np.ceil(size * (np.cos(angle) + abs(np.sin(angle))))) + 2
+        start = start - scale * (n - size) / 2
+    exposure, start = _cut(exposure, start, scale * n)
+    if happens('subset'):
+        exposure = choose_bands(rng, exposure)
+    if happens('redden'):
+        exposure = redden(rng, exposure)
+    if happens('depth'):
+        exposure = lower_depth(rng, exposure)
+    sigma = (psf_sigma(rng, len(exposure.signal)) if happens('psf')
+             else None)
+    exposure = resample(exposure, start, scale, n, sigma=sigma)
+    if angle:
+        exposure = rotate(exposure, angle, size)
+    if happens('turn'):
+        exposure = turn(rng, exposure)
+    exposure = fill_noise(rng, exposure)
+    if happens('offset'):
+        exposure = offset_sky(rng, exposure)
+    if happens('gaps'):
+        exposure = cut_gaps(rng, exposure)
+    if happens('drop'):
+        exposure = drop_bands(rng, exposure)
+    return fold(zip(exposure.signal, exposure.valid), len(exposure.signal),
+                spec)
+
+
+def _cut(exposure, start, side):
+    """The pixels that a square needs, and where in them it starts."""
+    low = np.maximum(np.floor(start).astype(int) - 1, 0)
+    y, x = (slice(a, b) for a, b in zip(
+        low, np.ceil(start + side).astype(int) + 1))
+    return exposure._replace(signal=exposure.signal[:, y, x],
+                             valid=exposure.valid[:, y, x]), start - low
 
 
 class Views(NamedTuple):
     """
     The views of one item, or of a batch with one more axis in front.
 
-    Attributes
-    ----------
-    global_views : `~torch.Tensor`
-        (2, C, G, G) float32 channels.
-    local_views : `~torch.Tensor`
-        (n_local, C, L, L) float32 channels.
+    global_views (2, C, G, G), local_views (n_local, C, L, L).
     """
 
     global_views: torch.Tensor
     local_views: torch.Tensor
-
-
-class ObservedScenes(Sequence):
-    """
-    Simulated scenes as images: each is observed once, always alike.
-
-    Parameters
-    ----------
-    scenes : sequence of `~astrodino_seg.simulate.Scene`
-        For example a `~astrodino_seg.simulate.SceneLibrary`.
-    seed : int, optional
-        Seed of noise, depth, bands and artifacts.
-    """
-
-    def __init__(self, scenes, *, seed=0):
-        self.scenes = scenes
-        self.seed = seed
-
-    def __len__(self):
-        return len(self.scenes)
-
-    def __getitem__(self, index):
-        if not 0 <= index < len(self):
-            msg = f'index must be in [0, {len(self)}), got {index!r}'
-            raise IndexError(msg)
-        return observe(self.scenes[index], [self.seed, index])[0]
-
-    @property
-    def shapes(self):
-        """The shape (ny, nx) of each."""
-        if hasattr(self.scenes, 'size'):
-            return [(self.scenes.size, self.scenes.size)] * len(self)
-        return [scene.cube.shape[1:] for scene in self.scenes]
-
-
-class Mixture(Sequence):
-    """
-    Several sequences of images as one, each with its share of the items.
-
-    Parameters
-    ----------
-    sources : sequence of sequences of `~astrodino_seg.Image`
-        The parts.
-    shares : sequence of float, optional
-        For each part the share of the items whose image comes from it; in
-        proportion to the number of images if `None`.
-
-    Raises
-    ------
-    ValueError
-        If a part is empty, or there is not one positive share a part.
-    """
-
-    def __init__(self, sources, shares=None):
-        self.sources = list(sources)
-        self.lengths = [len(source) for source in self.sources]
-        shares = self.lengths if shares is None else list(shares)
-        if not self.sources or 0 in self.lengths:
-            msg = (f'sources must have one image or more each, got '
-                   f'{self.lengths}')
-            raise ValueError(msg)
-        if len(shares) != len(self.sources) or not min(shares) > 0:
-            msg = (f'shares must be {len(self.sources)} positive numbers, '
-                   f'one a source, got {shares}')
-            raise ValueError(msg)
-        self.ends = list(accumulate(self.lengths))
-        #: For each image, the share of the items that is to come from it.
-        self.weights = np.repeat(np.divide(shares, self.lengths),
-                                 self.lengths) / np.sum(shares)
-
-    def __len__(self):
-        return self.ends[-1]
-
-    def __getitem__(self, index):
-        if not 0 <= index < len(self):
-            msg = f'index must be in [0, {len(self)}), got {index!r}'
-            raise IndexError(msg)
-        k = bisect_right(self.ends, index)
-        return self.sources[k][index - self.ends[k] + self.lengths[k]]
 
 
 class ViewDataset(Dataset):
@@ -128,7 +196,7 @@ class ViewDataset(Dataset):
     Each item has a parent crop, a square of ``zoom`` times ``global_size``
     pixels of an image. A global view shows a square of ``global_scale`` of
     its area, half of it or more, and a local view one of ``local_scale``,
-    anywhere within; see `~astrodino_seg.pretrain.views` for what else tells
+    anywhere within; see `~astrodino_seg.train.views` for what else tells
     the views apart.
 
     To bring an image into units of its noise takes as long as some items, so
@@ -162,7 +230,7 @@ class ViewDataset(Dataset):
         ``rescale`` it is such that a global view in the image's own pixels
         has the smallest share of ``global_scale``.
     rates : dict, optional
-        Some of `~astrodino_seg.pretrain.views.RATES`, to change them.
+        Some of `~astrodino_seg.train.views.RATES`, to change them.
     n_open : int, optional
         Images that the items of a stream come from at any one time.
     n_reuse : int, optional
@@ -322,64 +390,3 @@ class ViewDataset(Dataset):
             self._open.popitem(last=False)
             held.pop(0)
         return self._open[index]
-
-
-def check_images(images, global_size):
-    """
-    Check that views can be made of images.
-
-    Parameters
-    ----------
-    images : sequence of `~astrodino_seg.Image`
-        See `ViewDataset`.
-    global_size : int
-        Side in pixels that each must have.
-
-    Raises
-    ------
-    TypeError
-        If they are not a sequence, or not of images.
-    ValueError
-        If there are none; once for all that cannot be used.
-    """
-    if not (hasattr(images, '__len__') and hasattr(images, '__getitem__')):
-        msg = (f'images must be a sequence, for example a list, got '
-               f'{type(images).__name__}')
-        raise TypeError(msg)
-    if not len(images):
-        msg = 'images is empty'
-        raise ValueError(msg)
-    bad = [f'{name} {problem}' for name, problem in _problems(
-        images, global_size, 'images')]
-    if bad:
-        more = f', and {len(bad) - 5} more' if len(bad) > 5 else ''
-        msg = (f'{len(bad)} of {len(images)} images cannot be used: '
-               + ', '.join(bad[:5]) + more)
-        raise ValueError(msg)
-
-
-def _problems(images, global_size, label):
-    """Yield the name of each image that cannot be used, and why."""
-    if isinstance(images, Mixture):
-        for k, source in enumerate(images.sources):
-            yield from _problems(source, global_size, f'sources[{k}]')
-        return
-    shapes = getattr(images, 'shapes', None)
-    paths = getattr(images, 'paths', None)
-    for k in range(len(images)):
-        name = f'{label}[{k}]' if paths is None else str(paths[k])
-        image = images[k] if shapes is None else None
-        if image is not None and not hasattr(image, 'cube'):
-            msg = (f'{name} must be an Image, which as_image makes, got '
-                   f'{type(image).__name__}')
-            raise TypeError(msg)
-        shape = image.shape if shapes is None else shapes[k]
-        if min(shape) < global_size:
-            yield name, (f'has {shape[0]} x {shape[1]} pixels, less than '
-                         f'global_size={global_size}')
-        elif image is not None:
-            good = [band[~bad] for band, bad in zip(image.cube, image.mask)]
-            if not any(map(len, good)):
-                yield name, 'has no valid pixel'
-            elif not any(len(v) and np.ptp(v) > 0 for v in good):
-                yield name, 'is constant'

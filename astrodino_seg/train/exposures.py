@@ -15,28 +15,16 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter1d
-
-__all__ = ['Exposure', 'fill_noise', 'resample', 'rotate', 'turn']
 
 
 class Exposure(NamedTuple):
     """
     Light and noise of a few bands on one pixel grid.
 
-    Attributes
-    ----------
-    signal : `~numpy.ndarray`
-        (band, y, x) float32, in units of the noise to be; 0 where not valid.
-    valid : `~numpy.ndarray`
-        (band, y, x) bool.
-    variance : `~numpy.ndarray`
-        (band, y, x) or (band, 1, 1) float32, of the noise in ``signal``.
-    grain : float
-        Width in pixels of the Gaussian that would have to smooth white noise
-        to make it as correlated as this noise.
-    wavelengths : `~numpy.ndarray`
-        (band,) in micron; NaN where not known.
+    signal (band, y, x), valid (band, y, x), variance (band, y, x),
+    wavelengths (band,).
     """
 
     signal: np.ndarray
@@ -54,26 +42,7 @@ def resample(exposure, start, scale, size, *, sigma=None):
     in units of that noise is multiplied by the side of the pixels. Values are
     means over the new pixels, or interpolated where these are smaller.
 
-    Parameters
-    ----------
-    exposure : `Exposure`
-        With one variance a band.
-    start : tuple of float
-        (y, x) of the lower corner of the square, in pixels from the lower
-        corner of the first pixel.
-    scale : float
-        Side of the new pixels in old ones.
-    size : int
-        Number of new pixels along a side.
-    sigma : `~numpy.ndarray`, optional
-        (band,) widths in old pixels of the Gaussians that the light is
-        convolved with.
-
-    Returns
-    -------
-    exposure : `Exposure`
-        Of ``size`` by ``size`` pixels; those with less than half of their
-        area on valid pixels are not valid.
+    start (y, x), sigma (band,).
     """
     shape = exposure.signal.shape[1:]
     scale = float(scale)        # a numpy number would make all float64
@@ -141,21 +110,7 @@ def _energy(weights, grain):
 
 
 def turn(rng, exposure):
-    """
-    One of the eight flips and quarter turns.
-
-    Parameters
-    ----------
-    rng : `numpy.random.Generator`
-        What is drawn from.
-    exposure : `Exposure`
-        Square.
-
-    Returns
-    -------
-    exposure : `Exposure`
-        The same pixels elsewhere.
-    """
+    """One of the eight flips and quarter turns."""
     k = int(rng.integers(8))
 
     def turned(array):
@@ -167,24 +122,7 @@ def turn(rng, exposure):
 
 
 def rotate(exposure, angle, size):
-    """
-    Turn by any angle about the middle, and keep the middle.
-
-    Parameters
-    ----------
-    exposure : `Exposure`
-        Square.
-    angle : float
-        In radians, from x to y.
-    size : int
-        Side of what is kept, in pixels.
-
-    Returns
-    -------
-    exposure : `Exposure`
-        Of ``size`` by ``size`` pixels, interpolated linearly; pixels with
-        less than half of their weight on valid ones are not valid.
-    """
+    """Turn by any angle about the middle, and keep the middle."""
     n = exposure.signal.shape[-1]
     offset = np.arange(size) - (size - 1) / 2
     cos, sin = np.cos(angle), np.sin(angle)
@@ -220,21 +158,7 @@ def rotate(exposure, angle, size):
 
 
 def fill_noise(rng, exposure):
-    """
-    Add white noise, up to a variance of 1.
-
-    Parameters
-    ----------
-    rng : `numpy.random.Generator`
-        What is drawn from.
-    exposure : `Exposure`
-        Where its variance is above 1, it is divided by the root of that.
-
-    Returns
-    -------
-    exposure : `Exposure`
-        Of unit noise.
-    """
+    """Add white noise, up to a variance of 1."""
     variance = exposure.variance
     missing = np.sqrt(np.maximum(1 - variance, 0), dtype=np.float32)
     signal = exposure.signal
@@ -249,3 +173,109 @@ def fill_noise(rng, exposure):
         signal = np.where(exposure.valid, signal, 0)
     return exposure._replace(signal=signal, variance=np.ones(
         (len(signal), 1, 1), np.float32))
+
+
+# Fitzpatrick 1999, PASP 111, 63, Table 3: A / E(B-V) for R_V = 3.1
+_F99 = CubicSpline(
+    [0, 1 / 2.65, 1 / 1.22, 1 / .6, 1 / .547, 1 / .467, 1 / .411, 1 / .27,
+     1 / .26],
+    [0, .265, .829, 2.688, 3.055, 3.806, 4.315, 6.265, 6.591],
+    bc_type='natural')
+
+
+def _log_uniform(rng, low, high, size=None):
+    return np.exp(rng.uniform(np.log(low), np.log(high), size))
+
+
+def extinction(wavelengths):
+    """
+    Galactic extinction per reddening, A / E(B-V), for R_V = 3.1.
+
+    The law of Fitzpatrick (1999, PASP 111, 63) with the anchors of its Table
+    3, which `Schlafly & Finkbeiner 2011
+    <https://doi.org/10.1088/0004-637X/737/2/103>`_ confirmed with stars.
+    """
+    return _F99(1 / np.maximum(wavelengths, 0.26))
+
+
+def redden(rng, exposure, *, ebv=(0.0, 0.25)):
+    """Put the objects behind more Galactic dust."""
+    if np.isnan(exposure.wavelengths).any():
+        return exposure
+    gain = 10**(-0.4 * rng.uniform(*ebv) * extinction(exposure.wavelengths))
+    return _dim(exposure, gain)
+
+
+def lower_depth(rng, exposure, *, factor=(1.0, 4.0), scatter=1.25):
+    """Raise the noise of the sky to a target."""
+    n_bands = len(exposure.signal)
+    ratio = (_log_uniform(rng, *factor)
+             * _log_uniform(rng, 1, scatter, n_bands))
+    return _dim(exposure, 1 / ratio)
+
+
+def _dim(exposure, gain):
+    """Multiply each band, its noise included."""
+    gain = gain.astype(np.float32)[:, None, None]
+    return exposure._replace(signal=exposure.signal * gain,
+                             variance=exposure.variance * gain**2)
+
+
+def psf_sigma(rng, n_bands, *, sigma=(0.5, 2.0), scatter=1.2):
+    """
+    Draw by how much the PSF is to be broadened.
+
+    sigma (band,).
+    """
+    return (rng.uniform(*sigma)
+            * _log_uniform(rng, 1 / scatter, scatter, n_bands))
+
+
+def offset_sky(rng, exposure, *, level=0.15):
+    """Leave some of the background, or take too much."""
+    n_bands, ny, nx = exposure.signal.shape
+    constant, up, right = rng.normal(0, level, (3, n_bands, 1, 1)).astype(
+        np.float32)
+    plane = (constant + up * np.linspace(-1, 1, ny, dtype='f4')[:, None]
+             + right * np.linspace(-1, 1, nx, dtype='f4'))
+    return exposure._replace(
+        signal=np.where(exposure.valid, exposure.signal + plane, 0))
+
+
+def cut_gaps(rng, exposure, *, n_gaps=(1, 3), width=(0.01, 0.15)):
+    """Lose rows or columns: gaps between chips, dead columns, edges."""
+    valid = exposure.valid.copy()
+    n_bands, *sides = valid.shape
+    for _ in range(rng.integers(n_gaps[0], n_gaps[1] + 1)):
+        band = slice(None) if rng.random() < 0.5 else rng.integers(n_bands)
+        axis = int(rng.integers(2))
+        wide = max(round(rng.uniform(*width) * sides[axis]), 1)
+        first = int(rng.integers(1 - wide, sides[axis]))
+        part = slice(max(first, 0), first + wide)
+        valid[(band, part) if axis == 0 else (band, slice(None), part)] = 0
+    return exposure._replace(signal=np.where(valid, exposure.signal, 0),
+                             valid=valid)
+
+
+def drop_bands(rng, exposure):
+    """Lose bands, of which the image is then known to have none."""
+    valid = exposure.valid.copy()
+    lost = _some(rng, len(valid))
+    valid[lost] = False
+    signal = exposure.signal.copy()
+    signal[lost] = 0
+    return exposure._replace(signal=signal, valid=valid)
+
+
+def choose_bands(rng, exposure):
+    """Keep some of the bands, as if no others had ever been taken."""
+    lost = _some(rng, len(exposure.signal))
+    kept = np.setdiff1d(np.arange(len(exposure.signal)), lost)
+    return exposure._replace(**{
+        name: getattr(exposure, name)[kept] for name in (
+            'signal', 'valid', 'variance', 'wavelengths')})
+
+
+def _some(rng, n):
+    """Between 1 and n - 1 of n numbers, or none of one."""
+    return rng.choice(n, rng.integers(1, n) if n > 1 else 0, replace=False)

@@ -1,13 +1,69 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Which patches are hidden from the student: blocks, as in BEiT and DINOv2.
+The batches of a pretraining, with the masks of their patches.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch.utils.data import Dataset
 
-__all__ = ['block_mask', 'draw_masks']
+
+class Batch(NamedTuple):
+    """
+    Views of B items.
+
+    global_views (2, B, C, G, G), local_views (n_local, B, C, L, L), mask
+    (2, B, gh, gw).
+    """
+
+    global_views: torch.Tensor
+    local_views: torch.Tensor
+    mask: torch.Tensor | None
+
+
+class Batches(Dataset):
+    """
+    What each step is done with: item ``step * n_parts + part``.
+
+    It depends on the step and the seed alone. The items and masks of a step
+    are the same for any number of processes and parts, which only share them
+    out.
+    """
+
+    def __init__(self, views, batch_size, patch_size, *, n_parts=1,
+                 mask_share=0.5, mask_ratio=(0.1, 0.5), rank=0,
+                 n_processes=1, seed=0):
+        self.views = views
+        self.batch_size = batch_size
+        self.patch_size = patch_size
+        self.n_parts = n_parts
+        self.mask_share, self.mask_ratio = mask_share, mask_ratio
+        self.rank, self.n_processes = rank, n_processes
+        self.seed = seed
+
+    def __len__(self):
+        return len(self.views) // self.batch_size * self.n_parts
+
+    def __getitem__(self, index):
+        step, part = divmod(index, self.n_parts)
+        size = self.batch_size // (self.n_parts * self.n_processes)
+        first = (part * self.n_processes + self.rank) * size
+        items = [self.views[step * self.batch_size + i]
+                 for i in range(first, first + size)]
+        both, local = (torch.stack(views, dim=1) for views in zip(*items))
+        mask = None
+        if self.mask_share:
+            rng = np.random.default_rng([self.seed, 2, step])
+            grid = [n // self.patch_size for n in both.shape[-2:]]
+            masks = draw_masks(rng, 2 * self.batch_size, grid,
+                               share=self.mask_share, ratio=self.mask_ratio)
+            masks = masks.reshape(2, self.batch_size, *grid)
+            mask = torch.from_numpy(masks[:, first:first + size].copy())
+        return Batch(both, local, mask)
+
 
 N_TRIES = 10    # to place a block before the rest is drawn patch by patch
 
@@ -21,24 +77,6 @@ def block_mask(rng, grid, n_masked, *, min_block=4, min_aspect=0.3):
     <https://arxiv.org/abs/2106.08254>`_, Algorithm 1); what then remains is
     drawn patch by patch. All is shifted by a random number of rows and
     columns, around the borders, so that all patches are hidden alike.
-
-    Parameters
-    ----------
-    rng : `~numpy.random.Generator`
-        Random numbers.
-    grid : tuple of int
-        Rows and columns of patches.
-    n_masked : int
-        How many to hide.
-    min_block : int, optional
-        The least area of a block.
-    min_aspect : float, optional
-        The least ratio of its sides; the largest is its inverse.
-
-    Returns
-    -------
-    mask : `~numpy.ndarray`
-        Bool array of shape ``grid``, `True` where hidden.
     """
     mask = np.zeros(grid, bool)
     limit = math.log(1 / min_aspect)
@@ -72,23 +110,7 @@ def draw_masks(rng, n_images, grid, *, share=0.5, ratio=(0.1, 0.5)):
     As in DINOv2, the masked images' ratios are spread evenly over an interval,
     so that each batch has them all.
 
-    Parameters
-    ----------
-    rng : `~numpy.random.Generator`
-        Random numbers.
-    n_images : int
-        How many masks to draw.
-    grid : tuple of int
-        Rows and columns of patches.
-    share : float, optional
-        The share of the images that have a mask.
-    ratio : tuple of float, optional
-        The least and the largest share of the patches that are hidden.
-
-    Returns
-    -------
-    masks : `~numpy.ndarray`
-        (n_images, rows, columns) bool, `True` where hidden.
+    masks (n_images, rows, columns).
     """
     masks = np.zeros((n_images, *grid), bool)
     chosen = rng.permutation(n_images)[:round(share * n_images)]
