@@ -1,6 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Pictures of images and label maps. Needs matplotlib (extra ``plot``).
+Figures: pictures with outlines, classes, attention and benchmarks.
+
+They need matplotlib (extra ``plot``). Each is a `~matplotlib.figure.Figure`;
+no window is opened. Pictures are (y, x, 3) uint8, labels (y, x) int, and zooms
+(x0, x1, y0, y1) in pixels.
 """
 
 import os
@@ -13,32 +17,45 @@ from skimage.segmentation import find_boundaries
 from astrodino_seg.errors import require
 from astrodino_seg.inputs.rgb import rgb_image
 
-__all__ = ['outline_rgb', 'plot_benchmark', 'plot_closeups',
-           'plot_segmentations', 'rgb_image', 'save_figure']
+__all__ = ['class_rgb', 'outline_rgb', 'plot_attention', 'plot_benchmark',
+           'plot_classes', 'plot_closeups', 'plot_segmentations', 'rgb_image',
+           'save_figure']
 
 WHITE, ORANGE = (255, 255, 255), (255, 130, 40)
+#: Colour of each class of `~astrodino_seg.SegmentationResult`; sky has none.
+CLASS_COLOURS = {'star': (70, 140, 255), 'galaxy': (255, 90, 60),
+                 'artifact': (60, 220, 120)}
+
+
+def _figure(width, height):
+    # Figure alone, without pyplot, leaves the user's backend as it is
+    return require('matplotlib.figure', 'plot').Figure(
+        figsize=(width, height), layout='constrained')
+
+
+def _part(rgb, zoom):
+    """Slices of a zoom, or of all, its extent for imshow, and ny / nx."""
+    x0, x1, y0, y1 = zoom or (0, rgb.shape[1], 0, rgb.shape[0])
+    return (np.s_[y0:y1, x0:x1], (x0 - .5, x1 - .5, y0 - .5, y1 - .5),
+            (y1 - y0) / (x1 - x0))
+
+
+def _show(axis, picture, title='', extent=None):
+    axis.imshow(picture, origin='lower', extent=extent,
+                interpolation='nearest')
+    axis.set_title(title)
+
+
+def _count(labels):
+    return len(np.unique(labels[labels > 0]))
 
 
 def outline_rgb(rgb, labels, colour=WHITE, *, reference=None):
     """
-    Draw the outlines of labels into a picture.
+    A copy of a picture with the outlines of labels.
 
-    Parameters
-    ----------
-    rgb : `~numpy.ndarray`
-        (y, x, 3) uint8.
-    labels : `~numpy.ndarray`
-        (y, x) int.
-    colour : tuple of int, optional
-        Of the outlines.
-    reference : `~numpy.ndarray`, optional
-        (y, x) labels; outlines more than two pixels away from one of theirs
-        are orange.
-
-    Returns
-    -------
-    rgb : `~numpy.ndarray`
-        A copy with outlines.
+    With ``reference`` labels, outlines more than two pixels away from one of
+    theirs are orange.
     """
     out = rgb.copy()
     # every label's own inner edge, so that neighbours are told apart
@@ -76,35 +93,20 @@ def plot_segmentations(rgb, segmentations, *, zoom=None, columns=None,
     figure : `~matplotlib.figure.Figure`
         The figure; no window is opened.
     """
-    # Figure alone, without pyplot, leaves the user's backend as it is
-    figure_module = require('matplotlib.figure', 'plot')
     n = len(segmentations) + 1
     columns = columns or n
     rows = -(-n // columns)
-    x0, x1, y0, y1 = zoom or (0, rgb.shape[1], 0, rgb.shape[0])
-    part = (slice(y0, y1), slice(x0, x1))
-    height = width * (y1 - y0) / (x1 - x0) + 0.4
-    figure = figure_module.Figure(figsize=(columns * width, rows * height),
-                                  layout='constrained')
+    part, extent, ratio = _part(rgb, zoom)
+    figure = _figure(columns * width, rows * (width * ratio + 0.4))
     axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
-    extent = (x0 - .5, x1 - .5, y0 - .5, y1 - .5)
-    panels = {'': (rgb[part], None), **{
-        title: (rgb[part], labels) for title, labels in
-        segmentations.items()}}
-    for axis, (title, (picture, labels)) in zip(axes, panels.items()):
-        if title:
-            labels = np.zeros(rgb.shape[:2], int) if labels is None else (
-                np.asarray(labels))
-            shown = labels[part]
-            n_shown = len(np.unique(shown[shown > 0]))
-            other = segmentations.get(reference)
-            picture = outline_rgb(
-                picture, shown, reference=None if other is None
-                else np.asarray(other)[part])
-            title = f'{title}: {n_shown} labels'
-        axis.imshow(picture, origin='lower', extent=extent,
-                    interpolation='nearest')
-        axis.set_title(title)
+    _show(axes[0], rgb[part], extent=extent)
+    other = segmentations.get(reference)
+    other = None if other is None else np.asarray(other)[part]
+    for axis, (title, labels) in zip(axes[1:], segmentations.items()):
+        shown = (np.zeros(rgb.shape[:2], int) if labels is None
+                 else np.asarray(labels))[part]
+        _show(axis, outline_rgb(rgb[part], shown, reference=other),
+              f'{title}: {_count(shown)} labels', extent)
     for axis in axes[n:]:
         axis.remove()
     return figure
@@ -112,65 +114,94 @@ def plot_segmentations(rgb, segmentations, *, zoom=None, columns=None,
 
 def plot_closeups(rgb, segmentations, zooms, *, width=3):
     """
-    One row a place: the picture, then each label map's outlines on it.
+    One row a zoom: the picture, then each label map's outlines on it.
 
-    Parameters
-    ----------
-    rgb : `~numpy.ndarray`
-        (y, x, 3) uint8.
-    segmentations : dict of str to `~numpy.ndarray`
-        Title to (y, x) labels; outlines that the first does not have are
-        orange.
-    zooms : list of tuple of int
-        (x0, x1, y0, y1) in pixels.
-    width : float, optional
-        Width of a panel in inches.
-
-    Returns
-    -------
-    figure : `~matplotlib.figure.Figure`
-        The figure; no window is opened.
+    Outlines that the first of the maps, a dict by title, does not have are
+    orange; ``width`` is that of a panel in inches.
     """
-    figure_module = require('matplotlib.figure', 'plot')
     shape = len(zooms), len(segmentations) + 1
-    figure = figure_module.Figure(
-        figsize=(shape[1] * width, shape[0] * (width + 0.3)),
-        layout='constrained')
+    figure = _figure(shape[1] * width, shape[0] * (width + 0.3))
     axes = figure.subplots(*shape, squeeze=False)
     first = next(iter(segmentations.values()))
-    for row, (x0, x1, y0, y1) in zip(axes, zooms):
-        part = (slice(y0, y1), slice(x0, x1))
-        extent = (x0 - .5, x1 - .5, y0 - .5, y1 - .5)
-        row[0].imshow(rgb[part], origin='lower', extent=extent)
+    for row, zoom in zip(axes, zooms):
+        part, extent, _ = _part(rgb, zoom)
+        _show(row[0], rgb[part], extent=extent)
         for axis, (title, labels) in zip(row[1:], segmentations.items()):
             labels = labels[part]
-            axis.imshow(outline_rgb(rgb[part], labels, reference=first[part]),
-                        origin='lower', extent=extent,
-                        interpolation='nearest')
-            n = len(np.unique(labels[labels > 0]))
-            axis.set_title(f'{title}: {n}')
+            _show(axis, outline_rgb(rgb[part], labels, reference=first[part]),
+                  f'{title}: {_count(labels)}', extent)
         for axis in row:
             axis.tick_params(labelsize='x-small')
     return figure
 
 
+def class_rgb(rgb, class_map):
+    """
+    A copy of a picture in the colours of (y, x) classes: 0 sky, which is left
+    grey, 1 star, 2 galaxy, 3 artifact, whose colour is half of a pixel's.
+    """
+    grey = np.broadcast_to(rgb.mean(axis=-1, keepdims=True), rgb.shape)
+    colours = np.array([(0, 0, 0), *CLASS_COLOURS.values()])[class_map]
+    mixed = np.where(class_map[..., None] > 0, (grey + colours) / 2, grey)
+    return mixed.astype(np.uint8)
+
+
+def plot_classes(rgb, class_map, labels, *, zoom=None, width=5):
+    """Picture, classes as of `class_rgb`, and outlines of whole objects."""
+    part, extent, ratio = _part(rgb, zoom)
+    labels, picture = np.asarray(labels)[part], rgb[part]
+    shares = np.bincount(class_map[part][labels > 0], minlength=4)[1:]
+    shares = shares / max(shares.sum(), 1)
+    title = ', '.join(f'{name} {share:.0%}' for name, share in
+                      zip(CLASS_COLOURS, shares))
+    figure = _figure(3 * width, width * ratio + 0.4)
+    plain, classes, objects = figure.subplots(1, 3)
+    _show(plain, picture, extent=extent)
+    _show(classes, class_rgb(picture, class_map[part]), title, extent)
+    _show(objects, outline_rgb(picture, labels), f'{_count(labels)} labels',
+          extent)
+    return figure
+
+
+def plot_attention(rgb, heads, masks, combined, *, columns=6, width=2.5):
+    """
+    Attention maps above the masks that come from them.
+
+    ``heads`` are (head, y, x) weights, ``masks`` (head, y, x) bool, and
+    ``combined`` (y, x) labels of all heads together. In the first column are
+    the picture, and the same with what is not in ``combined`` darkened; then
+    each map, and below it the picture with what is not in its mask darkened.
+    """
+    columns = min(columns, len(heads))
+    rows = 2 * -(-len(heads) // columns)
+    figure = _figure((columns + 1) * width,
+                     rows * (width * _part(rgb, None)[2] + 0.3))
+    axes = figure.subplots(rows, columns + 1, squeeze=False)
+
+    def inside(mask):
+        dark = np.where(mask[..., None], rgb, rgb // 3)
+        return outline_rgb(dark, mask.astype(int))
+
+    for axis in axes.flat:
+        axis.set_axis_off()
+    _show(axes[0, 0], rgb)
+    _show(axes[1, 0], inside(np.asarray(combined) > 0), 'mean')
+    for k, (weights, mask) in enumerate(zip(heads, masks)):
+        row, column = 2 * (k // columns), k % columns + 1
+        _show(axes[row, column], weights, f'head {k + 1}')
+        _show(axes[row + 1, column], inside(mask))
+    return figure
+
+
 def plot_benchmark(tables):
     """
-    The main results of a benchmark.
+    The main results of
+    `~astrodino_seg.evaluate.benchmark.benchmark_tables`.
 
-    Parameters
-    ----------
-    tables : dict of str to `~astropy.table.Table`
-        Of `~astrodino_seg.evaluate.benchmark.benchmark_tables`.
-
-    Returns
-    -------
-    figure : `~matplotlib.figure.Figure`
-        Large galaxies that come out right against companions kept apart; F1
-        against IoU; and the first of these by kind of galaxy.
+    Large galaxies that come out right against companions kept apart; F1
+    against IoU; and the first of these by kind of galaxy.
     """
-    figure_module = require('matplotlib.figure', 'plot')
-    figure = figure_module.Figure(figsize=(15, 5), layout='constrained')
+    figure = _figure(15, 5)
     both, curves, kinds = figure.subplots(1, 3)
     for k, row in enumerate(tables['scores']):
         # ten colours, then the same with other markers and dashes

@@ -30,7 +30,7 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, log_softmax
 
 from astrodino_seg.evaluate.matching import Overlap
-from astrodino_seg.evaluate.primaries import measure_primaries
+from astrodino_seg.evaluate.shredding import measure_primaries
 from astrodino_seg.evaluate.tables import bootstrap
 from astrodino_seg.models.calibration import Calibration, features_of
 from astrodino_seg.models.load import load_model

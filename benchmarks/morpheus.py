@@ -21,9 +21,13 @@ from photutils.segmentation import deblend_sources, detect_sources
 from real_fields import fields, read_field
 
 from astrodino_seg.evaluate.baselines import detection_image
-from astrodino_seg.evaluate.baselines.detection import smooth
-from astrodino_seg.figures import plot_classes
-from astrodino_seg.plotting import plot_segmentations, rgb_image, save_figure
+from astrodino_seg.evaluate.baselines.base import smooth
+from astrodino_seg.plotting import (
+    plot_classes,
+    plot_segmentations,
+    rgb_image,
+    save_figure,
+)
 from astrodino_seg.segmenter import DinoSegmenter
 
 FIELD = 'kids_griZ'

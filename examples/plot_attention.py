@@ -12,9 +12,8 @@ import sys
 
 from astrodino_seg.datasets import demo_image
 from astrodino_seg.embed.attention import attention_maps
-from astrodino_seg.figures import plot_attention
 from astrodino_seg.models.backbone import load_backbone
-from astrodino_seg.plotting import rgb_image, save_figure
+from astrodino_seg.plotting import plot_attention, rgb_image, save_figure
 
 image = demo_image()
 backbone = load_backbone(*sys.argv[1:2])

@@ -11,8 +11,7 @@ import numpy as np
 
 from astrodino_seg import DinoSegmenter
 from astrodino_seg.datasets import demo_image
-from astrodino_seg.figures import plot_classes
-from astrodino_seg.plotting import rgb_image, save_figure
+from astrodino_seg.plotting import plot_classes, rgb_image, save_figure
 
 image = demo_image()
 result = DinoSegmenter().segment(image)

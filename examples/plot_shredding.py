@@ -13,7 +13,7 @@ from photutils.segmentation import deblend_sources, detect_sources
 from astrodino_seg import DinoSegmenter
 from astrodino_seg.datasets import demo_image
 from astrodino_seg.evaluate.baselines import detection_image
-from astrodino_seg.evaluate.baselines.detection import smooth
+from astrodino_seg.evaluate.baselines.base import smooth
 from astrodino_seg.plotting import plot_segmentations, rgb_image, save_figure
 
 image = demo_image()

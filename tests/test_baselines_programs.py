@@ -25,7 +25,7 @@ from astrodino_seg.evaluate.baselines import (
     SExtractorFinder,
     detection_image,
 )
-from astrodino_seg.evaluate.baselines.program import find_program, run_program
+from astrodino_seg.evaluate.baselines.programs import find_program, run_program
 from astrodino_seg.image import as_image
 
 SAMPLE = Path(astrodino_seg.__file__).parent / 'data' / 'demo_griz.fits.fz'

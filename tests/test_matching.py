@@ -13,12 +13,15 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from skimage.metrics import contingency_table
 
-from astrodino_seg.evaluate.haigh import HaighScores, haigh_scores
 from astrodino_seg.evaluate.matching import (
     match_classes,
     match_labels,
 )
-from astrodino_seg.evaluate.primaries import measure_primaries
+from astrodino_seg.evaluate.shredding import (
+    HaighScores,
+    haigh_scores,
+    measure_primaries,
+)
 
 FEW = settings(deadline=None, max_examples=40)
 LABELS = arrays(np.int32, (5, 6), elements=st.integers(0, 3))

@@ -17,7 +17,10 @@ from astrodino_seg import plotting
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image import as_image
 from astrodino_seg.plotting import (
+    class_rgb,
     outline_rgb,
+    plot_attention,
+    plot_classes,
     plot_segmentations,
     rgb_image,
     save_figure,
@@ -197,6 +200,8 @@ def test_without_matplotlib(rgb, monkeypatch):
     monkeypatch.setitem(sys.modules, 'matplotlib.figure', None)
     with pytest.raises(ImportError, match=r'matplotlib is needed .*\[plot\]'):
         plot_segmentations(rgb, {})
+    with pytest.raises(ImportError, match=r'matplotlib is needed .*\[plot\]'):
+        plot_attention(rgb, rgb[None, ..., 0], rgb[None, ..., 0], rgb[..., 0])
 
 
 def test_backend_is_left_alone():
@@ -218,3 +223,71 @@ def test_sample():
     assert np.median(rgb) < 110
     assert rgb.max() > 200
     assert (rgb.min(axis=-1) > 250).mean() < 0.05
+
+
+# --------------------------------------------- what a network sees
+
+@pytest.fixture
+def noise():
+    return np.random.default_rng(1).integers(60, 200, (30, 40, 3), np.uint8)
+
+
+def masks(n):
+    out = np.zeros((n, 30, 40), bool)
+    for k in range(n):
+        out[k, 5:15, 3 * k:3 * k + 10] = True
+    return out
+
+
+def pictures(figure):
+    return [axis.images[0].get_array() if axis.images else None
+            for axis in figure.axes]
+
+
+@pytest.mark.parametrize(('n', 'shape'), [(1, (2, 2)), (3, (2, 4)),
+                                          (6, (2, 7)), (8, (4, 7))])
+def test_attention(noise, n, shape):
+    heads = np.random.default_rng(2).random((n, 30, 40))
+    combined = masks(n)[0].astype(int)
+    figure = plot_attention(noise, heads, masks(n), combined, width=1)
+    shown = np.array(figure.axes).reshape(shape)
+    assert_array_equal(shown[0, 0].images[0].get_array(), noise)
+    for k in range(n):
+        row, column = 2 * (k // 6), k % 6 + 1
+        assert_array_equal(shown[row, column].images[0].get_array(), heads[k])
+        assert shown[row, column].get_title() == f'head {k + 1}'
+        assert shown[row, column].images[0].origin == 'lower'
+        below = shown[row + 1, column].images[0].get_array()
+        assert_array_equal(below[6:14, 3 * k + 1:3 * k + 9],
+                           noise[6:14, 3 * k + 1:3 * k + 9])
+        assert (below[~masks(n)[k]] <= noise[~masks(n)[k]] / 2).all()
+    assert_array_equal(shown[1, 0].images[0].get_array()[6:14, 1:9],
+                       noise[6:14, 1:9])
+    assert sum(p is not None for p in pictures(figure)) == 2 + 2 * n
+
+
+def test_class_rgb(noise):
+    classes = np.zeros((30, 40), np.uint8)
+    classes[0, :4] = 0, 1, 2, 3
+    out = class_rgb(noise, classes)
+    assert out.dtype == np.uint8
+    assert (np.ptp(out[classes == 0].astype(int), axis=-1) == 0).all()
+    star, galaxy, artifact = out[0, 1:4].argmax(axis=-1)
+    assert (star, galaxy, artifact) == (2, 0, 1)
+
+
+def test_classes(noise):
+    labels = np.zeros((30, 40), int)
+    labels[10:20, 10:20], labels[25:28, 2:5] = 4, 9
+    classes = np.where(labels > 0, 2, 0)
+    classes[10, 10:15] = 1
+    figure = plot_classes(noise, classes, labels, width=1)
+    assert [axis.get_title() for axis in figure.axes] == [
+        '', 'star 5%, galaxy 95%, artifact 0%', '2 labels']
+    figure = plot_classes(noise, classes, labels, zoom=(8, 24, 6, 22), width=1)
+    assert figure.axes[2].get_title() == '1 labels'
+    plain, coloured, _ = pictures(figure)
+    assert_array_equal(plain, noise[6:22, 8:24])
+    assert_array_equal(coloured, class_rgb(noise, classes)[6:22, 8:24])
+    # nothing there at all
+    plot_classes(noise, 0 * classes, 0 * labels, width=1)

@@ -84,9 +84,8 @@ def _position(text):
 def _write(maps, keep_mass, paths):
     from astropy.nddata import CCDData
 
-    from astrodino_seg.figures import plot_attention
     from astrodino_seg.image import write_label_map
-    from astrodino_seg.plotting import rgb_image, save_figure
+    from astrodino_seg.plotting import plot_attention, rgb_image, save_figure
 
     image, upsampled = maps.image, maps.upsampled()
     combined = maps.combined(keep_mass)

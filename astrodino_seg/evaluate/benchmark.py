@@ -6,8 +6,6 @@ Finders on simulated scenes with known truth: the tables of the docs.
 import hashlib
 import json
 import os
-import time
-import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from operator import itemgetter
@@ -17,14 +15,15 @@ import numpy as np
 from astropy.table import Table, vstack
 from tqdm import tqdm
 
-from astrodino_seg.catalog import CLASS_NAMES
-from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg.evaluate.compare import run_finder
 from astrodino_seg.evaluate.scores import scene_scores
 from astrodino_seg.evaluate.tables import (
     EDGES,
     binned,
     bootstrap,
     curve,
+    list_table,
+    plus_minus,
     summary,
 )
 from astrodino_seg.simulate import SceneLibrary, observe
@@ -32,8 +31,8 @@ from astrodino_seg.simulate.scene import CLASSES
 from astrodino_seg.simulate.scene_library import VERSION
 from astrodino_seg.version import __version__
 
-__all__ = ['benchmark_tables', 'measure_scene', 'run_benchmark',
-           'split_scene', 'write_rst']
+__all__ = ['LARGE', 'OBJECTS', 'SHOWN', 'benchmark_tables', 'measure_scene',
+           'read_lines', 'run_benchmark', 'split_scene', 'write_rst']
 
 #: Columns of the tables for the docs: of all objects, of large galaxies.
 OBJECTS = ('pq', 'sq', 'precision', 'recall', 'f1', 'haigh_f',
@@ -45,80 +44,22 @@ SHOWN = (*OBJECTS, *LARGE, 'seconds')
 
 
 def split_scene(library, k):
-    """
-    Observation ``k`` of a split: always the same.
-
-    Parameters
-    ----------
-    library : `~astrodino_seg.simulate.SceneLibrary`
-        The split.
-    k : int
-        Which scene.
-
-    Returns
-    -------
-    image : `~astrodino_seg.Image`
-        The image.
-    truth : `~astrodino_seg.simulate.Truth`
-        Its truth.
-    """
+    """Image and truth of observation ``k`` of a split: always the same."""
     return observe(library[k], [library.seed(k), 1])
 
 
 def measure_scene(finder, image, truth):
     """
-    Run a finder on one scene and measure what it found.
-
-    Parameters
-    ----------
-    finder : callable
-        Takes an `~astrodino_seg.Image` and returns a
-        `~photutils.segmentation.SegmentationImage` or `None`. If it has a
-        method ``segment`` (as `~astrodino_seg.DinoSegmenter`), that is used,
-        and the classes of its table are measured too.
-    image : `~astrodino_seg.Image`
-        The image.
-    truth : `~astrodino_seg.simulate.Truth`
-        Its truth.
-
-    Returns
-    -------
-    record : dict
-        `~astrodino_seg.evaluate.scores.scene_scores`, and ``seconds``.
-
-    Warns
-    -----
-    AstroDinoUserWarning
-        If the finder, being another program, fails; it has then found
-        nothing.
+    The `~astrodino_seg.evaluate.scores.scene_scores` of a finder on an
+    `~astrodino_seg.Image`, with the classes where it tells them, and its
+    ``seconds``.
     """
-    start = time.perf_counter()
-    try:
-        labels, classes = _find(finder, image)
-    except RuntimeError as err:
-        msg = f'{finder!r} failed and has found nothing: {err}'
-        warnings.warn(msg, AstroDinoUserWarning)
-        labels, classes = np.zeros(image.shape, int), None
-    seconds = time.perf_counter() - start
+    labels, table, seconds = run_finder(repr(finder), finder, image,
+                                        ignored=Warning)
+    classes = None if table is None else {
+        int(row['label']): CLASSES.index(row['class']) for row in table}
     return {**scene_scores(truth, labels, image, classes),
             'seconds': seconds}
-
-
-def _find(finder, image):
-    """Labels, and the class of each if the finder tells."""
-    nothing = np.zeros(image.shape, int)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        if not hasattr(finder, 'segment'):
-            found = finder(image)
-            return nothing if found is None else found.data, None
-        result = finder.segment(image)
-    if result is None:
-        return nothing, {}
-    codes = {name: CLASSES.index(name) for name in CLASS_NAMES}
-    return result.segmentation_image.data, {
-        int(row['label']): codes[row['class']]
-        for row in result.table['label', 'class']}
 
 
 def _fingerprint(finder):
@@ -148,18 +89,13 @@ def _one_thread():
     os.environ['OMP_NUM_THREADS'] = '1'
 
 
-def _read(path, prints):
-    """Records by finder and scene; a kill may have cut the last line."""
-    known = {name: {} for name in prints}
+def read_lines(path):
+    """The objects of a JSON lines file; a line cut by a kill is removed."""
     content = path.read_bytes() if path.exists() else b''
     whole = content[:content.rfind(b'\n') + 1]
-    path.touch()
-    os.truncate(path, len(whole))
-    for line in whole.splitlines():
-        name, fingerprint, k, record = json.loads(line)
-        if prints.get(name) == fingerprint:
-            known[name][k] = record
-    return known
+    if len(whole) < len(content):
+        os.truncate(path, len(whole))
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def run_benchmark(finders, path, *, n_scenes=200, split='benchmark',
@@ -175,7 +111,11 @@ def run_benchmark(finders, path, *, n_scenes=200, split='benchmark',
     Parameters
     ----------
     finders : dict of str to callable
-        See `measure_scene`; to be pickled if there are several processes.
+        Each takes an `~astrodino_seg.Image` and returns a
+        `~photutils.segmentation.SegmentationImage` or `None`; one with a
+        method ``segment``, as `~astrodino_seg.DinoSegmenter`, tells classes
+        too. They are pickled if there are several processes. A finder that
+        fails, being another program, has found nothing, with a warning.
     path : path-like
         The JSON lines file of the records.
     n_scenes : int, optional
@@ -209,7 +149,10 @@ def run_benchmark(finders, path, *, n_scenes=200, split='benchmark',
     SceneLibrary(split, n_scenes, size=size)        # to fail before work
     path = Path(path)
     prints = {name: _fingerprint(one) for name, one in finders.items()}
-    known = _read(path, prints)
+    known = {name: {} for name in prints}
+    for name, fingerprint, k, record in read_lines(path):
+        if prints.get(name) == fingerprint:
+            known[name][k] = record
     jobs = []
     for k in range(n_scenes):
         missing = {name: finder for name, finder in finders.items()
@@ -291,27 +234,22 @@ def benchmark_tables(results, n_draws=200):
 
 
 def _timed(scenes):
+    """The `summary`, and the median time."""
     seconds = float(np.median([scene['seconds'] for scene in scenes]))
     return {**summary(scenes), 'seconds': seconds}
 
 
 def write_rst(tables, path):
     """
-    Write the tables for the docs.
+    Write the tables of `benchmark_tables` for the docs; all or nothing.
 
-    Parameters
-    ----------
-    tables : dict of str to `~astropy.table.Table`
-        Of `benchmark_tables`.
-    path : path-like
-        The file, which appears whole or not at all. It has four tables with
-        a row a finder: the scores of all objects, those of large galaxies,
-        with half the width of the interval behind each value, and how many
-        of these come out right (``ok``) and in pieces (``frag``), by their
-        blendedness and by their kind.
+    Four tables with a row a finder: the scores of all objects, those of large
+    galaxies, with half the width of the interval behind each value, and how
+    many of these come out right (``ok``) and in pieces (``frag``), by their
+    blendedness and by their kind.
     """
     scores, bins = tables['scores'], tables['bins']
-    parts = [_list_table(['finder', *keys], [
+    parts = [list_table(['finder', *keys], [
         [row['finder'], *(_with_error(row, key) for key in keys)]
         for row in scores]) for keys in (OBJECTS, LARGE)]
     for by, name in (('blendedness', _interval),
@@ -335,19 +273,11 @@ def _binned_lines(bins, by, name, finders):
     names = list(dict.fromkeys(map(name, bins)))
     header = [f'{one} ({ones[finders[0], one]["n_primaries"]})'
               for one in names]
-    return _list_table([f'ok; frag by {by}', *header], [
+    return list_table([f'ok; frag by {by}', *header], [
         [finder, *(f'{_with_error(ones[finder, one], "ok")}; '
                    f'{ones[finder, one]["frag"]:.2f}' for one in names)]
         for finder in finders])
 
 
 def _with_error(row, key):
-    half = (row[f'{key}_high'] - row[f'{key}_low']) / 2
-    return f'{row[key]:.3f} ± {half:.3f}'
-
-
-def _list_table(header, rows):
-    lines = ['.. list-table::', '   :header-rows: 1', '']
-    for first, *others in [header, *rows]:
-        lines += [f'   * - {first}', *(f'     - {one}' for one in others)]
-    return lines
+    return plus_minus(row[key], row[f'{key}_low'], row[f'{key}_high'])

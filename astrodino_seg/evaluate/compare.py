@@ -11,7 +11,6 @@ import numpy as np
 from astropy.table import QTable
 from photutils.utils.exceptions import NoDetectionsWarning
 from scipy.ndimage import find_objects
-from scipy.sparse import coo_array
 
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.evaluate.matching import Overlap, match_labels
@@ -19,10 +18,38 @@ from astrodino_seg.image import as_image
 from astrodino_seg.inputs.channels import PreprocessSpec, normalise
 
 __all__ = ['Comparison', 'compare_finders', 'comparison_table',
-           'most_different']
+           'most_different', 'run_finder']
 
 #: A piece counts if it holds this share of a label's flux.
 MIN_PIECE = 0.02
+
+
+def run_finder(name, finder, image, *, ignored=NoDetectionsWarning):
+    """
+    Labels of a finder, its table (`None` if it has none) and its seconds.
+
+    All labels are 0 if it finds nothing, or, with a warning, if it is another
+    program that fails. ``ignored`` are warnings of the finder.
+    """
+    labels, table = np.zeros(image.shape, np.int32), None
+    segment = getattr(finder, 'segment', None)
+    start = time.perf_counter()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', ignored)
+            found = (segment or finder)(image)
+    except RuntimeError as err:
+        msg = f'{name} failed and has found nothing: {err}'
+        warnings.warn(msg, AstroDinoUserWarning)
+        found = None
+    else:
+        if segment:
+            table = () if found is None else found.table
+            found = found and found.segmentation_image
+    seconds = time.perf_counter() - start
+    if found is not None:
+        labels = np.asarray(found.data)
+    return labels, table, seconds
 
 
 @dataclass(frozen=True)
@@ -99,18 +126,7 @@ def compare_finders(data, finders, *, truth=None):
     flux = np.where(image.mask, 0, image.cube - background).sum(axis=0)
     maps, seconds = {}, {}
     for name, finder in finders.items():
-        start = time.perf_counter()
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore', NoDetectionsWarning)
-                found = finder(image)
-        except RuntimeError as err:
-            msg = f'{name} failed and has found nothing: {err}'
-            warnings.warn(msg, AstroDinoUserWarning)
-            found = None
-        seconds[name] = time.perf_counter() - start
-        maps[name] = (np.zeros(image.shape, np.int32) if found is None
-                      else np.asarray(found.data))
+        maps[name], _, seconds[name] = run_finder(name, finder, image)
     return Comparison(image, flux, maps, seconds, truth)
 
 
@@ -121,9 +137,8 @@ class _Overlap:
         over = Overlap(first, second)
         *self.pair, self.shared, self.iou = over.pairs()
         self.area = [over.area_t, over.area_p]
-        light = coo_array((np.maximum(flux, 0).ravel(), (over.t, over.p)),
-                          shape=over.counts.shape).tocsr()
-        self.flux = [np.asarray(light.sum(axis=k)).ravel() for k in (1, 0)]
+        light = over.total(np.maximum(flux, 0))
+        self.flux = [light.sum(axis=k) for k in (1, 0)]
         self.light = np.asarray(light[self.pair[0], self.pair[1]]).ravel()
 
     def n_pieces(self, of):
@@ -194,25 +209,12 @@ def comparison_table(comparison):
 
 def most_different(comparison, n_places=6, *, margin=0.25):
     """
-    Where the other finders differ most from the first.
+    Where the other finders differ most from the first, the worst first.
 
     The labels of the first map are ranked by flux times the share of the
-    others that cut them in pieces, or else disagree about their extent.
-
-    Parameters
-    ----------
-    comparison : `Comparison`
-        Of `compare_finders`.
-    n_places : int, optional
-        How many places at most.
-    margin : float, optional
-        What is shown around a label, as a share of its size.
-
-    Returns
-    -------
-    zooms : list of tuple of int
-        (x0, x1, y0, y1) in pixels, square where the image allows it, for
-        `~astrodino_seg.plotting.plot_segmentations`; the worst first.
+    others that cut them in pieces, or else disagree about their extent. Each
+    of ``n_places`` at most is (x0, x1, y0, y1) in pixels, square where the
+    image allows it, with a ``margin`` that is a share of the label's size.
     """
     reference, *others = comparison.maps.values()
     if not others or not reference.any():

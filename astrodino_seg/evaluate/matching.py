@@ -3,9 +3,8 @@
 Quality measures of one image: the labels that match the truth.
 
 Truth labels are 0 for sky, -1 for void (neither demanded nor punished) and
-object ids; predicted labels are 0 for sky. `astrodino_seg.evaluate.haigh` and
-`astrodino_seg.evaluate.primaries` have other measures of one image;
-`astrodino_seg.evaluate.tables` pools many.
+object ids; predicted labels are 0 for sky. Each function raises `ValueError`
+if shapes differ.
 """
 
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from scipy.sparse import coo_array
 
 __all__ = ['MatchScores', 'Matching', 'Overlap', 'check_shape',
            'match_classes', 'match_labels']
+
 
 @dataclass(frozen=True)
 class MatchScores:
@@ -66,16 +66,7 @@ class MatchScores:
 
 @dataclass(frozen=True)
 class Matching(MatchScores):
-    """
-    One-to-one matches at IoU above a limit, in one image.
-
-    Attributes
-    ----------
-    iou, n_truth, n_predicted
-        As in `MatchScores`.
-    truth, predicted : `~numpy.ndarray`
-        (match,) labels of the matched pairs.
-    """
+    """The matches themselves: `MatchScores` and (match,) labels of each."""
 
     truth: np.ndarray
     predicted: np.ndarray
@@ -90,13 +81,17 @@ class Overlap:
         void = truth < 0
         self.t = np.where(void, 0, truth).ravel()
         self.p = predicted.ravel().astype(np.intp)
-        valid = ~void.ravel()
-        shape = (self.t.max(initial=last) + 1, self.p.max(initial=0) + 1)
-        self.counts = coo_array(
-            (valid.astype(np.int64), (self.t, self.p)), shape=shape).tocsr()
-        self.area_t = np.asarray(self.counts.sum(axis=1)).ravel()
-        self.area_p = np.asarray(self.counts.sum(axis=0)).ravel()
-        self.full_p = np.bincount(self.p, minlength=shape[1])
+        self.shape = (self.t.max(initial=last) + 1,
+                      self.p.max(initial=0) + 1)
+        self.counts = self.total((~void).astype(np.int64))
+        self.area_t = self.counts.sum(axis=1)
+        self.area_p = self.counts.sum(axis=0)
+        self.full_p = np.bincount(self.p, minlength=self.shape[1])
+
+    def total(self, values):
+        """(truth, predicted) sums of (y, x) values, sparse."""
+        return coo_array((values.ravel(), (self.t, self.p)),
+                         shape=self.shape).tocsr()
 
     def pairs(self):
         """(truth, predicted, shared pixels, IoU) of all that touch."""
@@ -146,14 +141,15 @@ def match_labels(truth, predicted, min_iou=0.5):
     Parameters
     ----------
     truth, predicted : `~numpy.ndarray`
-        (y, x) labels.
+        (y, x) int labels; 0 is sky, and -1 in the truth is void.
     min_iou : float, optional
         Pairs match above this IoU; the assignment maximises the sum of IoU.
 
     Returns
     -------
     matching : `Matching`
-        The matches, with precision, recall, F1, SQ and PQ.
+        The labels (``truth``, ``predicted``) and ``iou`` of the matches, and
+        ``precision``, ``recall``, ``f1``, ``sq`` and ``pq``.
 
     Raises
     ------
@@ -167,27 +163,11 @@ def match_labels(truth, predicted, min_iou=0.5):
 
 def match_classes(truth, predicted, truth_class, predicted_class):
     """
-    Match class by class, for the panoptic quality of each class.
+    Class to `MatchScores`, for all classes of either map.
 
-    As `Kirillov et al. (2019) <https://doi.org/10.1109/CVPR.2019.00963>`_:
-    a pair matches if its IoU is above 0.5 and its classes are the same.
-
-    Parameters
-    ----------
-    truth, predicted : `~numpy.ndarray`
-        (y, x) labels.
-    truth_class, predicted_class : mapping
-        Label to class, for all labels.
-
-    Returns
-    -------
-    scores : dict
-        Class to `MatchScores`, for all classes of either map.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ or a label has no class.
+    As `Kirillov et al. (2019) <https://doi.org/10.1109/CVPR.2019.00963>`_, a
+    pair matches if its IoU is above 0.5 and its classes are the same. The
+    classes are mappings that must hold all labels.
     """
     overlap = Overlap(truth, predicted)
     t, p, iou = overlap.match(0.5)

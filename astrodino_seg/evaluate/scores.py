@@ -10,13 +10,17 @@ from dataclasses import asdict
 
 import numpy as np
 
-from astrodino_seg.evaluate.haigh import haigh_scores
 from astrodino_seg.evaluate.matching import match_classes, match_labels
-from astrodino_seg.evaluate.primaries import SEPARATE_PIXELS, measure_primaries
+from astrodino_seg.evaluate.shredding import (
+    SEPARATE_PIXELS,
+    haigh_scores,
+    measure_primaries,
+)
 from astrodino_seg.image.filters import wavelength
 from astrodino_seg.simulate.scene import CLASSES
 
 __all__ = ['reference_bands', 'scene_scores']
+
 
 def scene_scores(truth, labels, image, classes=None):
     """
@@ -41,7 +45,7 @@ def scene_scores(truth, labels, image, classes=None):
         what cannot be measured.
 
         - ``n_predicted``: labels, less those of void.
-        - ``haigh``: the fields of `~astrodino_seg.evaluate.haigh.HaighScores`.
+        - ``haigh``: the fields of `HaighScores`.
         - ``objects``: the objects with pixels; lists ``sn``, ``size`` (root
           of pixels over pi), ``surface_brightness`` (root mean square of the
           own S/N per pixel), ``blendedness``, ``kind`` and ``iou`` (of the
@@ -109,22 +113,11 @@ def _columns(rows):
 
 def reference_bands(names):
     """
-    The bands that magnitudes and colours are measured in.
+    The indices of the band nearest to r, and of the bands of a colour.
 
-    Parameters
-    ----------
-    names : sequence of str
-        The bands of an image. If the wavelength of one is not known, they
-        are taken to go from blue to red.
-
-    Returns
-    -------
-    reference : int
-        The index of the band nearest to r.
-    colour : tuple of int or None
-        The indices of the blue and the red band of the colour: the two
-        neighbours in wavelength that are nearest to g and r. `None` if there
-        is one band.
+    Those are the two neighbours in wavelength that are nearest to g and r, or
+    `None` if there is one band. If a wavelength is not known, the bands are
+    taken to go from blue to red.
     """
     waves = [wavelength(name) for name in names]
     if None in waves:

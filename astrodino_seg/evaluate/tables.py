@@ -3,20 +3,22 @@
 Quality over many simulated scenes.
 
 `summary`, `binned` and `curve` pool the records of
-`~astrodino_seg.evaluate.scores.scene_scores`. Errors are the 16th and 84th percentiles
-over bootstraps of the scenes (`Efron 1979
-<https://doi.org/10.1214/aos/1176344552>`_): of scenes and not of objects,
-because the objects of one scene share its PSF, depth and crowding.
+`~astrodino_seg.evaluate.scores.scene_scores`; without a scene they raise
+`ValueError`. Errors are the 16th and 84th percentiles over bootstraps of the
+scenes (`Efron 1979 <https://doi.org/10.1214/aos/1176344552>`_): of scenes and
+not of objects, because the objects of one scene share its PSF, depth and
+crowding.
 """
 
 import numpy as np
 from astropy.table import Table
 
-from astrodino_seg.evaluate.haigh import HaighScores
 from astrodino_seg.evaluate.matching import MatchScores
+from astrodino_seg.evaluate.shredding import HaighScores
 from astrodino_seg.simulate.scene import CLASSES
 
-__all__ = ['EDGES', 'IOU_LIMITS', 'binned', 'bootstrap', 'curve', 'summary']
+__all__ = ['EDGES', 'IOU_LIMITS', 'binned', 'bootstrap', 'curve',
+           'list_table', 'plus_minus', 'summary']
 
 #: Limits of IoU for `curve`.
 IOU_LIMITS = tuple(k / 100 for k in range(50, 100, 5))
@@ -113,28 +115,15 @@ def _class_quality(scenes):
 
 def summary(scenes):
     """
-    The measures of a set of scenes.
+    The measures of a set of scenes, as a dict of float.
 
-    Parameters
-    ----------
-    scenes : sequence of dict
-        What `~astrodino_seg.evaluate.scores.scene_scores` gave.
-
-    Returns
-    -------
-    measures : dict of float
-        Of all objects ``precision``, ``recall``, ``f1``, ``sq``, ``pq``,
-        and ``pq_star`` and so on where there are classes; ``haigh_f``,
-        ``under_merging``, ``over_merging``, ``area_score``, ``combined_a``,
-        ``combined_b``; of the large galaxies ``ok``, ``frag``,
-        ``n_fragments``, ``flux_share``, ``best_iou``, ``contam``, ``lost``,
-        ``mag_bias``, ``mag_scatter``, ``colour_bias``; of the companions
-        ``sep``. NaN where there is nothing to measure.
-
-    Raises
-    ------
-    ValueError
-        If there is no scene.
+    Of all objects ``precision``, ``recall``, ``f1``, ``sq``, ``pq``, and
+    ``pq_star`` and so on where there are classes; ``haigh_f``,
+    ``under_merging``, ``over_merging``, ``area_score``, ``combined_a``,
+    ``combined_b``; of the large galaxies ``ok``, ``frag``, ``n_fragments``,
+    ``flux_share``, ``best_iou``, ``contam``, ``lost``, ``mag_bias``,
+    ``mag_scatter``, ``colour_bias``; of the companions ``sep``. NaN where
+    there is nothing to measure.
     """
     scenes = _checked(scenes)
     match = _matches(scenes)
@@ -157,27 +146,9 @@ def bootstrap(scenes, statistic=summary, n_draws=200, seed=0):
     """
     Confidence intervals of one sigma, by bootstraps of the scenes.
 
-    Parameters
-    ----------
-    scenes : sequence of dict
-        What `~astrodino_seg.evaluate.scores.scene_scores` gave.
-    statistic : callable, optional
-        Scenes to a dict of float.
-    n_draws : int, optional
-        Sets of as many scenes, drawn with replacement.
-    seed : int, optional
-        Seed of the draws.
-
-    Returns
-    -------
-    intervals : dict of tuple
-        For each key of the statistic its 16th and 84th percentile over the
-        draws; draws where it is NaN are left out.
-
-    Raises
-    ------
-    ValueError
-        If there is no scene or ``n_draws`` is not positive.
+    Each of ``n_draws`` sets has as many scenes, drawn with replacement. For
+    each key of the ``statistic`` (scenes to a dict of float), the 16th and
+    84th percentile over the draws; those where it is NaN are left out.
     """
     scenes = _checked(scenes)
     if n_draws < 1:
@@ -190,9 +161,8 @@ def bootstrap(scenes, statistic=summary, n_draws=200, seed=0):
     for key in statistic(scenes):
         values = np.array([draw.get(key, np.nan) for draw in draws])
         values = values[np.isfinite(values)]
-        out[key] = (np.nan, np.nan)
-        if len(values):
-            out[key] = tuple(np.percentile(values, [16, 84]).tolist())
+        out[key] = (tuple(np.percentile(values, [16, 84]).tolist())
+                    if len(values) else (np.nan, np.nan))
     return out
 
 
@@ -207,33 +177,15 @@ def _with_errors(values, intervals, names):
 
 def binned(scenes, by, edges=None, n_draws=200, seed=0):
     """
-    The measures in bins of a property of the objects.
+    A table of the measures in bins of a property of the objects.
 
-    Parameters
-    ----------
-    scenes : sequence of dict
-        What `~astrodino_seg.evaluate.scores.scene_scores` gave.
-    by : str
-        A key of `EDGES`, or ``'kind'``.
-    edges : sequence of float, optional
-        Edges of the bins, each with its lower and without its upper one;
-        those of `EDGES` if `None`. Kinds have none.
-    n_draws, seed : int, optional
-        See `bootstrap`.
-
-    Returns
-    -------
-    table : `~astropy.table.Table`
-        One row a bin (``low``, ``high``), or a ``kind`` that large galaxies
-        have, with the numbers ``n_objects``, ``n_primaries`` and
-        ``n_companions`` and the measures ``recall`` and ``sq`` of the
-        objects, those of the primaries, and ``sep``, each with the ends
-        ``_low`` and ``_high`` of its interval.
-
-    Raises
-    ------
-    ValueError
-        If there is no scene, ``by`` is unknown or ``edges`` do not increase.
+    ``by`` is a key of `EDGES` or ``'kind'``, and ``edges`` are those of other
+    bins, each with its lower and without its upper one; `ValueError` if
+    unknown or not increasing. One row a bin (``low``, ``high``), or a
+    ``kind`` that large galaxies have, with the numbers ``n_objects``,
+    ``n_primaries`` and ``n_companions`` and the measures ``recall`` and
+    ``sq`` of the objects, those of the primaries, and ``sep``, each with the
+    ends ``_low`` and ``_high`` of its interval.
     """
     scenes, rows = _checked(scenes), []
     for row, belongs in _bins(scenes, by, edges):
@@ -277,28 +229,12 @@ def _select(scene, by, belongs):
 
 def curve(scenes, limits=IOU_LIMITS, n_draws=200, seed=0):
     """
-    Precision and recall against the IoU that a match must exceed.
+    A table of precision and recall against the IoU that a match must exceed.
 
-    Parameters
-    ----------
-    scenes : sequence of dict
-        What `~astrodino_seg.evaluate.scores.scene_scores` gave.
-    limits : sequence of float, optional
-        Limits of IoU, at least 0.5: from there on no object has two
-        candidates, so that matches need not be made anew.
-    n_draws, seed : int, optional
-        See `bootstrap`.
-
-    Returns
-    -------
-    table : `~astropy.table.Table`
-        One row a limit: ``iou``, and ``precision``, ``recall`` and ``f1``,
-        each with the ends ``_low`` and ``_high`` of its interval.
-
-    Raises
-    ------
-    ValueError
-        If there is no scene or a limit is not in [0.5, 1).
+    From the least limit, 0.5, on no object has two candidates, so that
+    matches need not be made anew. One row a limit: ``iou``, and
+    ``precision``, ``recall`` and ``f1``, each with the ends ``_low`` and
+    ``_high`` of its interval. `ValueError` if a limit is not in [0.5, 1).
     """
     scenes = _checked(scenes)
     for limit in limits:
@@ -315,3 +251,16 @@ def curve(scenes, limits=IOU_LIMITS, n_draws=200, seed=0):
     intervals = bootstrap(scenes, statistic, n_draws, seed)
     return Table(rows=[{'iou': limit, **_with_errors(values, intervals, {
         (name, limit): name for name in names})} for limit in limits])
+
+
+def list_table(header, rows):
+    """Lines of a table in reStructuredText."""
+    lines = ['.. list-table::', '   :header-rows: 1', '']
+    for first, *others in [header, *rows]:
+        lines += [f'   * - {first}', *(f'     - {one}' for one in others)]
+    return lines
+
+
+def plus_minus(value, low, high):
+    """A value and half the width of its interval, for such a table."""
+    return f'{value:.3f} ± {(high - low) / 2:.3f}'

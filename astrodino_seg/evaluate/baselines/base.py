@@ -1,18 +1,20 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-What all baselines have in common.
+What all baselines have in common, and the image that all detect on.
 """
 
 import warnings
+from math import ceil
 from numbers import Integral, Real
 
 import numpy as np
-from photutils.segmentation import SegmentationImage
+from astropy.convolution import convolve
+from photutils.background import Background2D
+from photutils.segmentation import SegmentationImage, make_2dgaussian_kernel
 from photutils.utils.exceptions import NoDetectionsWarning
 
-from astrodino_seg.evaluate.baselines.detection import detection_image
-
-__all__ = ['Baseline', 'segmentation_image']
+__all__ = ['Baseline', 'detection_image', 'detection_kernel',
+           'segmentation_image', 'smooth']
 
 _POSITIVE = (Real, lambda v: v > 0, 'a positive number')
 _NOT_NEGATIVE = (Real, lambda v: v >= 0, 'a number, 0 or more')
@@ -57,26 +59,38 @@ _RULES = {
 
 class Baseline:
     """
-    A traditional tool; `_find` says what it does with a detection image.
+    A traditional tool: an `~astrodino_seg.Image` in, labels out.
 
-    A subclass is a dataclass whose fields are its settings, ``box_size``
-    among them. They are looked at when it is called.
+    A subclass is a dataclass whose fields are its settings, which are looked
+    at when it is called; its `_find` takes a detection image.
+
+    Parameters
+    ----------
+    n_sigma : float, optional
+        Detection threshold in units of the noise before any smoothing.
+    n_pixels : int, optional
+        Pixels that an object has at least; what the tool finds with fewer is
+        dropped.
+    connectivity : {4, 8}, optional
+        How pixels are connected.
+    n_levels : int, optional
+        Levels of deblending.
+    contrast : float, optional
+        The share of an object's flux that a part must have to become an
+        object; 1 for no deblending.
+    fwhm : float, optional
+        FWHM in pixels of the Gaussian that the S/N is smoothed with; 0 for
+        none.
+    box_size : int, optional
+        Side of the background boxes in pixels.
+    timeout : float, optional
+        Seconds after which a program is given up.
     """
 
     def __call__(self, image):
         """
-        Segment an `~astrodino_seg.Image`.
-
-        Parameters
-        ----------
-        image : `~astrodino_seg.Image`
-            The image.
-
-        Returns
-        -------
-        segmentation_image : `~photutils.segmentation.SegmentationImage` or \
-                `None`
-            The labels, or `None` with a ``NoDetectionsWarning``.
+        The `~photutils.segmentation.SegmentationImage` of an image, or `None`
+        with a ``NoDetectionsWarning``.
 
         Raises
         ------
@@ -93,20 +107,8 @@ class Baseline:
 
     def find(self, sn, mask):
         """
-        Segment a detection image, as of `detection_image`.
-
-        Parameters
-        ----------
-        sn : `~numpy.ndarray`
-            (y, x) S/N, 0 in masked pixels.
-        mask : `~numpy.ndarray`
-            (y, x) bool, `True` where there is no image.
-
-        Returns
-        -------
-        segmentation_image : `~photutils.segmentation.SegmentationImage` or \
-                `None`
-            As of a call.
+        The same of a `detection_image`: (y, x) S/N, 0 in masked pixels, and
+        the (y, x) bool mask.
         """
         self._validate()
         self.require()
@@ -117,9 +119,7 @@ class Baseline:
         return found
 
     def require(self):
-        """
-        Raise an `ImportError` that says what is missing, if the tool is.
-        """
+        """Raise an `ImportError` that says what is missing, if so."""
 
     def _find(self, sn, mask):
         raise NotImplementedError
@@ -136,21 +136,10 @@ class Baseline:
 
 def segmentation_image(labels, mask, n_pixels):
     """
-    Labels of a tool in the form that photutils has them.
+    Labels of a tool as photutils has them: from 1 without gaps, int32.
 
-    Parameters
-    ----------
-    labels : `~numpy.ndarray`
-        (y, x) int, 0 or less where there is no object.
-    mask : `~numpy.ndarray`
-        (y, x) bool, `True` where no label may be.
-    n_pixels : int
-        Objects of fewer pixels are dropped.
-
-    Returns
-    -------
-    segmentation_image : `~photutils.segmentation.SegmentationImage` or `None`
-        Labels from 1 without gaps, int32; `None` if there are none.
+    Labels of 0 or less, and masked pixels, are sky, and objects of fewer than
+    ``n_pixels`` are dropped; `None` if there is none.
     """
     values, numbers, area = np.unique(
         np.where(mask, 0, np.maximum(labels, 0)), return_inverse=True,
@@ -160,3 +149,49 @@ def segmentation_image(labels, mask, n_pixels):
         return None
     new = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
     return SegmentationImage(new[numbers].reshape(labels.shape))
+
+
+def detection_image(image, box_size=64):
+    """
+    The bands' S/N added up, by photutils' `Background2D`.
+
+    Returns the (y, x) sum over the root of the number of valid bands, which
+    has unit noise where bands are independent, and the (y, x) bool mask of
+    pixels without a valid band, where it is 0.
+    """
+    total = np.zeros(image.shape)
+    n_valid = np.zeros(image.shape)
+    box = min(box_size, *image.shape)
+    for b in range(image.n_bands):
+        mask = image.mask[b]
+        if mask.all():
+            continue
+        background = Background2D(image.cube[b], box, filter_size=3,
+                                  mask=mask, exclude_percentile=90)
+        sigma = (background.background_rms if image.noise is None
+                 else image.noise[b])
+        good = ~mask & (sigma > 0)
+        sn = (image.cube[b] - background.background) / np.where(
+            good, sigma, 1)
+        total += np.where(good, sn, 0)
+        n_valid += good
+    return total / np.sqrt(np.maximum(n_valid, 1)), n_valid == 0
+
+
+def smooth(sn, fwhm):
+    """S/N after a Gaussian of a FWHM in pixels, in units of before it."""
+    if not fwhm:
+        return sn
+    size = max(5, 2 * ceil(fwhm) - 1)
+    return convolve(sn, make_2dgaussian_kernel(fwhm, size=size))
+
+
+def detection_kernel(fwhm):
+    """
+    The filter of Source Extractor, of sum 1, for a FWHM in pixels; that of 2
+    is its default and that of SEP. `None` for 0.
+    """
+    if not fwhm:
+        return None
+    size = max(3, 2 * ceil(fwhm) - 1)
+    return np.array(make_2dgaussian_kernel(fwhm, size=size, mode='center'))

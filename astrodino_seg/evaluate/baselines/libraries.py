@@ -1,6 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Watersheds from peaks, and watersheds whose regions are merged.
+Traditional tools that are libraries: photutils, SEP, and watersheds of
+scikit-image.
 """
 
 import warnings
@@ -8,14 +9,102 @@ from dataclasses import dataclass
 
 import numpy as np
 from photutils.detection import DAOStarFinder, find_peaks
+from photutils.segmentation import SourceFinder
 from photutils.utils.exceptions import NoDetectionsWarning
 from skimage.graph import RAG, merge_hierarchical
 from skimage.segmentation import watershed
 
-from astrodino_seg.evaluate.baselines.base import Baseline, segmentation_image
-from astrodino_seg.evaluate.baselines.detection import smooth
+from astrodino_seg.errors import require
+from astrodino_seg.evaluate.baselines.base import (
+    Baseline,
+    detection_kernel,
+    segmentation_image,
+    smooth,
+)
 
-__all__ = ['PeakFinder', 'RegionFinder']
+__all__ = ['PeakFinder', 'PhotutilsFinder', 'RegionFinder', 'SEPFinder']
+
+
+@dataclass(kw_only=True)
+class PhotutilsFinder(Baseline):
+    """
+    `Background2D`, then `SourceFinder` on the bands' summed S/N, smoothed.
+
+    Parameters
+    ----------
+    n_sigma, n_pixels, connectivity, n_levels, contrast, box_size, fwhm
+        See `Baseline`.
+    deblend : bool, optional
+        Without, this is `~photutils.segmentation.detect_sources` alone.
+    mode : {'exponential', 'sinh', 'linear'}, optional
+        See `~photutils.segmentation.SourceFinder`.
+    """
+
+    n_sigma: float = 1.5
+    n_pixels: int = 10
+    connectivity: int = 8
+    deblend: bool = True
+    n_levels: int = 32
+    contrast: float = 0.001
+    mode: str = 'exponential'
+    box_size: int = 64
+    fwhm: float = 3.0
+
+    def _find(self, sn, mask):
+        finder = SourceFinder(self.n_pixels, connectivity=self.connectivity,
+                              deblend=self.deblend, n_levels=self.n_levels,
+                              contrast=self.contrast, mode=self.mode,
+                              progress_bar=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', NoDetectionsWarning)
+            return finder(smooth(sn, self.fwhm), self.n_sigma, mask=mask)
+
+
+@dataclass(kw_only=True)
+class SEPFinder(Baseline):
+    """
+    SEP, the library made of Source Extractor [1]_ [2]_, on the bands' S/N.
+
+    The defaults are those of SEP. Needs ``sep`` (extra ``compare``).
+
+    Parameters
+    ----------
+    n_sigma, n_pixels, n_levels, contrast, fwhm, box_size
+        See `Baseline`.
+    clean : bool, optional
+        Whether to drop objects that the wings of a neighbour explain.
+
+    References
+    ----------
+    .. [1] Barbary 2016, JOSS, 1(6), 58.
+    .. [2] Bertin & Arnouts 1996, A&AS, 117, 393.
+    """
+
+    n_sigma: float = 1.5
+    n_pixels: int = 5
+    n_levels: int = 32
+    contrast: float = 0.005
+    clean: bool = True
+    fwhm: float = 2.0
+    box_size: int = 64
+
+    def require(self):
+        """Raise an `ImportError` if ``sep`` cannot be imported."""
+        require('sep', 'compare')
+
+    def _find(self, sn, mask):
+        sep = require('sep', 'compare')
+        # a bright large object has more pixels and parts than the defaults
+        sep.set_extract_pixstack(max(int(1.1 * sn.size),
+                                     sep.get_extract_pixstack()))
+        sep.set_sub_object_limit(max(8192, sep.get_sub_object_limit()))
+        _, labels = sep.extract(
+            np.ascontiguousarray(sn, dtype=np.float64), self.n_sigma,
+            mask=np.ascontiguousarray(mask), minarea=self.n_pixels,
+            filter_kernel=detection_kernel(self.fwhm),
+            deblend_nthresh=self.n_levels, deblend_cont=self.contrast,
+            clean=self.clean, segmentation_map=True)
+        return segmentation_image(labels, mask, self.n_pixels)
 
 
 @dataclass(kw_only=True)
@@ -25,24 +114,15 @@ class PeakFinder(Baseline):
 
     Parameters
     ----------
-    n_sigma : float, optional
-        Threshold in units of the noise before smoothing, for the peaks and
-        for the extent of the objects.
-    n_pixels : int, optional
-        Objects of fewer pixels are dropped.
-    connectivity : {4, 8}, optional
-        How pixels are connected.
+    n_sigma, n_pixels, connectivity, fwhm, box_size
+        See `Baseline`; the threshold is for the peaks and for the extent of
+        the objects, and ``fwhm`` that of `DAOStarFinder`'s stars too.
     detector : {'find_peaks', 'DAOStarFinder'}, optional
-        The function or class of `photutils.detection` that finds the peaks.
-        `~photutils.detection.DAOStarFinder` takes peaks of any sharpness and
+        The function or class of `photutils.detection` that finds the peaks;
+        `~photutils.detection.DAOStarFinder` takes them of any sharpness and
         roundness, as galaxies have.
     min_separation : float, optional
         Least distance between peaks in pixels.
-    fwhm : float, optional
-        FWHM in pixels of the Gaussian that the S/N is smoothed with, and of
-        the stars of `~photutils.detection.DAOStarFinder`; 0 for none.
-    box_size : int, optional
-        Side of the background boxes in pixels.
     """
 
     n_sigma: float = 1.5
@@ -103,23 +183,14 @@ class RegionFinder(Baseline):
 
     Parameters
     ----------
-    n_sigma : float, optional
-        Threshold in units of the noise before smoothing.
-    n_pixels : int, optional
-        Objects of fewer pixels are dropped.
-    connectivity : {4, 8}, optional
-        How pixels are connected.
+    n_sigma, n_pixels, connectivity, fwhm, box_size
+        See `Baseline`.
     saddle : float, optional
         Regions are merged if the pass between them is higher than this share
         of the lower peak; 0 merges all that touch.
     prominence : float, optional
         Regions are also merged if the lower peak rises above the pass by
         less than this, in units of the noise before smoothing.
-    fwhm : float, optional
-        FWHM in pixels of the Gaussian that the S/N is smoothed with; 0 for
-        none.
-    box_size : int, optional
-        Side of the background boxes in pixels.
     """
 
     n_sigma: float = 1.5
@@ -174,22 +245,9 @@ def _merge_peaks(graph, a, b):
 
 def touching(parts, height, connectivity):
     """
-    Which regions touch, and the highest pass between them.
-
-    Parameters
-    ----------
-    parts : `~numpy.ndarray`
-        (y, x) int, 0 where there is none.
-    height : `~numpy.ndarray`
-        (y, x) float.
-    connectivity : {4, 8}
-        How pixels are connected.
-
-    Returns
-    -------
-    edges : list of tuple
-        The labels of two regions, the smaller first, and the largest over
-        all pairs of pixels that touch of the lower of their heights.
+    Which regions touch, and the highest pass between them: tuples of two
+    labels, the smaller first, and the largest over all pairs of pixels that
+    touch of the lower of their (y, x) heights.
     """
     ny, nx = parts.shape
     ends, passes = [], []
