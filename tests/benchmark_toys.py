@@ -18,14 +18,14 @@ from astrodino_seg.predict.merge import (
 )
 from astrodino_seg.predict.pyramid import look
 
-FOLDER = Path(__file__).parents[1] / 'benchmarks'
+ROOT = Path(__file__).parents[1]
 
 
 def script(name):
-    """A module of the folder of benchmarks."""
+    """A module of the folder of benchmarks, as ``speed.field``."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(FOLDER)
-        return importlib.import_module(name)
+        patch.syspath_prepend(ROOT)
+        return importlib.import_module(f'benchmarks.{name}')
 
 
 def finding_model(image):

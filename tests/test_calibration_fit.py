@@ -23,12 +23,12 @@ from astrodino_seg.simulate import make_scene, observe
 
 @pytest.fixture(scope='module')
 def fits():
-    return script('calibration')
+    return script('calibration.calibration')
 
 
 @pytest.fixture(scope='module')
 def looks():
-    return script('looks')
+    return script('common')
 
 
 # ------------------------------------------------------------------- fits

@@ -19,7 +19,7 @@ from astrodino_seg.simulate import make_scene, observe
 
 @pytest.fixture(scope='module')
 def dial():
-    return script('dial_curve')
+    return script('dials.dial_curve')
 
 
 def row(dial, *values):

@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Tests for what ``benchmarks/evidence.py`` and ``ablations.py`` compute.
+Tests for what ``evidence.py`` and ``ablations.py`` of the benchmarks compute.
 """
 
 import argparse
@@ -17,7 +17,8 @@ import astrodino_seg
 from astrodino_seg.train import fit_decision, fit_model
 from astrodino_seg.train.recipe import TABLES, make_model
 
-ablations, evidence = map(script, ('ablations', 'evidence'))
+ablations, evidence = map(script, (
+    'ablations.ablations', 'pretraining.evidence'))
 RECIPE = (Path(astrodino_seg.__file__).parent / 'train' / 'recipes'
           / 'grouping_tiny.toml')
 

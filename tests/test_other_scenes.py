@@ -16,7 +16,7 @@ galsim = pytest.importorskip('galsim')
 
 @pytest.fixture(scope='module')
 def other():
-    return script('other_scenes')
+    return script('finders.other_scenes')
 
 
 def test_scene(other):

@@ -1,7 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Tests for what ``benchmarks/split_flux.py``, ``parts.py`` and ``adapt.py``
-compute.
+Tests for what ``split_flux.py``, ``parts.py`` and ``adapt.py`` of the
+benchmarks compute.
 """
 
 from types import SimpleNamespace
@@ -17,7 +17,8 @@ from astrodino_seg.predict.decode import Grouping
 from astrodino_seg.predict.pyramid import look
 from astrodino_seg.predict.shares import FluxShares
 
-adapt, parts, split_flux = map(script, ('adapt', 'parts', 'split_flux'))
+adapt, parts, split_flux = map(script, (
+    'adapt.adapt', 'ablations.parts', 'split_flux.split_flux'))
 
 
 def shared_scene(monkeypatch, odds):

@@ -16,14 +16,14 @@ import pytest
 from astrodino_seg.evaluate.baselines import FINDERS, TUNED
 from astrodino_seg.simulate import SPLITS
 
-FOLDER = Path(__file__).parents[1] / 'benchmarks'
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope='module')
 def tune():
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(FOLDER)       # its processes import it too
-        yield importlib.import_module('tune_baselines')
+        patch.syspath_prepend(ROOT)         # its processes import it too
+        yield importlib.import_module('benchmarks.finders.tune_baselines')
 
 
 def write(path, rows):
@@ -51,7 +51,7 @@ def test_grids(tune, name):
 
 
 def test_budget_in_the_docs(tune):
-    text = (FOLDER.parent / 'docs' / 'baselines.rst').read_text()
+    text = (ROOT / 'docs' / 'baselines.rst').read_text()
     stated = re.findall(r'``(\w+)``\n     - (\d+)\n', text)
     assert {name: int(n) for name, n in stated} == {
         name: len(tune.settings_of(name)) for name in tune.GRIDS}

@@ -18,7 +18,7 @@ def demo_image():
     -------
     image : `~astrodino_seg.Image`
         448 x 448 pixels: a spiral, an irregular and an edge-on galaxy that
-        overlap, stars, and faint galaxies. ``benchmarks/make_demo.py`` made
+        overlap, stars, and faint galaxies. ``benchmarks/model/make_demo.py`` made
         it.
     """
     return as_image(Path(__file__).parents[1] / 'data' / 'demo_griz.fits.fz')

@@ -5,7 +5,7 @@ Maps that make a model's probabilities come true.
 A network may be too sure of itself, or not sure enough. A temperature for the
 classes (`Guo et al. 2017 <https://arxiv.org/abs/1706.04599>`_) and a straight
 line for the log-odds of yes and no (Platt 1999) repair both. They are fitted
-by ``benchmarks/calibration.py`` and are a part of the model,
+by ``benchmarks/calibration/calibration.py`` and are a part of the model,
 `~astrodino_seg.Model.calibration`; a model without is used as it is.
 """
 

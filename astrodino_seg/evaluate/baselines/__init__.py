@@ -27,7 +27,7 @@ __all__ = ['FINDERS', 'TUNED', 'MTObjectsFinder', 'NoiseChiselFinder',
            'SExtractorFinder', 'available_finders', 'detection_image']
 
 #: Settings of best panoptic quality on the validation split, by
-#: ``benchmarks/tune_baselines.py``: of all settings of its grid, on 12
+#: ``benchmarks/finders/tune_baselines.py``: of all settings of its grid, on 12
 #: scenes.
 TUNED = {
     'detect': {'n_sigma': 1.5, 'n_pixels': 20, 'fwhm': 3.0},

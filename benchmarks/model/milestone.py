@@ -1,0 +1,60 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+A model of a training run that goes on: the averaged weights with a decision.
+
+    python -m benchmarks.model.milestone RUN OUT --stamps FOLDER [--scenes 600]
+        [--workers 2] [--recipe FILE]
+
+RUN/average.safetensors is what the run has written last. The decision is
+fitted to scenes of 512 pixels, of the end of the training split and of the
+recipe's rates but for half as many of moderate galaxies. OUT gets ``model.safetensors``
+and the run's log, for ``bundle_model.py``.
+"""
+
+import argparse
+import shutil
+import tomllib
+from pathlib import Path
+
+import torch
+from torch.utils.data import Subset
+
+from astrodino_seg import load_model
+from astrodino_seg.simulate import SPLITS, SceneLibrary
+from astrodino_seg.train import fit_decision
+
+RECIPE = (Path(__file__).resolve().parents[2] / 'astrodino_seg' / 'train'
+          / 'recipes' / 'grouping_tiny.toml')
+SIZE = 512
+
+
+def main():
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument('run', type=Path)
+    parser.add_argument('out', type=Path)
+    parser.add_argument('--stamps', required=True)
+    parser.add_argument('--scenes', type=int, default=600)
+    parser.add_argument('--workers', type=int, default=2)
+    parser.add_argument('--recipe', type=Path, default=RECIPE)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    recipe = tomllib.loads(args.recipe.read_text())
+    rates = recipe['scenes']['rates']
+    rates = {**rates, 'moderate': 0.5 * rates.get('moderate', 0)}
+    first, last = SPLITS['train']
+    every = SceneLibrary('train', last - first, size=SIZE,
+                         stamps=args.stamps, rates=rates)
+    scenes = Subset(every, range(len(every) - args.scenes, len(every)))
+    model = load_model(args.run / 'average.safetensors')
+    fit_decision(model, scenes, n_scenes=args.scenes,
+                 rates=recipe['fit']['rates'], n_workers=args.workers)
+    args.out.mkdir(parents=True, exist_ok=True)
+    model.save(args.out / 'model.safetensors')
+    shutil.copy(args.run / 'log.jsonl', args.out)
+    print(model.provenance)
+
+
+if __name__ == '__main__':
+    main()
