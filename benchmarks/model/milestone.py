@@ -7,8 +7,8 @@ A model of a training run that goes on: the averaged weights with a decision.
 
 RUN/average.safetensors is what the run has written last. The decision is
 fitted to scenes of 512 pixels, of the end of the training split and of the
-recipe's rates but for half as many of moderate galaxies. OUT gets ``model.safetensors``
-and the run's log, for ``bundle_model.py``.
+recipe's rates but for half as many of moderate galaxies. OUT gets
+``model.safetensors`` and the run's log, for ``bundle_model.py``.
 """
 
 import argparse
