@@ -6,6 +6,7 @@ look at once and group in several ways; and the real development images.
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,6 +109,21 @@ class Network:
 def keep(labels, n):
     """Which labels the segmenter keeps if it has no threshold."""
     return has_pixels(labels, n, DEFAULTS.n_pixels, DEFAULTS.connectivity)
+
+
+def add_data(parser):
+    """Add the option of the folder of the real development images."""
+    parser.add_argument('--data', type=Path,
+                        default=os.environ.get('ASTRODINO_DATA'))
+
+
+def parse_with_data(parser):
+    """The arguments of a command that cannot do without that folder."""
+    add_data(parser)
+    args = parser.parse_args()
+    if args.data is None or not args.data.is_dir():
+        parser.error('no folder of images: give --data')
+    return args
 
 
 def is_half(model):

@@ -59,12 +59,12 @@ def test_budget_in_the_docs(tune):
 
 def test_a_cut_line_is_removed(tune, tmp_path):
     path = tmp_path / 'runs.jsonl'
-    assert tune.read_runs(path) == []
+    assert tune.read_lines(path) == []
     rows = [{'finder': 'sep', 'scene': k} for k in range(3)]
     write(path, rows)
     with path.open('a') as stream:
         stream.write('{"finder": "se')
-    assert tune.read_runs(path) == rows
+    assert tune.read_lines(path) == rows
     assert path.read_text().count('\n') == 3
     assert path.read_text().endswith('}\n')
 
@@ -169,7 +169,7 @@ def test_a_scene(tune, tmp_path):
     runs = tmp_path / 'runs.jsonl'
     settings = tune.settings_of('detect')[:2]
     tune.run_all(runs, [(0, 'detect', settings, str(tmp_path))], 1)
-    rows = tune.read_runs(runs)
+    rows = tune.read_lines(runs)
     assert [row['settings'] for row in rows] == settings
     assert all(0 < 2 * row['iou'] / row['n'] < 1 for row in rows)
     # none of the benchmark

@@ -257,7 +257,8 @@ def list_table(header, rows):
     """Lines of a table in reStructuredText."""
     lines = ['.. list-table::', '   :header-rows: 1', '']
     for first, *others in [header, *rows]:
-        lines += [f'   * - {first}', *(f'     - {one}' for one in others)]
+        lines += [f'   * - {first}',
+                  *(f'     - {one}'.rstrip() for one in others)]
     return lines
 
 

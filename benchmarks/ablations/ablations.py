@@ -35,6 +35,7 @@ from pathlib import Path
 import numpy as np
 
 from astrodino_seg.evaluate.benchmark import benchmark_tables, run_benchmark
+from astrodino_seg.evaluate.tables import list_table
 from astrodino_seg.models.load import BUNDLED_BACKBONE, load_encoder
 from astrodino_seg.segmenter import DinoSegmenter
 from astrodino_seg.train import train_from_config
@@ -110,20 +111,20 @@ def train(config, out):
 
 def table(rows):
     """The scores in reStructuredText; the seeds of a name are one row."""
-    lines = ['.. list-table::', '   :header-rows: 1', '', '   * - training',
-             '     - seeds', *(f'     - {key}' for key in COLUMNS)]
+    lines = []
     names = dict.fromkeys(row['finder'].split('#')[0] for row in rows)
     for name in names:
         some = [row for row in rows if row['finder'].split('#')[0] == name]
-        lines += [f'   * - {name}', f'     - {len(some)}']
+        lines.append([name, len(some)])
         for key in COLUMNS:
             values = [row[key] for row in some]
             half = np.mean([row[f'{key}_high'] - row[f'{key}_low']
                             for row in some]) / 2
             spread = (f' ({np.std(values, ddof=1):.3f})' if len(some) > 1
                       else '')
-            lines.append(f'     - {np.mean(values):.3f} ± {half:.3f}{spread}')
-    return '\n'.join(lines) + '\n'
+            lines[-1].append(f'{np.mean(values):.3f} ± {half:.3f}{spread}')
+    return '\n'.join(list_table(['training', 'seeds', *COLUMNS],
+                                lines)) + '\n'
 
 
 def main():

@@ -25,7 +25,12 @@ import torch
 from torch.nn import functional as F
 
 from astrodino_seg.evaluate.scores import scene_scores
-from astrodino_seg.evaluate.tables import bootstrap, summary
+from astrodino_seg.evaluate.tables import (
+    bootstrap,
+    list_table,
+    plus_minus,
+    summary,
+)
 from astrodino_seg.image import Image
 from astrodino_seg.inputs.binning import bin_channels
 from astrodino_seg.models.instance import CALLED
@@ -139,23 +144,19 @@ def kept(path, records):
         temporary.write_text('\n'.join(lines))
         temporary.replace(path)
     found = {}
-    for line in path.read_text().splitlines():
-        name, one = json.loads(line)
+    for name, one in map(json.loads, path.read_text().splitlines()):
         found.setdefault(name, []).append(one)
     return found
 
 
 def table(found, title):
     """Scores of each name in reStructuredText."""
-    lines = ['.. list-table::', '   :header-rows: 1', '', f'   * - {title}',
-             *(f'     - {key}' for key in COLUMNS)]
+    rows = []
     for name, scenes in found.items():
-        values, ends = summary(scenes), bootstrap(scenes, summary, 200)
-        lines.append(f'   * - {name}')
-        lines += [f'     - {values[key]:.3f} ± '
-                  f'{(ends[key][1] - ends[key][0]) / 2:.3f}'
-                  for key in COLUMNS]
-    return '\n'.join(lines) + '\n'
+        values, ends = summary(scenes), bootstrap(scenes)
+        rows.append([name, *(plus_minus(values[key], *ends[key])
+                             for key in COLUMNS)])
+    return '\n'.join(list_table([title, *COLUMNS], rows)) + '\n'
 
 
 def main():

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from astrodino_seg import load_model
+from astrodino_seg.evaluate.tables import list_table
 from astrodino_seg.models.backbone import load_backbone
 from astrodino_seg.models.semantic import SemanticModel
 from astrodino_seg.simulate import make_scene, observe
@@ -105,9 +106,7 @@ def main():
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    lines = ['.. list-table::', '   :header-rows: 1', '', '   * - instrument']
-    lines += [f'     - {title}' for title in (
-        'PQ before', 'PQ after', 'gain', 'linear head')]
+    rows = []
     for name in INSTRUMENTS:
         test = labelled(name, args.scenes, HELD_OUT)
         before = match_scenes(load_model(args.model), test)
@@ -116,11 +115,13 @@ def main():
             for k in range(args.sets)))
         after = np.array(after)
         gain = quality(after).mean() - quality(before)
-        lines += [f'   * - {name}', f'     - {quality(before):.3f}',
-                  f'     - {quality(after).mean():.3f}',
-                  f'     - {gain:+.3f} ± {gain_error(before, after):.3f}',
-                  f'     - {quality(np.array(linear)).mean():.3f}']
-        print(*lines[-5:], f'{np.median(seconds):.0f} s', flush=True)
+        rows.append([name, f'{quality(before):.3f}',
+                     f'{quality(after).mean():.3f}',
+                     f'{gain:+.3f} ± {gain_error(before, after):.3f}',
+                     f'{quality(np.array(linear)).mean():.3f}'])
+        print(*rows[-1], f'{np.median(seconds):.0f} s', flush=True)
+    lines = list_table(['instrument', 'PQ before', 'PQ after', 'gain',
+                        'linear head'], rows)
     (args.folder / 'adapt.txt').write_text('\n'.join(lines) + '\n')
 
 

@@ -31,7 +31,11 @@ from scipy.special import expit, log_softmax
 
 from astrodino_seg.evaluate.matching import Overlap
 from astrodino_seg.evaluate.shredding import measure_primaries
-from astrodino_seg.evaluate.tables import bootstrap
+from astrodino_seg.evaluate.tables import (
+    bootstrap,
+    list_table,
+    plus_minus,
+)
 from astrodino_seg.models.calibration import Calibration, features_of
 from astrodino_seg.models.load import load_model
 from astrodino_seg.plotting import save_figure
@@ -270,21 +274,19 @@ def draw(measures, n_scenes):
 
 def table(measures, calibration, n_scenes):
     """The lines of the table for the docs."""
-    lines = ['.. list-table::', '   :header-rows: 1', '',
-             '   * - probability that', '     - number']
-    lines += [f'     - {name}, {when}' for name in ('ECE', 'log loss')
-              for when in STYLES]
+    header = ['probability that', 'number', *(
+        f'{name}, {when}' for name in ('ECE', 'log loss') for when in STYLES)]
+    rows = []
     for key, title in QUANTITIES.items():
         one = measures[key]
-        lines += [f'   * - {title}', f'     - {one["before"]["n"]}']
-        lines += [f'     - {one[when]["ece"]:.3f} ± '
-                  f'{np.ptp(one[when]["ece_interval"]) / 2:.3f}'
-                  if when in one else '     -' for when in STYLES]
-        lines += [f'     - {one[when]["loss"]:.3f}' if when in one
-                  else '     -' for when in STYLES]
+        rows.append([title, one['before']['n'], *(
+            plus_minus(one[when]['ece'], *one[when]['ece_interval'])
+            if when in one else '' for when in STYLES), *(
+            f'{one[when]["loss"]:.3f}' if when in one else ''
+            for when in STYLES)])
     decision, heat, bias = calibration.confidence
     fitted = calibration.fit
-    return [*lines, '', (
+    return [*list_table(header, rows), '', (
         f'Measured on {n_scenes} scenes of the validation split, fitted to '
         f'{fitted["n_scenes"]} of the training split: a temperature of '
         f'{calibration.class_temperature:.3f} for the classes '

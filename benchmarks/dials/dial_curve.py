@@ -31,7 +31,11 @@ from matplotlib.figure import Figure
 from astrodino_seg.evaluate.baselines import FINDERS, TUNED, detection_image
 from astrodino_seg.evaluate.benchmark import split_scene
 from astrodino_seg.evaluate.scores import scene_scores
-from astrodino_seg.evaluate.tables import bootstrap
+from astrodino_seg.evaluate.tables import (
+    bootstrap,
+    list_table,
+    plus_minus,
+)
 from astrodino_seg.plotting import save_figure
 from astrodino_seg.simulate import SceneLibrary
 from astrodino_seg.simulate.scene_library import VERSION
@@ -214,19 +218,16 @@ def draw(found, merge, n_scenes, n_primaries, n_companions):
 
 def table(found, merge, n_scenes, n_primaries, n_companions):
     """The lines of the table for the docs."""
-    lines = ['.. list-table::', '   :header-rows: 1', '',
-             '   * - finder', '     - setting',
-             *(f'     - {name}' for name in SHARES)]
+    lines = []
     for name, rows in found.items():
         used = nearest(rows, chosen(name, merge))
         for row in rows:
             star = ' (used)' if row is used else ''
-            lines += [f'   * - {name}',
-                      f'     - {DIALS[name][0]} {row["value"]:g}{star}']
-            lines += [f'     - {row[key]:.3f} ± '
-                      f'{np.ptp(row["intervals"][key]) / 2:.3f}'
-                      for key in SHARES]
-    return [*lines, '', f'Of {n_primaries} large galaxies and {n_companions} '
+            lines.append([name, f'{DIALS[name][0]} {row["value"]:g}{star}',
+                          *(plus_minus(row[key], *row['intervals'][key])
+                            for key in SHARES)])
+    return [*list_table(['finder', 'setting', *SHARES], lines), '',
+            f'Of {n_primaries} large galaxies and {n_companions} '
             f'companions in {n_scenes} scenes of the benchmark split.']
 
 

@@ -32,8 +32,9 @@ from astrodino_seg.evaluate.baselines import (
     available_finders,
     detection_image,
 )
+from astrodino_seg.evaluate.benchmark import read_lines, split_scene
 from astrodino_seg.evaluate.scores import scene_scores
-from astrodino_seg.simulate import SceneLibrary, observe
+from astrodino_seg.simulate import SceneLibrary
 
 _N_SIGMA = (0.5, 1.0, 1.5, 2.0, 3.0)
 _EXTRACTOR = {'n_sigma': _N_SIGMA, 'n_pixels': (5, 15, 40),
@@ -73,20 +74,11 @@ def key_of(row):
             row['scene'])
 
 
-def read_runs(path):
-    """The runs so far; a line that a kill cut off is removed."""
-    content = path.read_bytes() if path.exists() else b''
-    whole = content[:content.rfind(b'\n') + 1]
-    if len(whole) < len(content):
-        os.truncate(path, len(whole))
-    return [json.loads(line) for line in whole.splitlines()]
-
-
 @lru_cache(maxsize=1)
 def _scene(k, cache):
     """Image, truth, detection image and mask of a scene."""
     library = SceneLibrary('validation', k + 1, path=cache)
-    image, truth = observe(library[k], [library.seed(k), 1])
+    image, truth = split_scene(library, k)
     return image, truth, *detection_image(image)
 
 
@@ -198,10 +190,10 @@ def main():
     for name in args.only:
         if name in missing:
             print(f'{name} skipped: {missing[name]}')
-    done = {key_of(row) for row in read_runs(args.runs)}
+    done = {key_of(row) for row in read_lines(args.runs)}
     run_all(args.runs, list(jobs_left(names, args.scenes, args.cache, done)),
             args.processes)
-    runs = read_runs(args.runs)
+    runs = read_lines(args.runs)
     best = {name: best_of(name, runs, args.scenes) for name in names}
     best = {name: one for name, one in best.items() if one}
     for name, one in best.items():

@@ -19,7 +19,6 @@ variable ASTRODINO_DATA. Files that exist are kept.
 """
 
 import argparse
-import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from astrodino_seg.image import write_image
-from benchmarks.common import fields, read_field
+from benchmarks.common import fields, parse_with_data, read_field
 
 #: The fields that a backbone sees; galaxy_zoo_examples are kept for testing.
 FIELDS = ('kids_nine', 'jwst_three', 'jwst_f770w_80mas', 'hsc_35', 'hsc',
@@ -55,12 +54,8 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument('output', type=Path)
-    parser.add_argument('--data', type=Path,
-                        default=os.environ.get('ASTRODINO_DATA'))
     parser.add_argument('--side', type=int, default=640)
-    args = parser.parse_args()
-    if args.data is None or not args.data.is_dir():
-        parser.error('no folder of images: give --data')
+    args = parse_with_data(parser)
     args.output.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter('ignore')
     sources = fields(args.data)

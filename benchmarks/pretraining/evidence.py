@@ -58,6 +58,7 @@ from astrodino_seg.embed.probe import (
     patch_maps,
     pca_rgb,
 )
+from astrodino_seg.evaluate.tables import list_table
 from astrodino_seg.image import as_image
 from astrodino_seg.models.backbone import Backbone, load_backbone
 from astrodino_seg.plotting import rgb_image, save_figure
@@ -68,6 +69,7 @@ from astrodino_seg.simulate import (
     make_scene,
     observe,
 )
+from benchmarks.common import add_data
 
 MORPHOLOGIES = [kind for kind in KINDS if kind != 'central']
 CLASSES = ('star', 'galaxy', 'artifact')
@@ -364,19 +366,17 @@ def table(rows, measure, sign=''):
     """One of the two measures above in reStructuredText."""
     cells = by_cell(rows)
     names, columns = (list(dict.fromkeys(part)) for part in zip(*cells))
-    lines = ['.. list-table::', '   :header-rows: 1', '', '   * - backbone']
-    lines += [f'     - {TITLES[task]}, {probe}' for task, probe in columns]
-    for name in names:
-        if sign and name == 'random':
-            continue
-        lines.append(f'   * - {name}')
-        for column in columns:
-            some, random = (cells.get((key, column)) for key in
-                            (name, 'random'))
-            lines.append('     - {:{s}.3f} ({:{s}.3f} to {:{s}.3f})'.format(
-                *measure(some, random), s=sign)
-                if some and (random or not sign) else '     -')
-    return '\n'.join(lines) + '\n'
+
+    def cell(name, column):
+        some, random = (cells.get((key, column)) for key in (name, 'random'))
+        return '{:{s}.3f} ({:{s}.3f} to {:{s}.3f})'.format(
+            *measure(some, random), s=sign) if some and (
+                random or not sign) else ''
+
+    header = [f'{TITLES[task]}, {probe}' for task, probe in columns]
+    return '\n'.join(list_table(['backbone', *header], [
+        [name, *(cell(name, column) for column in columns)]
+        for name in names if not sign or name != 'random'])) + '\n'
 
 
 def real_images(args):
@@ -423,7 +423,7 @@ def main():
     add = parser.add_argument
     add('output', type=Path)
     add('backbones', nargs='+', metavar='NAME=FILE')
-    add('--data', type=Path, default=os.environ.get('ASTRODINO_DATA'))
+    add_data(parser)
     add('--images', nargs='*', help='FITS files; bands with commas between')
     add('--draw', nargs='*', metavar='NAME', help='in the figure; or all')
     add('--galaxies', type=int, default=100, help='of each kind')

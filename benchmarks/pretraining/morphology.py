@@ -29,6 +29,7 @@ import numpy as np
 from astrodino_seg.embed.embed import embed
 from astrodino_seg.embed.probe import BASELINES, evaluate, evaluate_network
 from astrodino_seg.embed.probe.study import STUDY
+from astrodino_seg.evaluate.tables import list_table
 from astrodino_seg.models.backbone import load_backbone
 from benchmarks.pretraining.evidence import (
     simulated,
@@ -71,12 +72,10 @@ def read(path):
 
 def table(rows):
     """The scores in reStructuredText."""
-    lines = ['.. list-table::', '   :header-rows: 1', '', '   * - network',
-             '     - top-1']
-    for row in rows:
-        lines += [f'   * - {row["backbone"]}',
-                  '     - {score:.3f} ({low:.3f} to {high:.3f})'.format(**row)]
-    return '\n'.join(lines) + '\n'
+    return '\n'.join(list_table(['network', 'top-1'], [
+        [one['backbone'],
+         '{score:.3f} ({low:.3f} to {high:.3f})'.format(**one)]
+        for one in rows])) + '\n'
 
 
 def main():

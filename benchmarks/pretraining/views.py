@@ -12,7 +12,6 @@ colours are those of the model's slots, at one stretch in units of the noise.
 """
 
 import argparse
-import os
 import warnings
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from astrodino_seg.plotting import rgb_image, save_figure
 from astrodino_seg.simulate import SceneLibrary
 from astrodino_seg.train import ObservedScenes, ViewDataset
 from astrodino_seg.train.views import RATES, bright_blocks, expose, make_view
+from benchmarks.common import add_data
 
 SPEC = PreprocessSpec()
 
@@ -76,8 +76,7 @@ def main():
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('output', type=Path)
-    parser.add_argument('--data', type=Path,
-                        default=os.environ.get('ASTRODINO_DATA'))
+    add_data(parser)
     parser.add_argument('--rows', type=int, default=4)
     parser.add_argument('--stretch', type=float, default=12)
     parser.add_argument('--seed', type=int, default=0)

@@ -11,7 +11,6 @@ folder of the images is ``--data``, or the environment variable ASTRODINO_DATA.
 """
 
 import argparse
-import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from astrodino_seg.plotting import (
     save_figure,
 )
 from astrodino_seg.segmenter import DinoSegmenter
-from benchmarks.common import fields, read_field
+from benchmarks.common import fields, parse_with_data, read_field
 
 FIELD = 'kids_griZ'
 X, Y = 1206, 477        # of the spiral
@@ -71,14 +70,10 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument('output', type=Path)
-    parser.add_argument('--data', type=Path,
-                        default=os.environ.get('ASTRODINO_DATA'))
-    args = parser.parse_args()
-    if args.data is None or not Path(args.data).is_dir():
-        parser.error('no folder of images: give --data')
+    args = parse_with_data(parser)
     args.output.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter('ignore')
-    image = read_field(fields(Path(args.data))[FIELD][0])
+    image = read_field(fields(args.data)[FIELD][0])
     image = cut(image, square(X, Y, AROUND))
     result = DinoSegmenter().segment(image)
     labels = result.segmentation_image.data

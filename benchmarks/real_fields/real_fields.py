@@ -11,7 +11,6 @@ one below the other, for the docs.
 """
 
 import argparse
-import os
 import time
 import warnings
 from pathlib import Path
@@ -21,7 +20,7 @@ from PIL import Image as Picture
 from astrodino_seg.evaluate.baselines import PhotutilsFinder
 from astrodino_seg.plotting import plot_segmentations, rgb_image, save_figure
 from astrodino_seg.segmenter import DinoSegmenter
-from benchmarks.common import fields, read_field
+from benchmarks.common import fields, parse_with_data, read_field
 
 #: Pictures of the docs.
 SHEET = ('spiral_DES', 'spiral_PS1', 'spiral_SDSS', 'jwst_three_spiral',
@@ -78,18 +77,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('output', type=Path)
     parser.add_argument('names', nargs='*')
-    parser.add_argument('--data', type=Path,
-                        default=os.environ.get('ASTRODINO_DATA'))
     parser.add_argument('--model')
     parser.add_argument('--merge', type=float, default=DinoSegmenter().merge)
     parser.add_argument('--sheet', type=Path, help='for example a .jpg')
-    args = parser.parse_args()
-    if args.data is None or not Path(args.data).is_dir():
-        parser.error('no folder of images: give --data')
+    args = parse_with_data(parser)
     args.output.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter('ignore')
     finder = DinoSegmenter(model=args.model, merge=args.merge)
-    for name, (source, zooms) in fields(Path(args.data)).items():
+    for name, (source, zooms) in fields(args.data).items():
         if not args.names or name in args.names:
             draw(name, source, zooms, args.output, finder)
     if args.sheet:

@@ -10,7 +10,6 @@ variable ASTRODINO_DATA.
 """
 
 import argparse
-import os
 import warnings
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from astrodino_seg.image import Image, as_image
 from astrodino_seg.inputs.channels import PreprocessSpec, normalise
 from astrodino_seg.plotting import rgb_image, save_figure
 from astrodino_seg.simulate import SceneLibrary, observe
-from benchmarks.common import fields
+from benchmarks.common import fields, parse_with_data
 
 REAL = ('kids_griZ', 'spiral_DES', 'spiral_PS1', 'jwst_three',
         'legacy_cluster_ring_grz', 'legacy_cutout_59.1067_-30.4848_grz_invvar'
@@ -71,14 +70,10 @@ def main():
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('output', type=Path)
-    parser.add_argument('--data', type=Path,
-                        default=os.environ.get('ASTRODINO_DATA'))
     parser.add_argument('--size', type=int, default=200)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--cache', help='folder for rendered scenes')
-    args = parser.parse_args()
-    if args.data is None or not Path(args.data).is_dir():
-        parser.error('no folder of images: give --data')
+    args = parse_with_data(parser)
     warnings.simplefilter('ignore')
     rng = np.random.default_rng(args.seed)
     n = ROWS * COLUMNS

@@ -15,7 +15,6 @@ variable ASTRODINO_DATA.
 """
 
 import argparse
-import os
 import warnings
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from astrodino_seg.image import Image, as_image
 from astrodino_seg.inputs.channels import PreprocessSpec, normalise
 from astrodino_seg.plotting import save_figure
 from astrodino_seg.simulate import SceneLibrary, observe
-from benchmarks.common import fields
+from benchmarks.common import fields, parse_with_data
 from benchmarks.realism.contact_sheet import REAL
 
 SN = np.geomspace(5, 2000, 27)
@@ -134,12 +133,8 @@ def main():
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('output', type=Path)
-    parser.add_argument('--data', type=Path,
-                        default=os.environ.get('ASTRODINO_DATA'))
     parser.add_argument('--scenes', type=int, default=60)
-    args = parser.parse_args()
-    if args.data is None or not Path(args.data).is_dir():
-        parser.error('no folder of images: give --data')
+    args = parse_with_data(parser)
     warnings.simplefilter('ignore')
     figure = Figure(figsize=(20, 4.2), layout='constrained')
     axes = figure.subplots(1, len(PANELS))

@@ -27,7 +27,11 @@ import numpy as np
 
 from astrodino_seg.evaluate.matching import match_labels
 from astrodino_seg.evaluate.scores import reference_bands
-from astrodino_seg.evaluate.tables import bootstrap
+from astrodino_seg.evaluate.tables import (
+    bootstrap,
+    list_table,
+    plus_minus,
+)
 from astrodino_seg.models.load import load_model
 from astrodino_seg.predict.shares import share_flux
 from benchmarks.common import Network, is_half
@@ -140,16 +144,16 @@ def statistic(scenes):
 def table(scenes):
     """The errors in reStructuredText."""
     values, ends = statistic(scenes), bootstrap(scenes, statistic)
-    lines = ['.. list-table::', '   :header-rows: 1', '', '   * - objects',
-             '     - number', *(f'     - median of {what} (mag), {way}'
-                                for what in ('Δm', 'abs(Δm)') for way in WAYS)]
+    header = ['objects', 'number', *(
+        f'median of {what} (mag), {way}' for what in ('Δm', 'abs(Δm)')
+        for way in WAYS)]
+    rows = []
     for name in ROWS:
-        lines += [f'   * - {name}', f'     - {values[name, "n"]}']
         keys = [(name, way) for way in WAYS]
         keys += [(name, way, 'size') for way in WAYS]
-        lines += [f'     - {values[key]:.3f} ± {np.ptp(ends[key]) / 2:.3f}'
-                  for key in keys]
-    return '\n'.join(lines) + '\n'
+        rows.append([name, values[name, 'n'], *(
+            plus_minus(values[key], *ends[key]) for key in keys)])
+    return '\n'.join(list_table(header, rows)) + '\n'
 
 
 def main():
