@@ -3,18 +3,24 @@
 The table of a segmentation: one row a label.
 """
 
+import warnings
+
 import numpy as np
 from astropy import units as u
 from astropy.table import QTable
 from scipy.ndimage import binary_dilation
 from skimage.measure import label as label_regions
 
+from astrodino_seg.errors import AstroDinoUserWarning
+
 __all__ = ['CLASS_NAMES', 'FLAGS', 'make_table']
 
 CLASS_NAMES = ('star', 'galaxy', 'artifact')
 
-#: Bits of the ``flags`` column.
-FLAGS = {'edge': 1, 'masked': 2, 'disjoint': 4, 'saturated': 8}
+#: Bits of the ``flags`` column. ``uncovered``: a band has no valid pixel of
+#: the label, and no flux; ``part_covered``: a band lacks some of its pixels.
+FLAGS = {'edge': 1, 'masked': 2, 'disjoint': 4, 'saturated': 8,
+         'uncovered': 16, 'part_covered': 32}
 
 MIN_SATURATED_SN = 200
 MIN_PLATEAU = 4
@@ -43,9 +49,10 @@ def make_table(image, normalised, grouping, classes, shares=None):
         Columns ``label``, ``class``, ``p_star``, ``p_galaxy``,
         ``p_artifact``, ``group_confidence``, ``n_fragments``, ``area``
         (pixels), ``x_centroid``, ``y_centroid`` (S/N-weighted, pixels),
-        ``sky_centroid`` (with a WCS), ``flux_<band>`` and
-        ``flux_err_<band>`` (the sum over the label less the background, in
-        the image's unit), with ``shares`` also ``split_flux_<band>`` and
+        ``sky_centroid`` (with a WCS whose frame is known), ``flux_<band>``
+        and ``flux_err_<band>`` (the sum over the valid pixels of the label
+        less the background, in the image's unit; NaN without any), with
+        ``shares`` also ``split_flux_<band>`` and
         ``split_flux_err_<band>`` (the sum over labelled pixels of the
         object's share; the error is that of the noise alone), and ``flags``
         (bits of `FLAGS`). With a calibrated model, ``group_confidence`` is
@@ -72,34 +79,43 @@ def make_table(image, normalised, grouping, classes, shares=None):
     table['area'] = area * u.pix**2
     table['x_centroid'], table['y_centroid'] = x, y
     if image.wcs is not None:
-        table['sky_centroid'] = image.wcs.pixel_to_world(x, y)
+        sky = image.sky(x, y)
+        if sky is not None:
+            table['sky_centroid'] = sky
+        else:
+            msg = (f'astropy has no frame for {list(image.wcs.wcs.ctype)}; '
+                   f'there are no positions on the sky')
+            warnings.warn(msg, AstroDinoUserWarning)
     unit = 1 if image.unit is None else image.unit
+    covered = []
     for b, band in enumerate(image.bands):
         sigma = normalised.noise[b].ravel()[where]
         good = np.isfinite(sigma)
         value = (image.cube[b] - normalised.background[b]).ravel()[where]
-        table[f'flux_{band}'] = total(np.where(good, value, 0)) * unit
+        covered.append(total(good) / area)
+        seen = np.where(covered[-1] > 0, 1, np.nan)
+        table[f'flux_{band}'] = total(np.where(good, value, 0)) * seen * unit
         table[f'flux_err_{band}'] = np.sqrt(
-            total(np.where(good, sigma, 0).astype(float)**2)) * unit
-    if shares is not None:
-        _add_split(table, image, normalised, shares, n, unit)
-    table['flags'] = _flags(image, normalised, groups, n)
+            total(np.where(good, sigma, 0).astype(float)**2)) * seen * unit
+        if shares is not None:
+            _add_split(table, b, image, normalised, shares, seen, unit)
+    table['flags'] = _flags(image, normalised, groups, np.array(covered))
     # a string, which FITS headers hold too
     table.meta['flags'] = ', '.join(f'{k}={v}' for k, v in FLAGS.items())
     table.meta['bands'] = ','.join(image.bands)
     return table
 
 
-def _add_split(table, image, normalised, shares, n, unit):
-    """Columns of the fluxes that are split."""
-    for b, band in enumerate(image.bands):
-        sigma = normalised.noise[b]
-        good = np.isfinite(sigma)
-        value = np.where(good, image.cube[b] - normalised.background[b], 0)
-        variance = np.where(good, sigma, 0).astype(float)**2
-        table[f'split_flux_{band}'] = shares.total(value, n) * unit
-        table[f'split_flux_err_{band}'] = np.sqrt(
-            shares.total(variance, n, power=2)) * unit
+def _add_split(table, b, image, normalised, shares, seen, unit):
+    """Columns of the fluxes of a band that are split."""
+    band, sigma = image.bands[b], normalised.noise[b]
+    good = np.isfinite(sigma)
+    value = np.where(good, image.cube[b] - normalised.background[b], 0)
+    variance = np.where(good, sigma, 0).astype(float)**2
+    n = len(seen)
+    table[f'split_flux_{band}'] = shares.total(value, n) * seen * unit
+    table[f'split_flux_err_{band}'] = np.sqrt(
+        shares.total(variance, n, power=2)) * seen * unit
 
 
 def _centroids(normalised, where, shape, total):
@@ -111,8 +127,12 @@ def _centroids(normalised, where, shape, total):
     return total(weight * columns) / norm, total(weight * rows) / norm
 
 
-def _flags(image, normalised, groups, n):
+def _flags(image, normalised, groups, covered):
+    n = covered.shape[1]
     flags = np.zeros(n + 1, np.int32)
+    flags[1:][(covered == 0).any(axis=0)] |= FLAGS['uncovered']
+    flags[1:][((covered > 0) & (covered < 1)).any(axis=0)] |= (
+        FLAGS['part_covered'])
     edge = np.concatenate([groups[0], groups[-1], groups[:, 0],
                            groups[:, -1]])
     flags[np.unique(edge)] |= FLAGS['edge']

@@ -16,6 +16,7 @@ from photutils.segmentation import SegmentationImage
 from photutils.utils.exceptions import NoDetectionsWarning
 
 from astrodino_seg.catalog import make_table
+from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image import Image, as_image
 from astrodino_seg.inputs.binning import oversampling
 from astrodino_seg.inputs.channels import normalise
@@ -87,6 +88,19 @@ class SegmentationResult:
     background: np.ndarray
     noise: np.ndarray
     shares: FluxShares | None = None
+
+
+def _check_measured_noise(image, normalised):
+    """Say so if the noise of a band was measured and is 0."""
+    names = [band for band, values, bad, noise in zip(
+        image.bands, image.cube, image.mask, normalised.noise)
+        if not np.isfinite(noise).any() and not bad.all()
+        and np.ptp(values[~bad]) > 0]
+    if names:
+        msg = (f'the noise of {", ".join(names)} is 0 where it is measured, '
+               f'as most pixels have one value, and the band is not used: '
+               f'pass error=')
+        warnings.warn(msg, AstroDinoUserWarning)
 
 
 class DinoSegmenter:
@@ -257,13 +271,16 @@ class DinoSegmenter:
             msg = 'split_flux=True needs a model with a grouping head'
             raise ValueError(msg)
         normalised = normalise(image, model.preprocess)
+        _check_measured_noise(image, normalised)
         bin_factor = self.bin_factor or (
             oversampling(normalised.channels)
             if isinstance(model, SemanticModel) else 1)
         dead = ~np.isfinite(normalised.noise).any(axis=0)
         detected = True
         if limit is not None:
-            detected = ((image.cube > limit) & ~image.mask).any(axis=0)
+            pedestal = np.array(image.pedestal)[:, None, None]
+            detected = ((image.cube > limit - pedestal)
+                        & ~image.mask).any(axis=0)
         elif self.n_sigma is not None:
             detected = normalised.channels[0] > np.arcsinh(
                 self.n_sigma / model.preprocess.softening)

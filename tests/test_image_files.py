@@ -169,7 +169,7 @@ def test_chips_are_not_bands(tmp_path):
     assert_allclose(image.noise, 1)
     image = as_image(f'{path}[SCI,2]')
     assert_array_equal(image.cube, DATA[1:2])
-    assert image.noise is None
+    assert_allclose(image.noise, 2)
 
 
 def test_filter_in_the_primary_header(tmp_path):
@@ -215,11 +215,11 @@ def test_uncertainty_extensions(tmp_path, name, value, bad):
 
 @pytest.mark.parametrize(('name', 'values', 'header', 'n_bad'), [
     ('WHT', [0, 3.5, 7], {}, 1), ('MASK', [0, 1, 1], {}, 2),
-    ('DQ', [0, 1, 4], {}, 0), ('DQ', [0, 1, 5], {'TELESCOP': 'JWST'}, 2),
+    ('DQ', [0, 4, 4], {}, 2), ('DQ', [0, 1, 5], {'TELESCOP': 'JWST'}, 2),
     ('DQ', [0, 1, 4], {'TELESCOP': 'JWST'}, 1),
     ('MASK', [32, 1, 33], {'MP_BAD': 0, 'HIERARCH MP_DETECTED': 5}, 2),
     ('MASK', [32, 256, 1], {'MP_BAD': 0, 'HIERARCH MP_NO_DATA': 8}, 2),
-    ('MASK', [0, 1.0, 7.5], {}, 0), ('SEG', [1, 2, 3], {}, 0),
+    ('SEG', [1, 2, 3], {}, 0), ('BADPIX', [0, 1, 6], {}, 2),
     ('VAR_POISSON', [1, 2, 3], {}, 0), ('CTX', [1, 2, 3], {}, 0)])
 def test_mask_extensions(tmp_path, name, values, header, n_bad):
     array = np.full((40, 50), values[0] if name != 'WHT' else 7)
@@ -233,13 +233,42 @@ def test_mask_extensions(tmp_path, name, values, header, n_bad):
     assert image.noise is None
 
 
+@pytest.mark.parametrize(('name', 'values', 'match'), [
+    ('DQ', [0, 1, 4], 'the meaning of its bits is not known; bad_bits'),
+    ('MASK', [0, 1.0, 7.5], 'its values are no integers'),
+    ('MASK', np.full(2000, 1), 'marks all pixels as bad')])
+def test_mask_is_not_used(name, values, match):
+    array = np.zeros(2000, dtype=np.array(values).dtype)
+    array[:len(values)] = values
+    hdus = fits.HDUList([fits.PrimaryHDU(DATA[0]),
+                         image_hdu(array.reshape(40, 50), name)])
+    with pytest.warns(AstroDinoUserWarning,
+                      match=rf"not used of 'data': HDU 1 \({name}.*{match}"):
+        image = as_image(hdus)
+    assert not image.mask.any()
+
+
+@pytest.mark.parametrize(('bad_bits', 'n_bad'), [
+    (1, 1), (4, 2), (5, 3), ('any', 4), (0, 0)])
+def test_bad_bits(bad_bits, n_bad):
+    array = np.zeros((40, 50), 'i2')
+    array[0, :4] = 1, 4, 6, 16
+    hdus = fits.HDUList([fits.PrimaryHDU(DATA[0]), image_hdu(array, 'DQ')])
+    image = as_image(hdus, bad_bits=bad_bits)
+    assert image.mask.sum() == n_bad
+    for wrong in ('some', True, 1.5):
+        with pytest.raises(ValueError, match='bad_bits must be an int'):
+            as_image(hdus, bad_bits=wrong)
+
+
 def test_priority_of_uncertainties(tmp_path):
     path = write(tmp_path / 'jwst.fits', image_hdu(name='SCI'),
                  image_hdu(np.full((40, 50), 2.0), 'VAR_POISSON'),
                  image_hdu(np.full((40, 50), 16.0), 'VAR'),
                  image_hdu(np.full((40, 50), 3.0), 'ERR'),
                  image_hdu(np.full((20, 50), 0.0), 'WHT'))
-    image = as_image(path)
+    with pytest.warns(AstroDinoUserWarning, match='WHT.* fits no image'):
+        image = as_image(path)
     assert_allclose(image.noise, 3)
     assert not image.mask.any()
 
@@ -582,9 +611,9 @@ def plain(path, hdu=0):
     ('edge_cases/R.fits.fz', 1, 'R', True),
     ('edge_cases/gc_2mass_j.fits', 0, 'J', True),
     ('edge_cases/image_with_distortion_map.fits', 0, 'band0', False),
-    ('edge_cases/pole.fits', 0, 'band0', True),
-    ('edge_cases/razero.fits', 0, 'band0', True),
-    ('edge_cases/sipsample.fits', 0, 'band0', True),
+    ('edge_cases/pole.fits', 0, 'IRAC1', True),
+    ('edge_cases/razero.fits', 0, 'IRAC1', True),
+    ('edge_cases/sipsample.fits', 0, 'IRAC1', True),
     ('edge_cases/small_MI_corrupt_img.fits', 0, 'g', True),
     ('edge_cases/tanflip.fits', 0, 'band0', True),
     ('edge_cases/tnx.fits', 0, 'z', True),

@@ -62,7 +62,8 @@ def run(args):
     paths = {kind: prefix.with_name(prefix.name + end)
              for kind, end in ends.items()}
     refuse_existing(paths.values(), args.overwrite)
-    image = read_images(args.images, args.bands, args.reference)
+    image = read_images(args.images, args.bands, args.reference,
+                        args.bad_bits)
     maps = attention_maps(image, backbone, size=args.size, at=at,
                           use_rollout=args.rollout)
     for k, head in enumerate(maps.segmentations(args.keep_mass)):

@@ -68,7 +68,8 @@ def run(args):
         paths[kind] = prefix.with_name(prefix.name + end)
     refuse_existing(paths.values(), args.overwrite)
     truth = None if args.truth is None else read_label_map(args.truth)
-    image = read_images(args.images, args.bands, args.reference)
+    image = read_images(args.images, args.bands, args.reference,
+                        args.bad_bits)
     comparison = compare_finders(image, finders, truth=truth)
     table = comparison_table(comparison)
     print('\n'.join(table.pformat(max_width=-1)))

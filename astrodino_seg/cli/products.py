@@ -21,16 +21,24 @@ def add_image_options(add):
     add('--bands', help='names of the bands, for example g,r,i or gri')
     add('--reference',
         help='band whose pixel grid the others are put on')
+    add('--bad-bits', type=_bits,
+        help='sum of the bits of a mask that mean invalid, or any; default: '
+             'those of the pipeline that wrote the file')
 
 
-def read_images(names, bands=None, reference=None):
+def _bits(text):
+    return text if text == 'any' else int(text)
+
+
+def read_images(names, bands=None, reference=None, bad_bits=None):
     """The image of one cube, or of one file a band."""
     from astrodino_seg.image import as_image
 
     if bands and ',' in bands:
         bands = [name.strip() for name in bands.split(',')]
     source = names[0] if len(names) == 1 else names
-    return as_image(source, bands=bands, reference=reference)
+    return as_image(source, bands=bands, reference=reference,
+                    bad_bits=bad_bits)
 
 
 def all_finders(model=None):
@@ -130,16 +138,22 @@ def write_products(result, paths, other=None):
 
 
 def _ds9_regions(result):
-    """One polygon a label, in sky coordinates where there is a WCS."""
-    from regions import Regions
+    """
+    One polygon a label, on the sky in a frame that ds9 has, or in pixels if
+    there is none.
+    """
+    from regions import PolygonSkyRegion, Regions
+
+    from astrodino_seg.image import ds9_positions
 
     regions = []
     for region, row in zip(
             result.segmentation_image.to_regions(group=True), result.table):
         parts = region if isinstance(region, (list, Regions)) else [region]
         for part in parts:
-            if result.image.wcs is not None:
-                part = part.to_sky(result.image.wcs)
+            sky = ds9_positions(result.image, *part.vertices.xy)
+            if sky is not None:
+                part = PolygonSkyRegion(sky)
             part.meta['text'] = f'{row["label"]} {row["class"]}'
             regions.append(part)
     return Regions(regions)

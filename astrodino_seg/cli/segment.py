@@ -66,7 +66,8 @@ def run(args):
     refuse_existing(paths.values(), args.overwrite)
     if 'picture' in paths:
         require('matplotlib', 'plot')
-    image = read_images(args.images, args.bands, args.reference)
+    image = read_images(args.images, args.bands, args.reference,
+                        args.bad_bits)
     finder = DinoSegmenter(
         n_pixels=args.n_pixels, connectivity=args.connectivity,
         n_sigma=args.n_sigma, merge=args.merge, min_seed=args.min_seed,

@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-FITS files: open them, and read the pixels of an HDU.
+FITS files: open them, and read keywords and pixels of an HDU.
 
 Astropy raises many kinds of errors for a corrupt file, and takes some for
 shorter ones; here each is one clear `ValueError`.
@@ -14,32 +14,48 @@ from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
+from astropy.utils.exceptions import AstropyWarning
 
 from astrodino_seg.errors import AstroDinoUserWarning
-from astrodino_seg.image.header import quiet_headers
 
-__all__ = ['IMAGE_HDUS', 'is_plane', 'open_fits', 'read_pixels',
-           'write_plane']
+__all__ = ['IMAGE_HDUS', 'header_value', 'is_plane', 'open_fits',
+           'quiet_headers', 'read_pixels']
 
 IMAGE_HDUS = (fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU)
 _COMPRESSED = {b'\x1f\x8b': 'gzip', b'BZh': 'bz2', b'\xfd7zXZ': 'lzma'}
+_OTHER_FILES = {
+    b'\x89PNG\r\n': 'a PNG picture; bands are read with Pillow, as in '
+                    "{'r': numpy.asarray(picture)[..., 0]}",
+    b'\xff\xd8\xff': "a JPEG picture; bands are read with Pillow, as in "
+                     "{'r': numpy.asarray(picture)[..., 0]}",
+    b'#ASDF ': 'an ASDF file; hand in its arrays, as in as_image(tree["roman"]'
+               '["data"], error=..., mask=..., bands=...)'}
+
+
+@contextmanager
+def quiet_headers():
+    """
+    Keep warnings about headers that are odd but can be read from users.
+
+    Yields a list, which has the warnings after the end of the ``with``
+    block; those of other packages than astropy are shown then.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always', AstropyWarning)
+        yield caught
+    for one in caught:
+        if not issubclass(one.category, AstropyWarning):
+            warnings.warn_explicit(one.message, one.category, one.filename,
+                                   one.lineno)
 
 
 @contextmanager
 def open_fits(path):
-    """
-    Open a FITS file; whatever is wrong with it is one clear error.
-
-    Parameters
-    ----------
-    path : str or `~pathlib.Path`
-        The file.
-
-    Yields
-    ------
-    hdus : `~astropy.io.fits.HDUList`
-        The HDUs, open within the ``with`` block.
-    """
+    """The HDUs of a file, open within the ``with`` block."""
+    if str(path).startswith(('http://', 'https://', 'ftp://', 's3://')):
+        msg = (f'{str(path)!r} is an address; download the file first, as '
+               f'with astropy.utils.data.download_file')
+        raise ValueError(msg)
     path = Path(path)
     if path.is_dir():
         msg = f'{str(path)!r} is a directory, not a FITS file'
@@ -73,6 +89,9 @@ def _open(path, stack):
     file = stack.enter_context(path.open('rb'))
     magic = file.read(6)
     file.seek(0)
+    for start, what in _OTHER_FILES.items():
+        if magic.startswith(start):
+            raise ValueError(f'it is {what}')
     for start, module in _COMPRESSED.items():
         if magic.startswith(start):
             with import_module(module).open(file) as content:
@@ -88,39 +107,25 @@ def _corrupt(label, err):
 
 
 def is_plane(hdu):
-    """
-    Whether an HDU is an image of two or more axes.
-
-    Parameters
-    ----------
-    hdu : HDU
-        Any HDU of astropy.
-
-    Returns
-    -------
-    plane : bool
-        True if it is.
-    """
+    """Whether an HDU is an image of two or more axes."""
     return (isinstance(hdu, IMAGE_HDUS) and len(hdu.shape) >= 2
             and all(hdu.shape))  # of a broken header, None
 
 
+def header_value(header, key, default=None):
+    """The value of a keyword, or the default also if the card is broken."""
+    try:
+        return header.get(key, default)
+    except fits.VerifyError:
+        return default
+
+
 def read_pixels(hdu, label):
     """
-    Read the pixels of an image HDU.
+    The scaled pixels of an image HDU.
 
-    Parameters
-    ----------
-    hdu : image HDU
-        The HDU. If it is of a file and not yet read it stays so, as reading
-        can change its header.
-    label : str
-        What to call it in an error message.
-
-    Returns
-    -------
-    pixels : `~numpy.ndarray`
-        The scaled pixels.
+    One that is of a file and not yet read stays so, as reading can change
+    its header.
     """
     try:
         if 'data' in vars(hdu) or hdu.fileinfo() is None:
@@ -128,17 +133,3 @@ def read_pixels(hdu, label):
         return np.asarray(hdu.section[...])
     except Exception as err:  # noqa: BLE001  anything, if it is corrupt
         raise _corrupt(label, err) from err
-
-
-def write_plane(path, pixels):
-    """
-    Write pixels and nothing else, for a program that reads FITS.
-
-    Parameters
-    ----------
-    path : str or `~pathlib.Path`
-        The file; there must be none yet.
-    pixels : `~numpy.ndarray`
-        (y, x) values.
-    """
-    fits.PrimaryHDU(pixels).writeto(path)

@@ -80,6 +80,8 @@ def stack_layers(layers, reference=None):
         The WCS of all.
     unit : `~astropy.units.UnitBase` or `None`
         The unit of all.
+    pedestal : list of float
+        What was subtracted from each band.
     """
     unit = _common_unit(layers)
     wcs, shape = _target(layers, reference)
@@ -92,15 +94,17 @@ def stack_layers(layers, reference=None):
         warnings.warn(msg, AstroDinoUserWarning)
     cube, mask = np.zeros(full, np.float32), np.ones(full, bool)
     noise = np.zeros(full, np.float32) if all(with_noise) else None
+    pedestal = []
     for i, layer in enumerate(layers):
         if not _on_grid(layer, wcs, shape):
             layer = _reproject(layer, wcs, shape)
         factor = 1 if unit is None else layer.unit.to(unit)
         cube[i] = layer.data * np.float32(factor)
         mask[i] = layer.mask
+        pedestal.append(layer.pedestal * float(factor))
         if noise is not None:
             noise[i] = layer.noise * np.float32(factor)
-    return cube, mask, noise, wcs, unit
+    return cube, mask, noise, wcs, unit, pedestal
 
 
 def _common_unit(layers):
@@ -173,6 +177,7 @@ def _find_band(layers, name):
 def _on_grid(layer, wcs, shape):
     """Whether a layer can be stacked as it is."""
     if layer.wcs is not None and wcs is not None:
+        _check_frames(layer, wcs)
         return (layer.data.shape == shape
                 and same_grid(wcs, layer.wcs, shape))
     if layer.data.shape != shape:
@@ -180,6 +185,16 @@ def _on_grid(layer, wcs, shape):
                f'{shape}, and without a WCS for both it cannot be reprojected')
         raise ValueError(msg)
     return True
+
+
+def _check_frames(layer, wcs):
+    """Raise if astropy cannot say where one frame is in the other."""
+    axes = {one.wcs.ctype[one.wcs.lng][:4] for one in (layer.wcs, wcs)}
+    if len(axes) > 1 and not axes <= {'RA--', 'GLON'}:
+        msg = (f'band {layer.name!r} cannot be put on the grid of another '
+               f'one: their coordinates are {", ".join(sorted(axes))}; '
+               f'reproject one of them first')
+        raise ValueError(msg)
 
 
 def _reproject(layer, wcs, shape):
@@ -224,7 +239,8 @@ def _reproject(layer, wcs, shape):
         noise[mask] = np.nan
     data[mask] = 0
     return Layer(data.astype(np.float32), mask, noise, wcs, layer.name,
-                 layer.unit)
+                 layer.unit, pedestal=layer.pedestal * float(
+                     np.median(np.broadcast_to(scale, shape))))
 
 
 def _inside_and_area(layer, wcs, shape):
@@ -243,9 +259,12 @@ def _inside_and_area(layer, wcs, shape):
 
 
 def _is_brightness(unit):
-    """Whether values are per solid angle or beam, not per pixel."""
+    """
+    Whether values are per solid angle or beam, or a temperature, not per
+    pixel.
+    """
     if unit is None:
         return False
     parts = unit.decompose()
-    return any(base in (u.rad, u.beam) and power < 0
+    return any(base in (u.rad, u.beam) and power < 0 or base == u.K
                for base, power in zip(parts.bases, parts.powers))

@@ -6,6 +6,7 @@
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 
 import astropy.units as u
 import numpy as np
@@ -14,14 +15,9 @@ from astropy.wcs import WCS
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image.filters import canonical, order_bands
 from astrodino_seg.image.grid import stack_layers
-from astrodino_seg.image.header import image_plane
 from astrodino_seg.image.layer import check_mask, check_noise, split_cube
-from astrodino_seg.image.sources import (
-    check_name,
-    convert_unit,
-    fits_wcs,
-    read_input,
-)
+from astrodino_seg.image.sources import check_name, convert_unit, read_input
+from astrodino_seg.image.wcs import fits_wcs, image_plane, sky_coordinates
 
 __all__ = ['Image', 'as_image']
 
@@ -52,6 +48,9 @@ class Image:
         The unit of ``cube`` and ``noise``.
     order : tuple of int, optional
         The position of each band in the input.
+    pedestal : tuple of float, optional
+        What was subtracted from each band, 0 but where float32 could not
+        have held the noise about a large constant.
     """
 
     cube: np.ndarray
@@ -61,6 +60,7 @@ class Image:
     bands: tuple = ()
     unit: u.UnitBase | None = None
     order: tuple = ()
+    pedestal: tuple = ()
 
     def __post_init__(self):
         if not self.bands:
@@ -68,6 +68,8 @@ class Image:
             object.__setattr__(self, 'bands', names)
         if not self.order:
             object.__setattr__(self, 'order', tuple(range(len(self.cube))))
+        if not self.pedestal:
+            object.__setattr__(self, 'pedestal', (0.0,) * len(self.cube))
         for name in ('mask', 'noise'):
             array = getattr(self, name)
             if array is not None and array.shape != self.cube.shape:
@@ -98,9 +100,28 @@ class Image:
         """The shape (ny, nx) of the pixel grid."""
         return self.cube.shape[1:]
 
+    def sky(self, x, y):
+        """
+        Positions of pixels on the sky.
+
+        Parameters
+        ----------
+        x, y : array_like
+            Pixels, from 0.
+
+        Returns
+        -------
+        positions : `~astropy.coordinates.SkyCoord` or `None`
+            In the frame of the WCS, or ICRS if that is ecliptic; `None`
+            without a WCS, or if astropy knows no such frame, as of the Sun
+            or a planet.
+        """
+        return (None if self.wcs is None else
+                sky_coordinates(self.wcs, x, y))
+
 
 def as_image(data, *, mask=None, error=None, wcs=None, bands=None,
-             reference=None):
+             reference=None, bad_bits=None):
     """
     Turn whatever holds an image into an `Image`.
 
@@ -159,28 +180,25 @@ def as_image(data, *, mask=None, error=None, wcs=None, bands=None,
     have equal shapes and not both a WCS, are stacked as they are. Others are
     reprojected with `~reproject.reproject_adaptive`. Values are fluxes per
     pixel, and scaled with the area of the pixels, unless the unit is per
-    solid angle or per beam. Pixels outside of a band are masked in it. The
-    noise is scaled such that sums over many pixels keep theirs.
+    solid angle or per beam, or a brightness temperature. Pixels outside of a
+    band are masked in it. The noise is scaled such that sums over many pixels
+    keep theirs.
 
     *Units* are converted to that of the first band.
 
-    *FITS files.* The first image that is not an uncertainty or the like is
-    read. If it is 2-D, further images of the same shape are bands if their
-    headers or EXTNAMEs name other filters than the first; other further
-    images are left with a warning. By the words in EXTNAME, or by IMAGETYP,
-    images of the same shape are taken as
+    *Missing pixels.* Areas of 8 by 8 pixels and more that have exactly one
+    value, as 0 where nothing was observed, are masked with a warning, unless
+    that value is common elsewhere or the largest.
 
-    * IVAR, INVVAR, WGT: the inverse variance; 0 is masked;
-    * ERR, RMS, STD, SIGMA, NOISE, or UNCERT of `~astropy.nddata.CCDData`:
-      the noise; VAR: the variance;
-    * WHT, WEIGHT: of unknown scale, so that only 0 is used, as a mask;
-    * MASK, DQ: non-zero is masked if there are only 0 and 1. Of others the
-      bits BAD and NO_DATA are used if the header names them as LSST does,
-      and bit 0 for JWST and Roman; else it is ignored.
-
-    They belong to the band of the same name, or of the same EXTVER. PSF,
-    model, segmentation and other images and all tables are ignored. One HDU
-    alone is read from ``'file.fits[1]'`` or ``'file.fits[SCI,1]'``.
+    *FITS files.* The first image that is no uncertainty or the like is read.
+    If it is 2-D, further images of the same shape are bands if their headers
+    or EXTNAMEs name other filters than the first; other further images are
+    left with a warning. Uncertainties and masks are told by EXTNAME, EXTTYPE,
+    HDUCLAS2 or IMAGETYP, and belong to the image of the same detector, band
+    or EXTVER; it is an error if that leaves a choice. Of masks, the bits that
+    the pipeline calls bad are used. What is not used is in one warning. The
+    documentation has a table, "What is read from a file". One image and its
+    planes are read from ``'file.fits[1]'`` or ``'file.fits[SCI,1]'``.
 
     *Names of the bands* are the first of: ``bands``, the keys of the dict, a
     known filter in the header (BANDS, BAND, FILTER, FILTNAM, ...), in
@@ -200,15 +218,18 @@ def as_image(data, *, mask=None, error=None, wcs=None, bands=None,
         if all(one is None for one in (mask, error, wcs, bands, reference)):
             return data
         layers = split_cube(data.cube, mask=data.mask, noise=data.noise,
-                            wcs=data.wcs, unit=data.unit, names=data.bands)
+                            wcs=data.wcs, unit=data.unit, names=data.bands,
+                            pedestals=data.pedestal)
     else:
-        layers = read_input(data, 'data')
+        _check_bits(bad_bits)
+        layers = read_input(data, 'data', bad_bits)
     if wcs is not None:
         _set_wcs(layers, wcs)
     names = _names(layers, bands)
     for layer, name in zip(layers, names):
         layer.name = name
-    cube, invalid, noise, wcs, unit = stack_layers(layers, reference)
+    cube, invalid, noise, wcs, unit, pedestal = stack_layers(layers,
+                                                             reference)
     invalid |= ~np.isfinite(cube)  # overflow by the unit
     if mask is not None:
         invalid |= check_mask(_by_band(mask, names, 'mask'), cube.shape)
@@ -231,7 +252,16 @@ def as_image(data, *, mask=None, error=None, wcs=None, bands=None,
     order = list(order_bands(names))
     return Image(cube[order], invalid[order],
                  None if noise is None else noise[order], wcs,
-                 tuple(names[i] for i in order), unit, tuple(order))
+                 tuple(names[i] for i in order), unit, tuple(order),
+                 tuple(pedestal[i] for i in order))
+
+
+def _check_bits(bad_bits):
+    if bad_bits not in (None, 'any') and (
+            isinstance(bad_bits, bool) or not isinstance(bad_bits, Integral)):
+        msg = (f"bad_bits must be an int, the sum of bits, 'any' or None, "
+               f'got {bad_bits!r}')
+        raise ValueError(msg)
 
 
 def _set_wcs(layers, wcs):

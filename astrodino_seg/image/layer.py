@@ -2,18 +2,26 @@
 """
 One band as it comes, checked: the step between the input and the cube.
 
-A `Layer` is one band with its own mask,
-noise, WCS and unit; `split_cube` checks an array and makes layers of it.
+A `Layer` is one band with its own mask, noise, WCS and unit; `split_cube`
+checks an array and makes layers of it.
 """
 
+import warnings
 from dataclasses import dataclass
 
 import astropy.units as u
 import numpy as np
 from astropy.wcs import WCS
+from scipy import ndimage
+
+from astrodino_seg.errors import AstroDinoUserWarning
 
 __all__ = ['Layer', 'check_mask', 'check_noise', 'check_shape',
            'split_cube']
+
+FILL_SIDE = 8           # of the least square of equal pixels that is missing
+#: The noise may be as few of the steps that float32 has at the median.
+LEAST_STEPS = 32
 
 
 @dataclass
@@ -21,8 +29,9 @@ class Layer:
     """
     One band: float32 ``data``, bool ``mask`` (True is invalid), float32
     ``noise`` (1-sigma, or `None`), all 2-D; a celestial ``wcs`` or `None`;
-    ``name`` or `None`; ``unit`` or `None`; and ``stem``, the name of the
-    file, for when the names of several bands turn out to be the same.
+    ``name`` or `None`; ``unit`` or `None`; ``stem``, the name of the file,
+    for when the names of several bands turn out to be the same; and
+    ``pedestal``, what was subtracted from ``data``.
     """
 
     data: np.ndarray
@@ -32,27 +41,16 @@ class Layer:
     name: str | None = None
     unit: u.UnitBase | None = None
     stem: str | None = None
+    pedestal: float = 0.0
 
 
 def check_shape(array, name):
-    """
-    Bring an array of real numbers to (band, y, x).
-
-    Parameters
-    ----------
-    array : `~numpy.ndarray`
-        The array, 2-D, 3-D, or more if the leading axes have length 1.
-    name : str
-        What to call it in an error message.
-
-    Returns
-    -------
-    cube : 3-D `~numpy.ndarray`
-        A view of the array.
-    """
+    """A view (band, y, x) of an array of real numbers, or raise."""
     if array.dtype.kind not in 'iuf':
+        cure = {'c': '; numpy.abs(data) is real',
+                'b': '; data.astype(float) is one'}.get(array.dtype.kind, '')
         msg = (f'{name} must be an array of real numbers, got dtype '
-               f'{array.dtype}')
+               f'{array.dtype}{cure}')
         raise TypeError(msg)
     if array.ndim < 2 or any(size != 1 for size in array.shape[:-3]):
         msg = (f'{name} must be a 2-D (y, x) or a 3-D (band, y, x) array, '
@@ -62,7 +60,8 @@ def check_shape(array, name):
         msg = f'{name} is empty, its shape is {array.shape}'
         raise ValueError(msg)
     cube = array.reshape((-1, *array.shape[-2:]))
-    if cube.shape[2] <= 4 and cube.shape[0] > 16:
+    n, ny, nx = cube.shape
+    if n > 16 and (nx <= 4 or (nx <= 16 or 4 * nx < n) and ny >= 2 * nx):
         msg = (f'{name} has shape {array.shape}, which looks like (y, x, '
                f'band); (band, y, x) is needed: numpy.moveaxis(data, -1, 0)')
         raise ValueError(msg)
@@ -71,21 +70,9 @@ def check_shape(array, name):
 
 def check_mask(mask, shape, name='mask'):
     """
-    Check a mask and bring it to the shape of a cube.
+    A new bool array of ``shape``, True being invalid, of a mask.
 
-    Parameters
-    ----------
-    mask : array_like of bool or int, or `None`
-        The mask, of ``shape``, or 2-D and then for all bands.
-    shape : tuple of int
-        The shape (band, y, x) of the cube.
-    name : str, optional
-        What to call it in an error message.
-
-    Returns
-    -------
-    mask : 3-D bool `~numpy.ndarray`
-        A new array; True is invalid.
+    It is (band, y, x), or 2-D and then for all bands, or None.
     """
     if mask is None:
         return np.zeros(shape, dtype=bool)
@@ -104,17 +91,9 @@ def check_mask(mask, shape, name='mask'):
 
 def check_noise(noise, mask, name='error'):
     """
-    Check the noise of an image.
+    Raise if the noise is not positive where an image is valid.
 
-    Parameters
-    ----------
-    noise : `~numpy.ndarray`
-        The 1-sigma noise.
-    mask : bool `~numpy.ndarray`
-        The mask of the image, of the same shape. Where the noise is not
-        finite it is set, in place.
-    name : str, optional
-        What to call the noise in an error message.
+    Where it is not finite, ``mask`` is set, in place.
     """
     mask |= ~np.isfinite(noise)
     wrong = ~mask & ~(noise > 0)
@@ -125,63 +104,148 @@ def check_noise(noise, mask, name='error'):
 
 
 def split_cube(data, *, mask=None, noise=None, wcs=None, unit=None,
-               names=None, stem=None, label='data'):
+               names=None, stem=None, label='data', pedestals=None):
     """
-    Make one layer of each plane of an array.
+    Make one `Layer` of each plane of an array, 2-D or 3-D.
 
-    Parameters
-    ----------
-    data : 2-D or 3-D `~numpy.ndarray`
-        The pixels. Values that are not finite become masked and 0.
-    mask : array_like of bool, optional
-        True for invalid pixels, 2-D or 3-D.
-    noise : array_like, optional
-        The 1-sigma noise, of the shape of ``data``.
-    wcs : `~astropy.wcs.WCS`, optional
-        The celestial WCS of all planes.
-    unit : `~astropy.units.UnitBase`, optional
-        The unit of data and noise.
-    names : sequence of str, optional
-        The names of the bands.
-    stem : str, optional
-        The name of the file, without its ending.
-    label : str, optional
-        What to call the array in an error message.
-
-    Returns
-    -------
-    layers : list of `Layer`
-        The planes.
+    ``mask`` and ``noise`` are 2-D for all planes or 3-D. Values that are not
+    finite become masked and 0, and so do large areas of one value that mean
+    missing. Where float32 could not hold the noise about a large constant,
+    that is subtracted. ``pedestals`` are those of planes that were here
+    before; nothing is looked for then.
     """
     cube = check_shape(data, label)
     bad = check_mask(mask, cube.shape, f'the mask of {label}')
     bad |= ~np.isfinite(cube)
+    found = pedestals is None
+    if found:
+        _mask_fill(cube, bad, names, label)
+        pedestals = [_pedestal(*both) for both in zip(cube, bad)]
+        if any(pedestals):
+            msg = (f'{label} varies little about {max(pedestals, key=abs):g}'
+                   f', which is subtracted for the sake of precision')
+            warnings.warn(msg, AstroDinoUserWarning)
+    values = np.empty(cube.shape, np.float32)  # in native byte order
     with np.errstate(over='ignore', invalid='ignore'):
-        values = cube.astype(np.float32)  # copies, native byte order
+        for plane, one, new in zip(cube, pedestals, values):
+            new[:] = plane - one if one and found else plane
+    _check_range(cube, values, bad, label)
     bad |= ~np.isfinite(values)
-    _check_range(cube, bad, label)
     if noise is not None:
         with np.errstate(over='ignore', invalid='ignore'):
             noise = np.asarray(noise).astype(np.float32)
         noise = noise.reshape((-1, *noise.shape[-2:]))
-        if noise.shape != cube.shape:
+        if noise.shape != values.shape:
             msg = (f'the uncertainty of {label} has shape {noise.shape}, '
-                   f'the image {cube.shape}')
+                   f'the image {values.shape}')
             raise ValueError(msg)
         check_noise(noise, bad, f'the uncertainty of {label}')
     values[bad] = 0
-    if names is None or len(names) != len(cube):
-        names = [None] * len(cube)
+    if names is None or len(names) != len(values):
+        names = [None] * len(values)
     return [Layer(values[i], bad[i], None if noise is None else noise[i],
-                  wcs, names[i], unit, stem) for i in range(len(cube))]
+                  wcs, names[i], unit, stem, float(pedestals[i]))
+            for i in range(len(values))]
 
 
-def _check_range(cube, bad, label):
+def _check_range(cube, values, bad, label):
     """Raise if float32 cannot hold the values."""
-    if cube.dtype.kind != 'f' or cube.dtype.itemsize <= 4:
-        return
-    largest = np.max(np.abs(cube), where=~bad, initial=0)
-    if 0 < largest < 1e-34:
-        msg = (f'the values of {label} are too small for single precision: '
-               f'the largest is {largest:.3g}; use another unit')
-        raise ValueError(msg)
+    for plane, single, out in zip(cube, values, bad):
+        if plane.dtype.kind != 'f' or plane.dtype.itemsize <= 4:
+            continue
+        largest = np.max(np.abs(plane), where=~out, initial=0)
+        n_over = np.count_nonzero(~np.isfinite(single) & ~out)
+        if 0 < largest < 1e-34:
+            msg = (f'the values of {label} are too small for single '
+                   f'precision: the largest is {largest:.3g}; use another '
+                   f'unit')
+            raise ValueError(msg)
+        if 2 * n_over > np.count_nonzero(~out):
+            msg = (f'the values of {label} are too large for single '
+                   f'precision: the largest is {largest:.3g}; use another '
+                   f'unit')
+            raise ValueError(msg)
+
+
+def _pedestal(plane, bad):
+    """What is to be subtracted before values become float32; or 0."""
+    if plane.dtype.itemsize < (8 if plane.dtype.kind == 'f' else 4):
+        return 0
+    step = int(max(plane.size / 40000, 1)**0.5)
+    sample = plane[::step, ::step][~bad[::step, ::step]].astype(float)
+    if sample.size == 0:
+        return 0
+    low, median, high = np.percentile(sample, [16, 50, 84])
+    scatter = (high - low) / 2
+    step = np.spacing(np.float32(min(abs(median), 1e38)))
+    return median if 0 < scatter < LEAST_STEPS * step and abs(
+        median) < 1e38 else 0
+
+
+# ------------------------------------------------------------ missing pixels
+def _mask_fill(cube, bad, names, label):
+    """Mask large areas of exactly one value in place, and say so."""
+    said = []
+    for i, plane in enumerate(cube):
+        for value in _repeated(plane):
+            area = _missing(plane, value, bad[i])
+            if area is not None:
+                bad[i] |= area
+                name = names[i] if names and len(names) == len(cube) else i
+                said.append(f'{area.mean():.1%} of band {name} (all '
+                            f'{value:g})')
+    if said:
+        msg = (f'areas without data in {label}, filled with one value, are '
+               f'masked: {", ".join(said)}')
+        warnings.warn(msg, AstroDinoUserWarning)
+
+
+def _repeated(plane):
+    """Values that a grid of pixels has with two of their neighbours."""
+    ny, nx = (n // FILL_SIDE * FILL_SIDE for n in plane.shape)
+    tiles = plane[:ny, :nx]
+    centre = tiles[3::FILL_SIDE, 3::FILL_SIDE]
+    same = np.ones(centre.shape, bool)
+    for dy, dx in ((3, 4), (4, 3)):
+        same &= centre == tiles[dy::FILL_SIDE, dx::FILL_SIDE]
+    values, counts = np.unique(centre[same], return_counts=True)
+    values = values[np.argsort(-counts)][:4]
+    return [value for value in values if np.isfinite(value)]
+
+
+def _missing(plane, value, bad):
+    """
+    The area of one value, (y, x) bool, if it means missing; or None.
+
+    Not so if the value is common outside of solid squares of it, as 0 is
+    among counted photons; if it is the largest, as of saturated stars, but
+    for absurd ones; if all other pixels are as flat; or if the rest fades
+    into it, as into the clipped sky of a picture.
+    """
+    equal = plane == value
+    solid = ndimage.minimum_filter(equal, FILL_SIDE)
+    if not solid.any():
+        return None
+    solid = ndimage.maximum_filter(solid, FILL_SIDE, origin=-1) & equal
+    outside = equal[~solid & ~bad]
+    if outside.size == 0 or outside.mean() > 0.5:
+        return None
+    area = ndimage.binary_propagation(solid, mask=equal)
+    others = ~equal & ~bad
+    rest = plane[others]
+    if rest.size < FILL_SIDE**2:
+        return None
+    if value > rest.max() and abs(value) < 1e20:
+        return None
+    pairs = others[:, 1:] & others[:, :-1]
+    if (plane[:, 1:] == plane[:, :-1])[pairs].mean() > 0.5:
+        return None
+    near = plane[ndimage.binary_dilation(area, iterations=2) & others]
+    quarter, half = np.percentile(rest[::max(rest.size // 20000, 1)],
+                                  [25, 50])
+    edge = np.median(near) if near.size else half
+    spread = np.median(np.abs(near - edge)) if near.size else 0
+    fades = value < rest.min() and (edge <= rest.min() or (
+        edge < quarter and edge - value < max(7 * spread,
+                                              (half - value) / 2)))
+    return None if fades else area

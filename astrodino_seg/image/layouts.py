@@ -1,248 +1,370 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-FITS files and HDUs to layers: which HDU is what.
+Who writes what: the planes, mask bits, filters and units of pipelines.
 
-See `~astrodino_seg.image.as_image` for the rules as users need them.
+`ROLES` and `PIPELINES` are what the code uses and what the page "What is read
+from a file" shows.
 """
 
 import re
-import warnings
-from pathlib import Path
+from dataclasses import dataclass, field
 
+import astropy.units as u
 import numpy as np
-from astropy.io import fits
 
-from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image.filters import canonical
-from astrodino_seg.image.fits import is_plane, open_fits, read_pixels
-from astrodino_seg.image.header import (
-    celestial_wcs,
-    header_bands,
-    header_filter,
-    header_unit,
-    header_value,
-    quiet_headers,
-)
-from astrodino_seg.image.layer import split_cube
+from astrodino_seg.image.fits import header_value
 
-__all__ = ['read_hdus', 'read_path']
+__all__ = ['FILTER_KEYS', 'PIPELINES', 'ROLES', 'Pipeline', 'bad_pixels',
+           'bands_of', 'filter_of', 'linear', 'role_of', 'unit_of']
 
-# what an HDU holds, by the words of its EXTNAME or, if that says nothing,
-# IMAGETYP; the first that fits counts, and the first kind of noise is used
-_ROLES = {
-    'skip': {'psf', 'wcsdvarr', 'd2imarr', 'poisson', 'rnoise', 'flat',
-             'con', 'ctx', 'seg', 'segmap', 'segm', 'labels', 'maskbits',
-             'model', 'resid', 'bkg', 'background', 'samp', 'time', 'nexp',
-             'exp', 'expmap', 'nimage', 'chi', 'chi2', 'psfsize', 'depth',
-             'galdepth'},
-    'std': {'err', 'error', 'rms', 'std', 'stddev', 'sigma', 'noise',
-            'uncert'},
-    'ivar': {'ivar', 'invvar', 'ivm', 'wgt'},
-    'var': {'var', 'variance'},
-    'weight': {'wht', 'weight'},
-    'mask': {'mask', 'msk', 'dq', 'bpm', 'flag', 'flags'}}
+#: What a plane holds, by the words of its name (EXTNAME, or EXTTYPE or
+#: IMAGETYP if that says nothing); the first that fits counts. 'skip' is known
+#: and not needed.
+ROLES = {
+    'skip': (
+        'psf kernel wcsdvarr d2imarr poisson rnoise flat con ctx area '
+        'seg segm segmap segmentation labels objmask sourcemask bkgmask '
+        'maskbits objects model resid residual bkg bkgd background zodi samp '
+        'time nexp exp expmap exposure coverage nimage ncombine chi chi2 '
+        'psfsize depth galdepth trace fibermap'),
+    'good': 'good goodpix gpm valid',
+    'std': ('err errs error errors rms std stdev stddev sigma noise unc '
+            'uncert uncertainty'),
+    'ivar': 'ivar invvar ivm wgt inversevariance invvariance',
+    'var': 'var variance stat',
+    'weight': 'wht weight weights wt confidence',
+    'mask': ('mask msk dq dataquality quality qual bpm badpix badpixel '
+             'badpixels badpixelmask flag flags flg'),
+    'science': 'sci science data image img flux signal counts intensity'}
+_WORDS = {word: role for role, words in ROLES.items()
+          for word in words.split()}
 _UTYPES = {'StdDevUncertainty': 'std', 'VarianceUncertainty': 'var',
            'InverseVariance': 'ivar', 'UnknownUncertainty': 'skip'}
+_ESO = {('DATA', ''): 'science', ('ERROR', 'MSE'): 'var',
+        ('ERROR', 'RMSE'): 'std', ('ERROR', 'INVMSE'): 'ivar',
+        ('QUALITY', ''): 'mask', ('QUALITY', 'MASKONE'): 'good'}
+
+#: Keywords that can name the filter; the first known filter counts.
+FILTER_KEYS = ('BAND', 'PUPIL', 'FILTER', 'FILTER1', 'FILTER2', 'FILTER3',
+               'FILTNAM1', 'FILTNAM2', 'PHYSFILT', 'FPA.FILTERID',
+               'FPA.FILTER', 'ESO INS FILT1 NAME', 'ESO INS FILT2 NAME')
 
 
-def read_path(path):
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
     """
-    Read the layers of a FITS file.
+    What one pipeline writes.
 
-    Parameters
-    ----------
-    path : str or `~pathlib.Path`
-        The file, with an HDU in brackets at the end if one is to be chosen:
-        ``'file.fits[1]'``, ``'file.fits[SCI]'`` or ``'file.fits[SCI,2]'``.
-
-    Returns
-    -------
-    layers : list of `~astrodino_seg.image.layer.Layer`
-        The bands.
+    ``told_by`` has a regular expression for each keyword that tells it, of
+    the plane or of the primary header. The bad pixels of its masks are those
+    with any of ``bits``, with one of ``values``, or with the bits that the
+    header names MP_<one of ``names``>. ``filters`` translates what a keyword
+    says. ``planes`` and ``source`` are for people.
     """
-    key = None
-    suffix = re.fullmatch(r'(.+)\[(\w+)(?:, *(\d+))?\]', str(path))
-    if suffix and not Path(path).exists():
-        path, name, version = suffix.groups()
-        key = (int(name) if name.isdigit()
-               else name if version is None else (name, int(version)))
-    stem = re.sub(r'(\.fits?|\.fts|\.fz|\.gz|\.bz2|\.xz|\.Z)+$', '',
-                  Path(path).name)
-    with open_fits(path) as hdus:
-        if key is None:
-            return read_hdus(hdus, label=str(path), stem=stem)
-        try:
-            hdu = hdus[key]
-        except (KeyError, IndexError):
-            names = [(i, one.name) for i, one in enumerate(hdus)]
-            msg = f'{path!r} has no HDU {key!r}; it has {names}'
-            raise ValueError(msg) from None
-        return read_hdus(hdu, hdus=hdus, label=f'{path}[{key}]', stem=stem)
+
+    name: str
+    planes: str
+    source: str
+    told_by: dict = field(default_factory=dict)
+    bits: int | None = None
+    values: tuple = ()
+    names: tuple = ()
+    filters: dict = field(default_factory=dict)
 
 
-def read_hdus(source, *, hdus=None, label='data', stem=None):
-    """
-    Read the layers of an HDU or of a list of HDUs.
+#: The first that fits counts. Saturated pixels stay: they are bright.
+PIPELINES = (
+    Pipeline(name='JWST (jwst)', told_by={'TELESCOP': 'JWST'}, bits=1,
+             planes='SCI, ERR, DQ (DO_NOT_USE); WHT of mosaics',
+             source='https://jwst-pipeline.readthedocs.io/en/latest/jwst/'
+                    'references_general/references_general.html'
+                    '#data-quality-flags'),
+    Pipeline(name='Roman (romancal; as FITS)', told_by={'TELESCOP': 'ROMAN'},
+             bits=1, planes='DATA or SCI, ERR, DQ (DO_NOT_USE)',
+             source='https://roman-pipeline.readthedocs.io/en/latest/roman/'
+                    'data_products/science_products.html'),
+    Pipeline(name='HST infrared (calwf3, calnica)',
+             told_by={'TELESCOP': 'HST', 'DETECTOR|CAMERA': 'IR|[123]'},
+             bits=1 + 2 + 4 + 8 + 16 + 32 + 128 + 4096,
+             planes='SCI, ERR, DQ by EXTVER; WHT, CTX of mosaics',
+             source='WFC3 Data Handbook 5, Table 3.3; 512, 1024, 2048 and '
+                    '8192 are of pixels that AstroDrizzle uses'),
+    Pipeline(name='HST (calacs, calwf3, calwf2)', told_by={'TELESCOP': 'HST'},
+             bits=(1 + 2 + 4 + 8 + 32 + 128 + 512 + 1024 + 4096 + 8192),
+             planes='SCI, ERR, DQ by EXTVER; WHT, CTX of mosaics',
+             source='ACS Data Handbook 10, Table 3.4; 16, 64 and 256 are of '
+                    'pixels that AstroDrizzle uses'),
+    Pipeline(name='Euclid (VIS, NIR, MER)', bits=1,
+             told_by={'TELESCOP': 'EUCLID'},
+             planes='DET11.SCI, .RMS, .DQ or 1-1.E.SCI, .RMS, .FLG '
+                    '(INVALID)',
+             filters={'FILTER': {'Y': 'NIR_Y', 'J': 'NIR_J', 'H': 'NIR_H'}},
+             source='https://euclid.esac.esa.int/dr/q1/dpdd/nirdpd/dpcards/'
+                    'nir_calibratedframe.html'),
+    Pipeline(name='LSST, HSC and SPHEREx (header names the bits)',
+             told_by={'MP_*': ''},
+             names=('BAD', 'NO_DATA', 'UNMASKEDNAN', 'NONFUNC',
+                    'MISSING_DATA', 'SUR_ERROR', 'HOT', 'COLD'),
+             planes='IMAGE, MASK or FLAGS, VARIANCE, or EXTTYPE alone',
+             source='https://dp1.lsst.io/products/images/'
+                    'deep_coadd_mask_planes.html; https://caltech-ipac.'
+                    'github.io/spherex-archive-documentation/'
+                    'spherex-data-products'),
+    Pipeline(name='Gemini (DRAGONS)', told_by={'OBSERVAT|TELESCOP': 'Gemini'},
+             bits=1 + 8 + 16 + 64, planes='SCI, VAR, DQ by EXTVER',
+             source='https://github.com/GeminiDRSoftware/DRAGONS, '
+                    'geminidr/gemini/lookups/DQ_definitions.py'),
+    Pipeline(name='LCO (BANZAI)', told_by={'ORIGIN|OBSERVAT': 'LCO'},
+             bits=1 + 8, planes='SCI, BPM, ERR',
+             source='https://github.com/LCOGT/banzai, banzai/bpm.py and '
+                    'cosmic.py'),
+    Pipeline(name='DECam Community Pipeline from V3.5',
+             told_by={'INSTRUME': 'DECam', 'PLVER': r'V(3\.[5-9]|[4-9])'},
+             values=(1, 2, 4, 5, 6, 8),
+             planes='image, DQ or MASK by CCDNUM (one number a pixel)',
+             source='https://community.lsst.org/t/'
+                    'decam-data-quality-masks/133'),
+    Pipeline(name='DECam Community Pipeline before V3.5',
+             told_by={'INSTRUME': 'DECam', 'PLVER': 'V[0-3]'},
+             bits=1 + 16 + 64 + 128, planes='image, DQ or MASK by CCDNUM',
+             source='https://community.lsst.org/t/'
+                    'decam-data-quality-masks/133'),
+    Pipeline(name='DES (DESDM)', told_by={'INSTRUME|DETECTOR': 'DECam'},
+             bits=1 + 8 + 16 + 64 + 128 + 256 + 512 + 1024,
+             planes='SCI, MSK, WGT (inverse variance)',
+             source='https://community.lsst.org/t/'
+                    'decam-data-quality-masks/133'),
+    Pipeline(name='ESO (science data products, MUSE)', bits=-1,
+             told_by={'HDUCLASS|ORIGIN': 'ESO'},
+             planes='DATA, STAT (variance), DQ, or HDUCLAS2 and HDUCLAS3; '
+                    'any bit is bad, or those of QUALMASK',
+             source='ESO Science Data Products Standard, ESO-044286; '
+                    'Data Interface Control Document, GEN-SPE-ESO-19400-0794'),
+    Pipeline(name='WISE and unWISE',
+             told_by={'TELESCOP|ORIGIN|INSTRUME|SURVEY': '(un)?WISE'},
+             planes='one image a file',
+             filters={'BAND': {k: f'W{k}' for k in '1234'}},
+             source='https://wise2.ipac.caltech.edu/docs/release/allsky/'
+                    'expsup/sec2_3.html'),
+    Pipeline(name='GALEX', told_by={'TELESCOP|INSTRUME': 'GALEX'},
+             planes='one image a file',
+             filters={'BAND': {'1': 'NUV', '2': 'FUV'}},
+             source='https://archive.stsci.edu/missions-and-data/galex'),
+    Pipeline(name='Spitzer (IRAC)', told_by={'INSTRUME': 'IRAC'},
+             planes='one image a file',
+             filters={'CHNLNUM': {k: f'IRAC{k}' for k in '1234'}},
+             source='https://irsa.ipac.caltech.edu/data/SPITZER/docs/irac/'
+                    'iracinstrumenthandbook/'),
+    Pipeline(name='Herschel', told_by={'TELESCOP': 'Herschel'},
+             planes='image, error or stDev, coverage',
+             source='https://irsa.ipac.caltech.edu/data/Herschel/PHPDP/'),
+    Pipeline(name='Pan-STARRS1 stacks',
+             told_by={'BSOFTEN': '', 'BOFFSET': ''},
+             planes='one image a file; its asinh is undone',
+             source='http://svn.pan-starrs.ifa.hawaii.edu/trac/ipp/wiki/'
+                    'asinh_compression'),
+    Pipeline(name='Legacy Surveys cutouts', told_by={'SURVEY': 'legacy'},
+             planes='image and invvar by IMAGETYP, bands by BAND or BANDS',
+             source='https://www.legacysurvey.org/viewer'),
+)
 
-    Parameters
-    ----------
-    source : `~astropy.io.fits.HDUList` or image HDU
-        A list, of which the images, their uncertainties and masks are
-        found; or one HDU, which then is the image whatever it is called.
-    hdus : `~astropy.io.fits.HDUList`, optional
-        The list that a single HDU comes from, for distortion tables.
-    label : str, optional
-        What to call the source in an error message.
-    stem : str, optional
-        The name of the file, without its ending.
 
-    Returns
-    -------
-    layers : list of `~astrodino_seg.image.layer.Layer`
-        The bands.
-    """
-    with quiet_headers():
-        if not isinstance(source, fits.HDUList):
-            if not is_plane(source):
-                msg = f'{label!r} is not an image HDU with two or more axes'
-                raise ValueError(msg)
-            return _read_science(source, [], None, hdus, label, stem)
-        images = [hdu for hdu in source if is_plane(hdu)]
-        science = [hdu for hdu in images if _role(hdu) is None]
-        if not science:
-            names = [(i, hdu.name) for i, hdu in enumerate(source)]
-            msg = f'{label!r} has no science image; its HDUs are {names}'
-            if images:
-                msg += '; one is chosen by number, as in "file.fits[1]"'
-            raise ValueError(msg)
-        primary = source[0].header if len(science) == 1 else None
-        layers = []
-        for hdu in _science_bands(science, label):
-            extras = [other for other in images if _role(other) is not None
-                      and _belongs(other, hdu, len(science))]
-            layers += _read_science(hdu, extras, primary, source, label,
-                                    stem)
-        return layers
+def told(*headers):
+    """The pipeline that headers tell of, that of the plane first; or None."""
+    def has(keys, pattern):
+        if keys == 'MP_*':
+            return any(key.startswith('MP_') for key in headers[0])
+        return any(isinstance(value, (str, int, float))
+                   and re.match(pattern, str(value).strip(), re.I)
+                   for one in headers if one is not None
+                   for key in keys.split('|')
+                   if (value := header_value(one, key)) is not None)
 
-
-def _role(hdu):
-    """What an image HDU holds: a key of ``_ROLES``, or None for science."""
-    header = hdu.header
-    for key in ('EXTNAME', 'IMAGETYP'):
-        text = str(header_value(header, key, '')).lower()
-        words = set(re.split(r'[^a-z0-9]+', text))
-        if key == 'IMAGETYP' and len(words) > 1:
-            continue  # a phrase
-        for role, names in _ROLES.items():
-            if words & names:
-                if role == 'std' and 'UTYPE' in header:
-                    return _UTYPES.get(header_value(header, 'UTYPE'), 'skip')
-                return role
+    for pipeline in PIPELINES:
+        if all(has(*rule) for rule in pipeline.told_by.items()):
+            return pipeline
     return None
 
 
-def _science_bands(science, label):
-    """The science HDUs that are bands of one image; the first counts."""
-    first = science[0]
-    bands = [_header_band(first)]
-    chosen = [first]
-    for hdu in science[1:]:
-        band = _header_band(hdu)
-        if (len(hdu.shape) == 2 and hdu.shape == first.shape
-                and None not in (band, bands[0]) and band not in bands):
-            bands.append(band)
-            chosen.append(hdu)
-    left = len(science) - len(chosen)
-    if left:
-        msg = (f'{label!r} has {left} further images which are not other '
-               f'bands of the first and are not used; choose one with its '
-               f'number, as in "file.fits[1]"')
-        warnings.warn(msg, AstroDinoUserWarning)
-    return chosen
+def role_of(header):
+    """
+    What a plane is by its header: a key of `ROLES` or None.
+
+    Also what is left of its EXTNAME without the words for that: the name of a
+    detector or of a band.
+    """
+    name = str(header_value(header, 'EXTNAME', ''))
+    role, rest = _by_words(name)
+    eso = [str(header_value(header, f'HDUCLAS{k}', '')).strip() for k in '23']
+    if eso[0] in ('DATA', 'ERROR', 'QUALITY'):
+        role = _ESO.get(tuple(eso), _ESO.get((eso[0], ''), role))
+    for key in ('EXTTYPE', 'IMAGETYP'):
+        text = str(header_value(header, key, '')).strip()
+        if role is None and re.fullmatch(r'\w+', text):    # no phrase
+            role = _by_words(text)[0]
+    if role == 'std' and 'UTYPE' in header:         # of CCDData
+        role = _UTYPES.get(header_value(header, 'UTYPE'), 'skip')
+    return role, rest
 
 
-def _belongs(extra, hdu, n_science):
-    """Whether an uncertainty or mask is that of a science HDU."""
-    if extra.shape != hdu.shape:
-        return False
-    if n_science == 1:
-        return True
-    bands = _header_band(extra), _header_band(hdu)
-    if None in bands:
-        return extra.ver == hdu.ver
-    return bands[0] == bands[1]
+def _by_words(text):
+    """The role that a name tells, and what else is in it."""
+    words = [word for word in re.split(r'[^a-z0-9]+', text.lower()) if word]
+    if words == ['compressed', 'image']:            # astropy's for no name
+        return None, ''
+    roles, rest = set(), []
+    while words:
+        for n in (3, 2, 1):
+            word = ''.join(words[:n])
+            number = word[len(word.rstrip('0123456789')):]
+            for one in (word, word.rstrip('0123456789'), re.sub(
+                    '(map|image|img|plane|array)s?$', '', word)):
+                if one in _WORDS and len(words) >= n:
+                    break
+            else:
+                continue
+            roles.add(_WORDS[one])
+            rest += [number] * (one != word and number != '')
+            break
+        else:
+            n = 1
+            rest.append(words[0])
+        words = words[n:]
+    role = next((role for role in ROLES if role in roles), None)
+    return role, ' '.join(rest)
 
 
-def _read_science(hdu, extras, primary, hdus, label, stem):
-    """The layers of one science HDU and what belongs to it."""
-    header = hdu.header.copy()  # reading the data may change the header
-    data = read_pixels(hdu, label)
-    extras = [(_role(extra), extra.header, read_pixels(extra, label))
-              for extra in extras]
-    mask, noise = np.zeros(data.shape, dtype=bool), None
-    blank = header_value(header, 'BLANK')
-    if data.dtype.kind in 'iu' and isinstance(blank, int):
-        # astropy leaves it in unsigned integers
-        mask |= data == blank + header.get('BZERO', 0)
-    order = list(_ROLES)
-    for role, extra_header, array in sorted(extras,
-                                            key=lambda e: order.index(e[0])):
-        bad, sigma = _interpret(role, extra_header, array)
-        if bad is not None:
-            mask |= bad
-        if noise is None and sigma is not None:
-            noise = sigma
-    n_bands = data.size // (data.shape[-1] * data.shape[-2])
-    return split_cube(data, mask=mask, noise=noise, label=label, stem=stem,
-                      wcs=celestial_wcs(header, hdus),
-                      unit=header_unit(header),
-                      names=_names(hdu, primary, stem, n_bands))
+def filter_of(header, primary=None, *, known=True):
+    """
+    The filter that a header names, in the short form if it is known.
 
-
-def _interpret(role, header, array):
-    """The mask and the noise that an HDU means, each an array or None."""
-    if role == 'skip':
-        return None, None
-    if role == 'weight':
-        return ~(array > 0), None
-    if role == 'mask':
-        bits = _bad_bits(header, array)
-        return None if bits is None else (array.astype(int) & bits) != 0, None
-    array = array.astype(float)
-    with np.errstate(all='ignore'):
-        noise = {'ivar': lambda: array**-0.5, 'var': lambda: array**0.5,
-                 'std': lambda: array.copy()}[role]()
-    noise[~(noise > 0)] = np.nan
-    return None, noise
-
-
-def _bad_bits(header, array):
-    """The bits of a mask that mean invalid, or None if not known."""
-    planes = [header_value(header, key) for key in ('MP_BAD', 'MP_NO_DATA')]
-    planes = [plane for plane in planes if isinstance(plane, int)]
-    if planes:  # LSST and HSC, where other bits mark detections
-        return sum(1 << plane for plane in planes)
-    if array.dtype.kind not in 'biu':
+    With ``known=False`` also one that `canonical` does not know; else None.
+    """
+    pipeline = told(header, primary)
+    for key, names in (pipeline.filters if pipeline else {}).items():
+        value = str(header_value(header, key, '')).strip()
+        if value in names:
+            return names[value]
+    values = [header_value(header, key) for key in FILTER_KEYS]
+    values = [value.strip() for value in values if isinstance(value, str)]
+    for value in values:
+        name = canonical(value)
+        if name is not None:
+            return name
+    if known:
         return None
-    if array.max() <= 1:
-        return 1
-    if str(header_value(header, 'TELESCOP')).upper() in ('JWST', 'ROMAN'):
-        return 1  # DO_NOT_USE
-    return None
+    return next((value for value in values
+                 if value.upper() not in ('', 'CLEAR', 'NONE', 'N/A')), None)
 
 
-def _names(hdu, primary, stem, n_bands):
-    """The names of the bands of a science HDU, or None."""
-    if n_bands > 1:
-        return header_bands(hdu.header, n_bands)
-    for name in (_header_band(hdu), primary and header_filter(primary),
-                 canonical(stem)):
-        if name:
-            return [name]
-    return header_bands(hdu.header, 1)
+def bands_of(header, n_bands):
+    """The names of the bands that a header gives, or None."""
+    if n_bands == 1:
+        name = filter_of(header) or filter_of(header, known=False)
+        return [name] if name else None
+    names = [header_value(header, f'BAND{i}') for i in range(n_bands)]
+    if None in names:
+        names = header_value(header, 'BANDS') or ''
+        if isinstance(names, str):
+            names = names.split(',') if ',' in names else names.strip()
+    names = [str(name).strip() for name in names]
+    return names if len(names) == n_bands and all(names) else None
 
 
-def _header_band(hdu):
-    """The known filter that the header or the EXTNAME names, or None."""
-    extname = header_value(hdu.header, 'EXTNAME', '')
-    return header_filter(hdu.header) or canonical(extname)
+# ------------------------------------------------------------------ pixels
+def linear(pixels, header, primary=None):
+    """
+    Linear fluxes of pixels, float64 if they were not linear.
+
+    The stacks of Pan-STARRS1 are ``alpha arsinh((flux - BOFFSET) / (2
+    BSOFTEN))`` with ``alpha = 2.5 log10(e)``, see `PIPELINES`.
+    """
+    softening, offset = (
+        next((value for one in (header, primary) if one is not None
+              if isinstance(value := header_value(one, key), (int, float))),
+             None) for key in ('BSOFTEN', 'BOFFSET'))
+    if softening is None or offset is None:
+        return pixels
+    with np.errstate(over='ignore', invalid='ignore'):
+        return offset + 2 * softening * np.sinh(
+            pixels.astype(float) / (2.5 * np.log10(np.e)))
+
+
+def bad_pixels(array, header, *others, bad_bits=None):
+    """
+    Which pixels a mask marks, (y, x) bool; or, as a str, why none is used.
+
+    ``header`` is its own, ``others`` are those of its image and its file.
+
+    By the first that there is: ``bad_bits`` of the user (0 for none, 'any'),
+    the bits that the header names, those of its pipeline, the one value that
+    all marked pixels have, and any value if the name says bad pixels.
+    """
+    if bad_bits == 'any':
+        return array != 0               # NaN too
+    nonzero = array[array != 0]
+    if nonzero.size == 0 and bad_bits is None:
+        return np.zeros(array.shape, bool)
+    if array.dtype.kind == 'f' and not (
+            np.isfinite(nonzero) & (nonzero == np.rint(nonzero))).all():
+        return 'its values are no integers'
+    bits, values = bad_bits, ()
+    pipeline = told(header, *others)
+    if bits is None and pipeline is not None:
+        bits, values = pipeline.bits, pipeline.values
+        named = [header_value(header, f'MP_{name}')
+                 for name in pipeline.names]
+        if pipeline.names:
+            bits = sum(1 << plane for plane in named
+                       if isinstance(plane, int)) or None
+        quality = header_value(header, 'QUALMASK')
+        if bits == -1 and isinstance(quality, int):     # ESO
+            bits = quality
+    if values:
+        return np.isin(array, values)
+    if bits is not None:
+        return (array.astype(np.int64) & bits) != 0
+    name = str(header_value(header, 'EXTNAME', '')).lower()
+    if (nonzero == nonzero[0]).all() or re.search('bpm|bad', name):
+        return array != 0
+    return ('the meaning of its bits is not known; bad_bits tells those that '
+            'are bad')
+
+
+# ------------------------------------------------------------------- units
+_UNIT_WORDS = {
+    word: unit for unit, words in {
+        'electron': 'electron electrons electr', 'count': 'count counts cts',
+        'nmgy': 'nanomaggies nanomaggy nmgy', 'mgy': 'maggy maggies mgy',
+        'adu': 'adu adus', 'DN': 'dn dns', 'photon': 'photon photons ph',
+        's': 's sec secs second seconds', 'beam': 'beam beams bm',
+        'pix': 'pixel pixels pix', 'sr': 'sr ster steradian',
+        'Jy': 'jy jansky janskys', 'mJy': 'mjy', 'uJy': 'ujy microjy',
+        'nJy': 'njy nanojansky', 'kJy': 'kjy', 'K': 'kelvin', 'Hz': 'hz',
+        'erg': 'erg ergs', 'cm': 'cm', 'arcsec': 'arcsec',
+        'arcsec2': 'arcsec2 sqarcsec', 'angstrom': 'angstrom angstroms ang',
+    }.items() for word in words.split()}
+# in capitals M is mega, and one letter is what it is
+_UNIT_EXACT = {'MJY': 'MJy', 'MJy': 'MJy', 'S': 's', 'K': 'K', 'm': 'm',
+               'A': 'angstrom', 'W': 'W', 'M': 'm'}
+
+
+def unit_of(header, primary=None):
+    """
+    The unit that BUNIT names, or None; and BUNIT if it is not understood.
+
+    Spellings of pipelines in any case, as JY/BEAM, DN/S and electrons/sec.
+    """
+    text = str(header_value(header, 'BUNIT') or (
+        primary is not None and header_value(primary, 'BUNIT')) or '').strip()
+    spelled = re.sub(r'(?<![\w.])e-(?!\d)', 'electron', text)
+    spelled = re.sub(r'[A-Za-z]+', lambda word: _UNIT_EXACT.get(
+        word[0], _UNIT_WORDS.get(word[0].lower(), word[0])), spelled)
+    for one in (spelled, text):
+        try:
+            unit = u.Unit(one)
+        except (ValueError, TypeError):
+            continue
+        return None if unit == u.dimensionless_unscaled else unit, None
+    return None, text

@@ -12,39 +12,26 @@ import numpy as np
 from astropy.io import fits
 from astropy.nddata import NDData
 from astropy.utils.masked import Masked
-from astropy.wcs import WCS
-from astropy.wcs.wcsapi import BaseHighLevelWCS, SlicedLowLevelWCS
 
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image.fits import IMAGE_HDUS
-from astrodino_seg.image.header import header_bands, image_plane
 from astrodino_seg.image.layer import check_shape, split_cube
-from astrodino_seg.image.layouts import read_hdus, read_path
+from astrodino_seg.image.layouts import bands_of
+from astrodino_seg.image.planes import read_hdus, read_path
+from astrodino_seg.image.wcs import fits_wcs, image_plane
 
-__all__ = ['check_name', 'convert_unit', 'fits_wcs', 'read_input']
+__all__ = ['check_name', 'convert_unit', 'read_input']
 
-def read_input(data, label):
-    """
-    Read the layers of any input but an `Image`.
 
-    Parameters
-    ----------
-    data : object
-        The ``data`` of `~astrodino_seg.image.as_image`.
-    label : str
-        What to call it in an error message.
 
-    Returns
-    -------
-    layers : list of `~astrodino_seg.image.layer.Layer`
-        The bands; some may have no name yet.
-    """
+def read_input(data, label, bad_bits=None):
+    """The layers of any ``data`` of `as_image` but an `Image`."""
     if isinstance(data, (str, os.PathLike)):
-        return read_path(data)
+        return read_path(data, bad_bits)
     if isinstance(data, (fits.HDUList, *IMAGE_HDUS)):
-        return read_hdus(data, label=label)
+        return read_hdus(data, label=label, bad_bits=bad_bits)
     if isinstance(data, (Mapping, list, tuple)):
-        return _many(data, label)
+        return _many(data, label, bad_bits)
     if isinstance(data, NDData):
         return _nddata(data, label)
     if not hasattr(data, '__array__'):
@@ -61,7 +48,7 @@ def read_input(data, label):
     return split_cube(np.asarray(data), mask=mask, unit=unit, label=label)
 
 
-def _many(data, label):
+def _many(data, label, bad_bits):
     """The layers of a dict or of a list."""
     keyed = isinstance(data, Mapping)
     if len(data) == 0:
@@ -74,7 +61,7 @@ def _many(data, label):
             msg = (f'{name} is a {type(item).__name__}; bands must be '
                    f'arrays, NDData, or FITS files or HDUs')
             raise TypeError(msg)
-        found = read_input(item, name)
+        found = read_input(item, name, bad_bits)
         if len(found) != 1:
             msg = f'{name} must hold one band, it has {len(found)}'
             raise ValueError(msg)
@@ -95,7 +82,7 @@ def _nddata(data, label):
     return split_cube(array, mask=data.mask, noise=noise, label=label,
                       wcs=None if wcs is None else image_plane(wcs),
                       unit=data.unit,
-                      names=header_bands(data.meta, len(cube)))
+                      names=bands_of(data.meta, len(cube)))
 
 
 def _noise_of(data, shape, label):
@@ -125,23 +112,7 @@ def _noise_of(data, shape, label):
 
 
 def convert_unit(values, unit, target, name):
-    """
-    Convert values to the unit of the image, or raise.
-
-    Parameters
-    ----------
-    values : `~numpy.ndarray`
-        The values.
-    unit, target : `~astropy.units.UnitBase` or `None`
-        Their unit and that of the image.
-    name : str
-        What to call the values in an error message.
-
-    Returns
-    -------
-    values : `~numpy.ndarray`
-        The values in ``target``.
-    """
+    """Values in the unit of the image, or raise."""
     try:
         return values * unit.to(target or u.dimensionless_unscaled)
     except u.UnitConversionError:
@@ -150,58 +121,8 @@ def convert_unit(values, unit, target, name):
         raise ValueError(msg) from None
 
 
-def fits_wcs(wcs, ndim, name):
-    """
-    Check the type and the axes of a WCS.
-
-    Parameters
-    ----------
-    wcs : `~astropy.wcs.WCS`
-        The WCS, or such a WCS as wrapped by an `~astropy.nddata.NDData` that
-        was sliced.
-    ndim : int
-        The number of axes of the array.
-    name : str
-        What to call the WCS in an error message.
-
-    Returns
-    -------
-    wcs : `~astropy.wcs.WCS` or `None`
-        A WCS of 2 or ``ndim`` axes; `None` if it was sliced and has no
-        celestial axes.
-    """
-    if not isinstance(wcs, WCS) and isinstance(wcs, BaseHighLevelWCS):
-        wcs = wcs.low_level_wcs
-    if isinstance(wcs, SlicedLowLevelWCS) and isinstance(wcs._wcs, WCS):
-        # there is no public way back to the WCS
-        slices = [one for one in wcs._slices_array if isinstance(one, slice)]
-        wcs = image_plane(wcs._wcs)
-        return None if wcs is None else wcs.slice(slices[-2:])
-    if not isinstance(wcs, WCS):
-        msg = (f'{name} must be an astropy.wcs.WCS, got '
-               f'{type(wcs).__name__}')
-        raise TypeError(msg)
-    if wcs.naxis not in (2, ndim):
-        msg = (f'{name} has {wcs.naxis} axes; it must have 2, or as many as '
-               f'the array, {ndim}')
-        raise ValueError(msg)
-    return wcs
-
-
 def check_name(name):
-    """
-    Check the name of a band.
-
-    Parameters
-    ----------
-    name : str
-        The name.
-
-    Returns
-    -------
-    name : str
-        The name, if it is one.
-    """
+    """The name of a band, if it is one."""
     if not isinstance(name, str):
         msg = f'the name of a band must be a str, got {name!r}'
         raise TypeError(msg)

@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Label maps as FITS files, with the WCS of the image.
+FITS files out: label maps, images, and maps on the pixels of an image.
 """
 
 import warnings
@@ -12,11 +12,17 @@ import numpy as np
 from astropy.io import fits
 
 from astrodino_seg.errors import AstroDinoUserWarning
-from astrodino_seg.image.fits import is_plane, open_fits, read_pixels
+from astrodino_seg.image.fits import (
+    is_plane,
+    open_fits,
+    quiet_headers,
+    read_pixels,
+)
 from astrodino_seg.image.grid import same_grid
-from astrodino_seg.image.header import celestial_wcs, quiet_headers
+from astrodino_seg.image.wcs import celestial_wcs
 
-__all__ = ['add_meta', 'read_label_map', 'wcs_header', 'write_label_map']
+__all__ = ['read_label_map', 'write_image', 'write_label_map', 'write_maps',
+           'write_plane']
 
 
 def write_label_map(path, labels, image, *, meta=None, overwrite=False):
@@ -59,8 +65,8 @@ def write_label_map(path, labels, image, *, meta=None, overwrite=False):
     if not path.parent.is_dir():
         msg = f'no such directory: {str(path.parent)!r}'
         raise FileNotFoundError(msg)
-    header = wcs_header(image)
-    add_meta(header, meta)
+    header = _wcs_header(image)
+    _add_meta(header, meta)
     # the ending tells astropy the compression
     temporary = path.with_name(f'.{uuid4().hex}-{path.name}')
     try:
@@ -88,20 +94,8 @@ def _check_labels(labels, image):
     return labels.astype(np.int32)
 
 
-def wcs_header(image):
-    """
-    The header of the WCS of an image; warns if it is not the same WCS.
-
-    Parameters
-    ----------
-    image : `Image`
-        The image.
-
-    Returns
-    -------
-    header : `~astropy.io.fits.Header`
-        Empty if the image has none.
-    """
+def _wcs_header(image):
+    """The header of the WCS of an image; warns if it is not the same WCS."""
     if image.wcs is None:
         return fits.Header()
     with quiet_headers():
@@ -114,17 +108,8 @@ def wcs_header(image):
     return header
 
 
-def add_meta(header, meta):
-    """
-    Add the keywords of the user to a header, in place.
-
-    Parameters
-    ----------
-    header : `~astropy.io.fits.Header`
-        The header.
-    meta : dict or `None`
-        As `write_label_map` takes it.
-    """
+def _add_meta(header, meta):
+    """Add the keywords of the user to a header, in place."""
     if meta is None:
         return
     if not isinstance(meta, Mapping):
@@ -187,3 +172,96 @@ def read_label_map(path, name=None):
                f'{labels.dtype}, not integers')
         raise ValueError(msg)
     return labels.astype(labels.dtype.newbyteorder('='))
+
+
+def write_plane(path, pixels):
+    """
+    Write pixels and nothing else, for a program that reads FITS.
+
+    Parameters
+    ----------
+    path : str or `~pathlib.Path`
+        The file; there must be none yet.
+    pixels : `~numpy.ndarray`
+        (y, x) values.
+    """
+    fits.PrimaryHDU(pixels).writeto(path)
+
+
+def write_image(path, image, *, meta=None):
+    """
+    Write an image as a FITS file, an extension a band.
+
+    `as_image` reads it back if the names of the bands are known to
+    `~astrodino_seg.image.filters.canonical`.
+
+    Parameters
+    ----------
+    path : str or `~pathlib.Path`
+        The file; there must be none yet.
+    image : `Image`
+        The image. Masked pixels are written as NaN; the noise, if there is
+        some, as an extension more for each band.
+    meta : dict, optional
+        Keywords for the primary header, as `write_label_map` takes them.
+    """
+    maps, headers = {}, {}
+    for k, band in enumerate(image.bands):
+        header = headers[band] = {'FILTER': band}
+        if image.unit is not None:
+            header['BUNIT'] = _unit_name(image.unit)
+        pixels = image.cube[k]
+        if image.pedestal[k]:
+            pixels = pixels.astype(float) + image.pedestal[k]
+        maps[band] = np.where(image.mask[k], np.nan, pixels)
+        if image.noise is not None:
+            maps[f'{band} ERR'] = image.noise[k]
+            headers[f'{band} ERR'] = header
+    _write(path, maps, image, headers, meta)
+
+
+def write_maps(path, maps, image, *, meta=None):
+    """
+    Write maps on the pixels of an image as a FITS file, each an extension.
+
+    Parameters
+    ----------
+    path : str or `~pathlib.Path`
+        The file; there must be none yet.
+    maps : dict of str to `~numpy.ndarray`
+        (y, x) or (plane, y, x) each, by the EXTNAME.
+    image : `Image`
+        The image that they are for; its WCS goes into their headers.
+    meta : dict, optional
+        Keywords for the primary header, as `write_label_map` takes them.
+
+    Raises
+    ------
+    ValueError
+        If a map has other pixels than the image.
+    """
+    for name, values in maps.items():
+        if np.shape(values)[-2:] != tuple(image.shape):
+            msg = (f'maps[{name!r}] has shape {np.shape(values)}, the image '
+                   f'has {tuple(image.shape)}')
+            raise ValueError(msg)
+    _write(path, maps, image, {}, meta)
+
+
+def _unit_name(unit):
+    """Its name in the FITS standard, or astropy's (nmgy) if it has none."""
+    try:
+        return unit.to_string('fits')
+    except ValueError:
+        return unit.to_string()
+
+
+def _write(path, maps, image, headers, meta):
+    hdus = fits.HDUList([fits.PrimaryHDU()])
+    _add_meta(hdus[0].header, meta)
+    wcs = _wcs_header(image)
+    for name, values in maps.items():
+        header = wcs.copy()
+        header.update(headers.get(name, {}))
+        hdus.append(fits.ImageHDU(values, header, name))
+    hdus.writeto(path)
