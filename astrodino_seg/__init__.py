@@ -20,6 +20,7 @@ _HOME = {
     'ModelFileError': 'errors',
     'SegmentationResult': 'segmenter',
     'as_image': 'image',
+    'detect_sources': 'segmenter',
     'load_model': 'models.load',
 }
 

@@ -32,7 +32,7 @@ from astrodino_seg.predict.shares import FluxShares, share_flux
 from astrodino_seg.predict.threshold import has_pixels, threshold_cube
 from astrodino_seg.predict.tiles import CONTEXT
 
-__all__ = ['DinoSegmenter', 'SegmentationResult']
+__all__ = ['DinoSegmenter', 'SegmentationResult', 'detect_sources']
 
 LEAST_TILE = 2 * CONTEXT + STEP
 # for each parameter its type, what else it must be, and that in words
@@ -195,7 +195,7 @@ class DinoSegmenter:
                                    or k == 'model'))
         return f'{type(self).__name__}({values})'
 
-    def __call__(self, data, threshold=None, *, mask=None, error=None,
+    def __call__(self, data, threshold=None, mask=None, *, error=None,
                  wcs=None, bands=None):
         """
         Segment an image.
@@ -266,6 +266,10 @@ class DinoSegmenter:
         # an Image that was handed in is itself the input
         order = range(image.n_bands) if image is data else image.order
         limit = threshold_cube(threshold, image, order)
+        if limit is not None and self.n_sigma is not None:
+            msg = (f'n_sigma={self.n_sigma} is not used, as there is a '
+                   f'threshold')
+            warnings.warn(msg, AstroDinoUserWarning)
         model = self._fetch_model()
         if self.split_flux and isinstance(model, SemanticModel):
             msg = 'split_flux=True needs a model with a grouping head'
@@ -385,3 +389,36 @@ class DinoSegmenter:
         if not isinstance(self.split_flux, bool):
             msg = f'split_flux must be a bool, got {self.split_flux!r}'
             raise ValueError(msg)
+
+
+def detect_sources(data, threshold, n_pixels, *, connectivity=8, mask=None,
+                   **options):
+    """
+    Segment an image as `photutils.segmentation.detect_sources` is called.
+
+    Objects that touch are told apart, so that nothing is left to deblend.
+
+    Parameters
+    ----------
+    data, threshold, mask
+        As `DinoSegmenter` is called with.
+    n_pixels : int
+        The number of connected pixels above the threshold that an object
+        must have.
+    connectivity : {8, 4}, optional
+        How pixels are connected.
+    **options
+        Other arguments of `DinoSegmenter`.
+
+    Returns
+    -------
+    segm : `~photutils.segmentation.SegmentationImage` or `None`
+        One label a physical object; `None` if there is no object.
+
+    See Also
+    --------
+    photutils.segmentation.detect_sources
+    """
+    finder = DinoSegmenter(n_pixels=n_pixels, connectivity=connectivity,
+                           **options)
+    return finder(data, threshold, mask)

@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from photutils.segmentation import SegmentationImage, SourceCatalog
 
 from astrodino_seg.catalog import CLASS_NAMES, FLAGS, make_table
+from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image import Image
 from astrodino_seg.inputs.channels import Normalised
 from astrodino_seg.predict.decode import Grouping
@@ -91,7 +92,8 @@ def test_columns():
     assert_allclose(table['group_confidence'], [1, .75, .5])
     assert_array_equal(table['n_fragments'], [1, 3, 1])
     assert table.meta == {
-        'flags': 'edge=1, masked=2, disjoint=4, saturated=8', 'bands': 'g,r'}
+        'flags': 'edge=1, masked=2, disjoint=4, saturated=8, uncovered=16, '
+                 'part_covered=32', 'bands': 'g,r'}
     assert_array_equal(table['flags'], 0)
 
 
@@ -139,7 +141,31 @@ def test_masked():
                     rtol=1e-6)
     assert_allclose(table['flux_err_g'][0], 2 * np.sqrt(30))
     assert_allclose(table['flux_err_r'][0], 2 * np.sqrt(40))
-    assert_array_equal(table['flags'], [FLAGS['masked'], 0, 0])
+    assert_array_equal(table['flags'], [
+        FLAGS['masked'] | FLAGS['part_covered'], 0, 0])
+
+
+def test_uncovered_band():
+    """A band that never saw an object has no flux of it."""
+    mask = np.zeros((2, *SHAPE), bool)
+    mask[1] = labels() == 2
+    _, _, table = table_of(labels(), mask=mask)
+    assert_array_equal(np.isnan(table['flux_r']), [False, True, False])
+    assert_array_equal(np.isnan(table['flux_err_r']), [False, True, False])
+    assert np.isfinite(table['flux_g']).all()
+    assert table['flags'][1] & FLAGS['uncovered']
+    assert not table['flags'][1] & FLAGS['part_covered']
+    assert not table['flags'][0] & FLAGS['uncovered']
+
+
+def test_sky_without_a_frame():
+    """Nothing is lost because there are no positions on the sky."""
+    wcs = make_wcs()
+    wcs.wcs.ctype = ['HPLN-TAN', 'HPLT-TAN']
+    with pytest.warns(AstroDinoUserWarning, match='no positions on the sky'):
+        _, _, table = table_of(labels(), wcs=wcs)
+    assert 'sky_centroid' not in table.colnames
+    assert len(table) == 3
 
 
 def flags_of(groups, **kwargs):

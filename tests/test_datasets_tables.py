@@ -7,10 +7,15 @@ import astropy.units as u
 import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
+from astropy.io import fits
 from astropy.table import MaskedColumn, QTable, Table
 from numpy.testing import assert_allclose
 
-from astrodino_seg.datasets.tables import read_positions
+from astrodino_seg.datasets.tables import (
+    as_table,
+    pixel_positions,
+    read_positions,
+)
 
 RA, DEC = np.array([10.5, 359.9]), np.array([-45.0, 89.5])
 COORDS = SkyCoord(RA, DEC, unit='deg')
@@ -73,3 +78,46 @@ def test_bad_types(tmp_path):
     (tmp_path / 'bad.fits').write_text('no table')
     with pytest.raises(ValueError, match='cannot be read as a table'):
         read_positions(tmp_path / 'bad.fits')
+
+
+@pytest.mark.parametrize('names', [
+    ('ALPHA_J2000', 'DELTA_J2000'), ('RAJ2000', 'DEJ2000'),
+    ('RA_ICRS', 'DE_ICRS'), ('Ra', 'Dec')])
+def test_names_of_programs(names):
+    table = read_positions(Table(dict(zip(names, (RA, DEC)))))
+    assert_allclose(table['ra'], RA)
+    assert_allclose(table['dec'], DEC)
+
+
+X, Y = np.array([20.0, 3]), np.array([50.0, 4])
+
+
+@pytest.mark.parametrize(('names', 'first'), [
+    (('x', 'y'), 0), (('X', 'Y'), 0), (('x_centroid', 'y_centroid'), 0),
+    (('X_IMAGE', 'Y_IMAGE'), 1), (('XWIN_IMAGE', 'YWIN_IMAGE'), 1)])
+def test_pixels(names, first):
+    """By name, in whatever order, and of anything that has names."""
+    pandas = pytest.importorskip('pandas')
+    columns = {names[1]: Y + first, names[0]: X + first}
+    array = np.array(list(zip(*columns.values())),
+                     [(name, float) for name in columns])
+    for source in (Table(columns), columns, array,
+                   pandas.DataFrame(columns)):
+        x, y = pixel_positions(as_table(source))
+        assert_allclose(x, X)
+        assert_allclose(y, Y)
+
+
+def test_no_names():
+    assert as_table(np.zeros((3, 2))) is None
+    assert pixel_positions(Table({'a': [1]})) is None
+
+
+def test_ldac(tmp_path):
+    """The first table of FITS_LDAC is a header in a cell."""
+    hdus = [fits.PrimaryHDU(), fits.BinTableHDU(
+        Table({'Field Header Card': [b'SIMPLE  =  T']}), name='LDAC_IMHEAD'),
+        fits.BinTableHDU(Table({'X_IMAGE': X + 1, 'Y_IMAGE': Y + 1}),
+                         name='LDAC_OBJECTS')]
+    fits.HDUList(hdus).writeto(tmp_path / 'a.cat')
+    assert_allclose(pixel_positions(as_table(tmp_path / 'a.cat')), (X, Y))

@@ -397,7 +397,40 @@ def test_n_sigma(image, model, softening):
 
 def test_n_sigma_is_ignored_with_a_threshold(finder, image):
     expected = masks(finder(image, 20))
-    assert masks(DinoSegmenter(n_sigma=1e6)(image, 20)) == expected
+    with pytest.warns(AstroDinoUserWarning, match='n_sigma=1000000.0 is not'):
+        assert masks(DinoSegmenter(n_sigma=1e6)(image, 20)) == expected
+
+
+def test_swapped_in_for_detect_sources(finder, image):
+    """Called as the function of photutils, with the mask in third place."""
+    mask = np.zeros(image.shape, bool)
+    mask[:9] = True
+    expected = finder(image, 20, mask)
+    found = astrodino_seg.detect_sources(image, 20, 5, mask=mask)
+    assert_array_equal(found.data, expected.data)
+    assert not expected.data[:9].any()
+    given = list(inspect.signature(detect_sources).parameters)
+    assert list(inspect.signature(
+        astrodino_seg.detect_sources).parameters)[:len(given)] == given
+
+
+def test_large_constant(finder, cube):
+    """A pedestal of 1e8 changes nothing, and is in no threshold."""
+    whole = np.rint(cube).astype(float)
+    with pytest.warns(AstroDinoUserWarning, match='which is subtracted'):
+        found = finder(whole + 1e8, 1e8 + 20)
+    assert masks(found) == masks(finder(whole, 20))
+
+
+def test_noise_of_few_photons(finder):
+    """Where the noise cannot be measured it is said, and error= helps."""
+    y, x = np.mgrid[:128, :128]
+    light = 60 * np.exp(-((x - 60)**2 + (y - 50)**2) / 18)
+    data = np.random.default_rng(0).poisson(.02 + light)
+    with (pytest.warns(AstroDinoUserWarning, match='band0 is 0 .*pass error='),
+          pytest.warns(NoDetectionsWarning)):
+        assert finder(data) is None
+    assert find(finder, data, error=.15).data[50, 60] > 0
 
 
 @pytest.mark.parametrize('n_pixels', [1, 30, 200])

@@ -4,13 +4,27 @@ Tables from files, and positions on the sky from tables.
 """
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
+from astropy.utils.exceptions import AstropyWarning
 
-__all__ = ['read_positions', 'read_table']
+__all__ = ['as_table', 'pixel_positions', 'read_positions', 'read_table',
+           'sky_columns']
+
+#: Names of columns in lower case, in pairs: on the sky, in pixels from 0, and
+#: in pixels from 1 (of SExtractor).
+SKY = (('ra', 'dec'), ('alpha_j2000', 'delta_j2000'),
+       ('alphawin_j2000', 'deltawin_j2000'), ('raj2000', 'dej2000'),
+       ('_raj2000', '_dej2000'), ('ra_icrs', 'de_icrs'),
+       ('ra_deg', 'dec_deg'))
+PIXELS = (('x', 'y'), ('x_centroid', 'y_centroid'),
+          ('xcentroid', 'ycentroid'))
+PIXELS_FROM_1 = (('xwin_image', 'ywin_image'), ('x_image', 'y_image'),
+                 ('xpeak_image', 'ypeak_image'))
 
 
 def read_table(path):
@@ -38,11 +52,80 @@ def read_table(path):
         msg = f'no such file: {str(path)!r}'
         raise FileNotFoundError(msg)
     try:
-        return Table.read(os.fspath(path))
+        with warnings.catch_warnings():     # of several tables in a file
+            warnings.simplefilter('ignore', AstropyWarning)
+            try:                            # as SExtractor writes FITS_LDAC
+                return Table.read(os.fspath(path), hdu='LDAC_OBJECTS',
+                                  format='fits')
+            except (OSError, KeyError, ValueError, TypeError):
+                return Table.read(os.fspath(path))
     except Exception as err:  # noqa: BLE001  every format raises its own
         reason = str(err).strip().split('\n')[0] or type(err).__name__
         msg = f'{str(path)!r} cannot be read as a table: {reason}'
         raise ValueError(msg) from err
+
+
+def as_table(positions):
+    """
+    A table of what holds columns with names.
+
+    Parameters
+    ----------
+    positions : object
+        A table, the path of one, a `pandas.DataFrame`, an array with fields,
+        or a dict of columns.
+
+    Returns
+    -------
+    table : `~astropy.table.Table` or `None`
+        `None` if it is something else.
+    """
+    if isinstance(positions, Table):
+        return positions
+    if isinstance(positions, (str, os.PathLike)):
+        return read_table(positions)
+    if hasattr(positions, 'iloc') and hasattr(positions, 'columns'):
+        return Table({str(name): np.asarray(positions[name])
+                      for name in positions.columns})
+    fields = getattr(getattr(positions, 'dtype', None), 'names', None)
+    return Table(positions) if fields or isinstance(positions, dict) else None
+
+
+def _find(table, pairs):
+    """The columns of the first pair of names that a table has, or None."""
+    names = {name.lower(): name for name in table.colnames}
+    return next(([names[one] for one in pair] for pair in pairs
+                 if set(pair) <= set(names)), None)
+
+
+def sky_columns(table):
+    """The names of the columns of right ascension and declination, or None."""
+    return _find(table, SKY)
+
+
+def pixel_positions(table):
+    """
+    The pixels that a table has, from 0.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        With ``x`` and ``y``, ``x_centroid`` and ``y_centroid``, or those of
+        SExtractor, ``X_IMAGE`` and ``Y_IMAGE``, which count from 1.
+
+    Returns
+    -------
+    x, y : tuple of `~numpy.ndarray` or `None`
+        NaN where one is missing; `None` if the table has none.
+    """
+    first = 0
+    names = _find(table, PIXELS)
+    if names is None:
+        first, names = 1, _find(table, PIXELS_FROM_1)
+    if names is None:
+        return None
+    return tuple(np.ma.asarray(table[name].value).astype(float).filled(np.nan)
+                 - first for name in names)
 
 
 def read_positions(positions):
@@ -52,9 +135,10 @@ def read_positions(positions):
     Parameters
     ----------
     positions : `~astropy.coordinates.SkyCoord`, `~astropy.table.Table` or path
-        One or more positions; a table, or the path of one, has one column
-        of coordinates or the columns ``ra`` and ``dec`` (in any case), in
-        degrees if they have no unit.
+        One or more positions; a table, or what `as_table` takes, has one
+        column of coordinates or the columns ``ra`` and ``dec`` (in any case,
+        or as SExtractor and VizieR call them), in degrees if they have no
+        unit.
 
     Returns
     -------
@@ -72,13 +156,12 @@ def read_positions(positions):
     if isinstance(positions, SkyCoord):
         table, coords = Table(), positions.reshape(-1)
     else:
-        if isinstance(positions, (str, os.PathLike)):
-            positions = read_table(positions)
-        if not isinstance(positions, Table):
+        table = as_table(positions)
+        if table is None:
             msg = (f'positions must be a SkyCoord, a table or the path of '
                    f'one, got {type(positions).__name__}')
             raise TypeError(msg)
-        table = Table(positions)  # a copy, and columns for quantities
+        table = Table(table)  # a copy, and columns for quantities
         coords = _take_coords(table)
     if not len(coords):
         msg = 'positions are empty'
@@ -100,21 +183,21 @@ def _take_coords(table):
             coords = table[name]
             del table[name]
             return coords
-    names = {name.lower(): name for name in table.colnames}
-    if not {'ra', 'dec'} <= set(names):
+    names = sky_columns(table)
+    if names is None:
         msg = (f'positions: the table has no columns ra and dec; it has '
                f'{table.colnames}')
         raise ValueError(msg)
     both = []
-    for name in ('ra', 'dec'):
-        column = table[names[name]]
+    for name in names:
+        column = table[name]
         if column.dtype.kind not in 'iuf':
-            msg = (f'positions: {names[name]} must be in degrees, got dtype '
+            msg = (f'positions: {name} must be in degrees, got dtype '
                    f'{column.dtype}')
             raise ValueError(msg)
         values = np.ma.asarray(column.data, dtype=float).filled(np.nan)
         both.append(values * (column.unit or 1))
-        del table[names[name]]
+        del table[name]
     try:
         return SkyCoord(*both, unit='deg')
     except ValueError as err:

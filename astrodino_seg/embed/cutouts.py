@@ -6,7 +6,6 @@ A cutout is made when it is asked for: memory does not grow with their number.
 What lies beyond the edge of the image is masked, and the cutout is flagged.
 """
 
-import os
 import warnings
 from collections.abc import Sequence
 from copy import copy
@@ -20,7 +19,12 @@ from astropy.table import QTable, Table
 from astropy.wcs.utils import proj_plane_pixel_scales
 from photutils.segmentation import SegmentationImage
 
-from astrodino_seg.datasets.tables import read_positions, read_table
+from astrodino_seg.datasets.tables import (
+    as_table,
+    pixel_positions,
+    read_positions,
+    sky_columns,
+)
 from astrodino_seg.image import Image, as_image
 
 __all__ = ['FLAGS', 'Cutouts', 'cutouts', 'label_cutouts', 'plain_columns']
@@ -32,8 +36,6 @@ FLAGS = {'edge': 1, 'empty': 2, 'off_image': 4}
 
 RESERVED = {'id', 'x', 'y', 'ra', 'dec', 'flags', 'embedding'}
 IDS = ('id', 'label', 'object_id', 'source_id')
-PIXELS = (('x', 'y'), ('x_centroid', 'y_centroid'),
-          ('xcentroid', 'ycentroid'))
 MARGIN, MIN_SIDE = 1.5, 32      # of the square about a label
 
 
@@ -157,8 +159,10 @@ def cutouts(image, positions, size):
     positions : `~astropy.coordinates.SkyCoord`, table, path or array_like
         On the sky: coordinates, or a table (or the path of one) with
         ``ra`` and ``dec`` or a column of coordinates. In pixels, from 0: a
-        table with ``x`` and ``y`` or ``x_centroid`` and ``y_centroid``, or an
-        array (n, 2) of x and y. A table with both is on the sky if the image
+        table with ``x`` and ``y`` or ``x_centroid`` and ``y_centroid`` (or
+        those of SExtractor, ``X_IMAGE`` and ``Y_IMAGE``, which count from 1),
+        or an array (n, 2) of x and y. A DataFrame or an array with fields is
+        a table, too. A table with both is on the sky if the image
         has a WCS. Its first column of ``id``, ``label``, ``object_id`` and
         ``source_id`` tells the ``id``; else rows are counted from 0.
     size : int or tuple of int
@@ -271,24 +275,15 @@ def plain_columns(table, without=()):
 
 def _read(image, positions):
     """What is known of positions, and their pixels."""
-    if isinstance(positions, (str, os.PathLike)):
-        positions = read_table(positions)
-    if not isinstance(positions, (Table, SkyCoord)):
-        xy = np.asarray(positions, dtype=float)
-        if xy.ndim != 2 or xy.shape[1] != 2:
-            msg = (f'positions must be coordinates, a table or an array '
-                   f'(n, 2) of x and y, got the shape {xy.shape}')
-            raise ValueError(msg)
-        return Table(), *xy.T
-    pixels = None
-    if isinstance(positions, Table):
-        pixels = next((pair for pair in PIXELS
-                       if set(pair) <= set(positions.colnames)), None)
-    on_sky = pixels is None or (image.wcs is not None
-                                and _has_coordinates(positions))
-    if not on_sky:
-        return positions, *(np.ma.asarray(positions[name].value).astype(
-            float).filled(np.nan) for name in pixels)
+    if not isinstance(positions, SkyCoord):
+        table = as_table(positions)
+        if table is None:
+            return Table(), *_columns(positions)
+        positions = table
+        pixels = pixel_positions(table)
+        if pixels is not None and (image.wcs is None
+                                   or not _has_coordinates(table)):
+            return table, *pixels
     if image.wcs is None:
         msg = 'positions are on the sky, and the image has no WCS'
         raise ValueError(msg)
@@ -297,9 +292,18 @@ def _read(image, positions):
     return known, *_to_pixels(image.wcs, coords)
 
 
+def _columns(positions):
+    """x and y of an array (n, 2)."""
+    xy = np.asarray(positions, dtype=float)
+    if xy.ndim != 2 or xy.shape[1] != 2:
+        msg = (f'positions must be coordinates, a table or an array (n, 2) '
+               f'of x and y, got the shape {xy.shape}')
+        raise ValueError(msg)
+    return xy.T
+
+
 def _has_coordinates(table):
-    names = {name.lower() for name in table.colnames}
-    return {'ra', 'dec'} <= names or any(
+    return sky_columns(table) is not None or any(
         isinstance(table[name], SkyCoord) for name in table.colnames)
 
 

@@ -116,8 +116,7 @@ class Image:
             without a WCS, or if astropy knows no such frame, as of the Sun
             or a planet.
         """
-        return (None if self.wcs is None else
-                sky_coordinates(self.wcs, x, y))
+        return self.wcs and sky_coordinates(self.wcs, x, y)
 
 
 def as_image(data, *, mask=None, error=None, wcs=None, bands=None,

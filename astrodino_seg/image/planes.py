@@ -22,15 +22,9 @@ from astrodino_seg.image.fits import (
     quiet_headers,
     read_pixels,
 )
+from astrodino_seg.image.header import bands_of, filter_of, linear, unit_of
 from astrodino_seg.image.layer import split_cube
-from astrodino_seg.image.layouts import (
-    bad_pixels,
-    bands_of,
-    filter_of,
-    linear,
-    role_of,
-    unit_of,
-)
+from astrodino_seg.image.layouts import bad_pixels, role_of
 from astrodino_seg.image.wcs import celestial_wcs
 
 __all__ = ['read_hdus', 'read_path']

@@ -15,8 +15,8 @@ from astropy.utils.masked import Masked
 
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image.fits import IMAGE_HDUS
+from astrodino_seg.image.header import bands_of
 from astrodino_seg.image.layer import check_shape, split_cube
-from astrodino_seg.image.layouts import bands_of
 from astrodino_seg.image.planes import read_hdus, read_path
 from astrodino_seg.image.wcs import fits_wcs, image_plane
 
