@@ -3,6 +3,9 @@
 What the tests of the pyramid's levels share.
 """
 
+from contextlib import contextmanager
+from unittest.mock import patch
+
 import numpy as np
 import torch
 
@@ -65,3 +68,18 @@ def disc_truth(shape, discs, dead=None):
     dead = np.zeros(shape, bool) if dead is None else dead
     return make_truth(own_sn[:1].astype(np.float32), owner, own_sn, dead,
                       {k: list(v) for k, v in objects.items()})
+
+
+@contextmanager
+def killed_at(n):
+    """A training within is killed at its nth step."""
+    count, step = [], torch.optim.AdamW.step
+
+    def killed(self, *args, **kwargs):
+        count.append(1)
+        if len(count) == n:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    with patch.object(torch.optim.AdamW, 'step', killed):
+        yield

@@ -31,13 +31,14 @@ TORCH = 'inputs models predict embed train segmenter cli'
 
 # never imported at the head of a module: optional, slow, or liable to fail
 LAZY = {'dask', 'datasets', 'galsim', 'h5py', 'lightning_fabric', 'matplotlib',
-        'pyarrow', 'sep', 'sklearn', 'timm', 'torchvision', 'urllib3'}
+        'pyarrow', 'pydantic', 'sep', 'sklearn', 'timm', 'torchvision',
+        'urllib3'}
 
 # packages that one module alone knows, anywhere in it (* as above)
 ONLY = {
     'astropy.io.fits': 'image',
     'dask': 'predict',
-    'safetensors': 'models simulate train',
+    'safetensors': 'models simulate',
     'matplotlib': 'plotting cli',
 }
 

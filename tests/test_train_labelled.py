@@ -13,7 +13,7 @@ from test_train import make_scene
 from astrodino_seg.image import Image, as_image, write_label_map
 from astrodino_seg.simulate import observe
 from astrodino_seg.train import LabelledImage, as_labelled
-from astrodino_seg.train.labelled import UNKNOWN
+from astrodino_seg.train.crops import UNKNOWN
 
 
 def drawn():

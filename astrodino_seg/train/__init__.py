@@ -3,13 +3,13 @@
 Training: of models with heads, and of backbones without labels.
 """
 
+from astrodino_seg.train.batches import Mixture, ObservedScenes
 from astrodino_seg.train.decision import fit_decision
-from astrodino_seg.train.images import Mixture, ObservedScenes
-from astrodino_seg.train.labelled import LabelledImage, as_labelled
+from astrodino_seg.train.labelled import LabelledImage, as_labelled, fit_head
 from astrodino_seg.train.methods import DINO, SimDINO
 from astrodino_seg.train.recipe import pretrain_from_config, train_from_config
 from astrodino_seg.train.ssl import pretrain
-from astrodino_seg.train.supervised import fit_head, fit_model
+from astrodino_seg.train.supervised import fit_model
 from astrodino_seg.train.validation import panoptic_quality
 from astrodino_seg.train.views import ViewDataset
 

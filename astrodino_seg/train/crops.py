@@ -13,6 +13,7 @@ from astrodino_seg.models.instance import CALLED, KEPT
 from astrodino_seg.truth import ISOPHOTE
 
 MIN_CROP_PIXELS = 6
+
 MAX_OBJECTS = 300
 
 
@@ -27,24 +28,31 @@ class ClassCrop:
 @dataclass
 class LevelCrop:
     """
-    One crop of one level of the image pyramid.
-
-    channels (C, H, W), labels (H, W), classes (H, W), seed_xy (S, 2),
-    seed_object (S,), centre, log_size, cls (N, 2), asked (N,), rivals (R, H,
-    W), shares (R, H, W).
+    One crop of one level of the image pyramid, with N objects and S seeds.
     """
 
+    #: (C, H, W) input.
     channels: torch.Tensor
+    #: 1 where it is taken to be binned, else 0.
     binned: int
+    #: (H, W) int64: 0 the rest, i + 1 for object i, -1 void.
     labels: torch.Tensor
+    #: (H, W) int64 class of each pixel, -1 void, 4 an object of any class.
     classes: torch.Tensor
+    #: (S, 2) the objects' centres first, then decoys: off centres, on them.
     seed_xy: torch.Tensor
+    #: (S,) index of the object under each seed.
     seed_object: torch.Tensor
+    #: (N, 2) true centre, (N,) log radius in pixels, (N,) class index.
     centre: torch.Tensor
     log_size: torch.Tensor
     cls: torch.Tensor
+    #: (N,) bool, whether the object's centre is to be called.
     asked: torch.Tensor
+    #: (R, H, W) int64: other objects that shine in the pixel of an object,
+    #: i + 1 for object i, 0 none; R is 2, or 0 where it is not known.
     rivals: torch.Tensor
+    #: (R, H, W) their shares of its light. The owner has the rest.
     shares: torch.Tensor
 
 
@@ -227,3 +235,7 @@ def _beneath(truth, labels, small, limit):
                  & (truth.shares[k][hidden] * whole >= limit[number]))
         out[hidden] = np.where(shows, number, out[hidden])
     return out
+
+
+#: Class of an object of which it is not known.
+UNKNOWN = 4

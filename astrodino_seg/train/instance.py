@@ -7,6 +7,7 @@ that a run does not depend on it.
 """
 
 import math
+from contextlib import nullcontext
 
 import torch
 from torch.nn import functional as F
@@ -211,27 +212,26 @@ def _pair_loss(head, seeds, at_seeds, seed_xy, own, generator, n_max=200):
 
 
 def level_losses(model, crops, generator, *, own_seeds=True,
-                 class_weights=CLASS_WEIGHTS, teacher=None, bfloat16=False,
-                 device='cpu'):
+                 class_weights=CLASS_WEIGHTS, teacher=None,
+                 autocast=nullcontext, device='cpu'):
     """Mean losses of some crops."""
     sums, by_size = {}, {}
     for crop in crops:
         by_size.setdefault(crop.channels.shape, []).append(crop)
     for batch in by_size.values():
         for name, value in _batch_losses(
-                model, batch, generator, teacher, bfloat16, device,
+                model, batch, generator, teacher, autocast, device,
                 own_seeds=own_seeds, class_weights=class_weights):
             sums[name] = sums.get(name, 0) + value / len(crops)
     return sums
 
 
-def _batch_losses(model, crops, generator, teacher, bfloat16, device,
+def _batch_losses(model, crops, generator, teacher, autocast, device,
                   **options):
     """Yield the name and the value of each term of each crop."""
     x = torch.stack([crop.channels for crop in crops]).to(device)
     binned = torch.tensor([crop.binned for crop in crops], device=device)
-    with torch.autocast(torch.device(device).type, torch.bfloat16,
-                        enabled=bfloat16):
+    with autocast():
         maps = model(x, binned)
     # unbound, as the gradient of each slice would be as large as the whole
     for crop, heat, pixels, *pyramid in zip(

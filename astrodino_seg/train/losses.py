@@ -8,6 +8,8 @@ process, or none set up by `torch.distributed`, sums and rows over processes
 are what is given.
 """
 
+import math
+
 import torch
 from torch import distributed, nn
 from torch.nn import functional as F
@@ -269,3 +271,33 @@ def coding_rate_weight(n_features, dim):
     choice of SimDINO's authors in their program).
     """
     return (n_features + dim) / (n_features * dim)
+
+
+@torch.no_grad()
+def distribution_state(teacher, cross_entropy):
+    """
+    Entropy of the teacher, its distance from the student, and information.
+
+    teacher (T, B, K).
+    """
+    log_p = teacher.clamp(min=1e-30).log()
+    entropy = -(teacher * log_p).sum(dim=-1).mean()
+    mean = teacher.mean(dim=1, keepdim=True)
+    of_mean = -(mean * mean.clamp(min=1e-30).log()).sum(dim=-1).mean()
+    _, n_images, n_prototypes = teacher.shape
+    limit = math.log(max(min(n_images, n_prototypes), 2))
+    return {'teacher_entropy': entropy / math.log(n_prototypes),
+            'kl': cross_entropy.detach() - entropy,
+            'information': (of_mean - entropy) / limit}
+
+
+@torch.no_grad()
+def feature_spread(features):
+    """
+    How much unit features differ from image to image.
+
+    features (T, B, D).
+    """
+    unit = F.normalize(features, dim=-1)
+    variance = unit.var(dim=1, correction=0).sum(dim=-1)        # (T,)
+    return variance.mean().sqrt()

@@ -4,22 +4,21 @@ What the student is asked for: networks, losses of a method and their sum, and
 the signs of a trivial answer.
 """
 
-import copy
-import math
-import warnings
 from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from astrodino_seg.errors import CollapseWarning
+from astrodino_seg.train.checks import check
 from astrodino_seg.train.losses import (
     Centre,
     alignment_loss,
     coding_rate,
     coding_rate_weight,
     dino_loss,
+    distribution_state,
+    feature_spread,
     ibot_loss,
     koleo_loss,
     masked_alignment_loss,
@@ -94,18 +93,6 @@ def decay_groups(student):
     parameters = [p for p in student.parameters() if p.requires_grad]
     return [{'params': [p for p in parameters if (p.ndim > 1) == decays],
              'decays': int(decays)} for decays in (True, False)]
-
-
-def make_teacher(student):
-    """Copy the student: without gradients, drop path or mask."""
-    return copy.deepcopy(student).requires_grad_(False).eval()
-
-
-@torch.no_grad()
-def update_teacher(teacher, student, momentum):
-    """Move the teacher towards the student."""
-    for ours, theirs in zip(teacher.parameters(), student.parameters()):
-        ours.lerp_(theirs, 1 - momentum)
 
 
 class Projector(nn.Module):
@@ -194,10 +181,10 @@ class DINO(nn.Module):
         if centring not in ('mean', 'sinkhorn'):
             msg = f"centring must be 'mean' or 'sinkhorn', got {centring!r}"
             raise ValueError(msg)
-        check_positive(n_prototypes=n_prototypes, hidden=hidden,
-                       bottleneck=bottleneck,
-                       student_temperature=student_temperature)
-        check_weights(ibot=ibot, koleo=koleo)
+        check('objective', {
+            'n_prototypes': n_prototypes, 'hidden': hidden,
+            'bottleneck': bottleneck, 'ibot': ibot, 'koleo': koleo,
+            'student_temperature': student_temperature}, DINO)
         self.n_prototypes = n_prototypes
         self.hidden, self.bottleneck = hidden, bottleneck
         self.ibot, self.koleo = ibot, koleo
@@ -300,9 +287,9 @@ class SimDINO(nn.Module):
     def __init__(self, *, hidden=1024, bottleneck=256, ibot=1.0, rate=1.0,
                  distortion=0.05):
         super().__init__()
-        check_positive(hidden=hidden, bottleneck=bottleneck, rate=rate,
-                       distortion=distortion)
-        check_weights(ibot=ibot)
+        check('objective', {
+            'hidden': hidden, 'bottleneck': bottleneck, 'ibot': ibot,
+            'rate': rate, 'distortion': distortion}, SimDINO)
         self.hidden, self.bottleneck = hidden, bottleneck
         self.ibot, self.rate, self.distortion = ibot, rate, distortion
 
@@ -339,93 +326,3 @@ class SimDINO(nn.Module):
 
     def end_step(self):
         """Nothing: there is no centre."""
-
-
-def check_positive(**values):
-    """Raise `ValueError` for a number that must be positive and is not."""
-    for name, value in values.items():
-        if not value > 0:
-            msg = f'{name} must be positive, got {value!r}'
-            raise ValueError(msg)
-
-
-def check_weights(**values):
-    """Raise `ValueError` for a weight below 0."""
-    for name, value in values.items():
-        if not value >= 0:
-            msg = f'{name} must be 0 or more, got {value!r}'
-            raise ValueError(msg)
-
-
-MIN_SPREAD = 0.02       # of unit features, where 1 fills all directions
-MIN_INFORMATION = 0.02  # of what the batch could hold
-
-
-@torch.no_grad()
-def distribution_state(teacher, cross_entropy):
-    """
-    Entropy of the teacher, its distance from the student, and information.
-
-    teacher (T, B, K).
-    """
-    log_p = teacher.clamp(min=1e-30).log()
-    entropy = -(teacher * log_p).sum(dim=-1).mean()
-    mean = teacher.mean(dim=1, keepdim=True)
-    of_mean = -(mean * mean.clamp(min=1e-30).log()).sum(dim=-1).mean()
-    _, n_images, n_prototypes = teacher.shape
-    limit = math.log(max(min(n_images, n_prototypes), 2))
-    return {'teacher_entropy': entropy / math.log(n_prototypes),
-            'kl': cross_entropy.detach() - entropy,
-            'information': (of_mean - entropy) / limit}
-
-
-@torch.no_grad()
-def feature_spread(features):
-    """
-    How much unit features differ from image to image.
-
-    features (T, B, D).
-    """
-    unit = F.normalize(features, dim=-1)
-    variance = unit.var(dim=1, correction=0).sum(dim=-1)        # (T,)
-    return variance.mean().sqrt()
-
-
-class CollapseMonitor:
-    """Warn, once for each sign of a collapse."""
-
-    def __init__(self, warmup):
-        self.warmup = warmup
-        self._told = set()
-
-    def __call__(self, step, values):
-        """Look at what was logged."""
-        if step < self.warmup:
-            return
-        for sign, text in _signs(values):
-            if sign not in self._told:
-                self._told.add(sign)
-                warnings.warn(f'step {step}: {text}', CollapseWarning)
-
-
-def _signs(values):
-    """Yield the name of each sign of collapse, and what it means."""
-    spread = values['feature_std']
-    if not spread >= MIN_SPREAD:
-        yield 'features', (
-            f'the features are the same for all images (spread {spread:.2g} '
-            f'of 1): the training has collapsed. Lower the peak rate or the '
-            f"teacher's temperature, or raise the teacher's momentum")
-    if 'information' in values and not (
-            values['information'] >= MIN_INFORMATION):
-        entropy = values['teacher_entropy']
-        if entropy > 0.5:
-            yield 'uniform', (
-                f'the teacher gives all prototypes alike to every image '
-                f'(entropy {entropy:.2f} of its largest value): lower the '
-                f"teacher's temperature")
-        else:
-            yield 'single', (
-                f'the teacher gives the same prototypes to every image '
-                f'(entropy {entropy:.2f} of its largest value): centre with '
-                f"'sinkhorn', or raise the teacher's temperature")

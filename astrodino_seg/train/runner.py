@@ -1,262 +1,332 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Runs of training: processes and devices, checkpoints, the log, averages.
+The runner of all training: devices and processes, checkpoint, log, averages.
+
+A loop asks it for the steps that are left and does each of them; around each
+the runner counts, logs, measures, saves and stops. What is drawn at random in
+a step depends on the seed and the number of the step alone, so that a run that
+was killed goes on from its last checkpoint as if nothing had happened.
 """
 
-import csv
+import copy
 import json
+import math
 import os
+import pickle
 import platform
 import shutil
-import tempfile
 import time
-from contextlib import contextmanager
-from copy import deepcopy
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from tqdm import tqdm
 
 from astrodino_seg.errors import ModelFileError, require
 
-
-def _average(average, model, decay):
-    """Move the running average of weights and buffers towards the model."""
-    with torch.no_grad():
-        for key, value in model.state_dict().items():
-            if value.is_floating_point():
-                average[key].lerp_(value, 1 - decay)
-            else:
-                average[key].copy_(value)
+#: Name and version of the format of checkpoints.
+FORMAT = 'astrodino_seg/training-2'
+#: What a checkpoint of a version of before has, with heads.
+OLD = {'model', 'optimizer', 'average', 'step', 'seconds'}
 
 
-def _save(path, state):
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix='.part')
-    try:
-        with os.fdopen(handle, 'wb') as stream:
-            torch.save(state, stream)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+def make_fabric(device='auto', bfloat16=None, *, share=True):
+    """
+    Start Lightning Fabric: one process, or those of ``torchrun`` if they are
+    to share the work; in bfloat16 on CUDA devices only, if that is `None`.
+    """
+    if bfloat16 not in (None, True, False):
+        msg = f'bfloat16 must be True, False or None, got {bfloat16!r}'
+        raise ValueError(msg)
+    fabric = require('lightning_fabric', 'train')
+    n_local = int(os.environ.get('LOCAL_WORLD_SIZE', 0)) if share else 0
+    n_all = int(os.environ.get('WORLD_SIZE', 1))
+    kind, _, index = str(device).partition(':')
+    if kind == 'auto':
+        kind = 'cuda' if torch.cuda.is_available() else 'cpu'
+    if kind == 'cuda' and not torch.cuda.is_available():
+        msg = f'device: torch finds no GPU for {device!r}'
+        raise ValueError(msg)
+    if bfloat16 is None:
+        bfloat16 = kind == 'cuda'
+    fabric = fabric.Fabric(
+        accelerator=kind, devices=[int(index)] if index else n_local or 1,
+        num_nodes=n_all // n_local if n_local else 1,
+        strategy='ddp' if n_local else 'auto',
+        precision='bf16-mixed' if bfloat16 else '32-true')
+    fabric.launch()
+    return fabric
 
 
-def _shorten(log, n_steps):
-    """Drop the lines of steps that were lost with a killed run."""
-    if log.exists():
-        lines = log.read_text().splitlines()[:n_steps]
-        log.write_text(''.join(f'{line}\n' for line in lines))
+def device_name(device):
+    """What a device is, in words."""
+    if device.type == 'cuda':
+        return torch.cuda.get_device_name(device)
+    return f'{platform.machine()}, {torch.get_num_threads()} threads'
 
 
-def make_optimizer(groups, rate, weight_decay):
-    """AdamW, in one kernel where torch has it for these parameters."""
-    options = {'lr': rate, 'weight_decay': weight_decay}
-    try:
-        return torch.optim.AdamW(groups, fused=True, **options)
-    except RuntimeError:
-        return torch.optim.AdamW(groups, **options)
+def seed_step(seed, step, rank):
+    """Seed torch for a step of a process, whatever came before."""
+    state = np.random.SeedSequence((seed, step, rank)).generate_state(1)
+    torch.manual_seed(int(state[0]))
 
 
-def _load_optimizer(optimizer, state):
-    """Go on from a checkpoint, on any device and in the same kernel."""
-    for old, new in zip(state['param_groups'], optimizer.param_groups):
-        old.update({key: new[key] for key in ('fused', 'foreach')})
-    optimizer.load_state_dict(state)
+def start_average(model):
+    """A copy of a model, without gradients, in evaluation mode."""
+    return copy.deepcopy(model).requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def move_average(average, model, decay):
+    """
+    Move each weight and buffer of the average towards the model: it becomes
+    ``decay`` times itself plus ``1 - decay`` times the model's.
+    """
+    now = model.state_dict()
+    for key, value in average.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(now[key], 1 - decay)
+        else:
+            value.copy_(now[key])
 
 
 class Run:
-    """What changes from step to step, in memory and on disk."""
+    """
+    A run of training, in memory and on disk.
 
-    def __init__(self, out, model, optimizer, stopping, told):
-        self.out, self.model, self.optimizer = Path(out), model, optimizer
-        self.stopping, self.told = stopping, told
-        self.average = {k: v.clone() for k, v in model.state_dict().items()}
+    ``parts`` are what a checkpoint has of it, by name: modules, or others with
+    ``state_dict`` and ``load_state_dict``. ``settings``, JSON, stand in the
+    checkpoint; if ``same``, it must have been written with the same ones.
+    ``measure`` and ``watch`` are called with the number of steps done and, the
+    second, what was logged; what the first returns is logged. It is over at
+    ``n_steps``, or if ``stopping.is_over``; ``stop_after`` so many seconds it
+    stops at a checkpoint.
+    """
+
+    def __init__(self, out, fabric, parts, optimizer, settings, *, n_steps,
+                 batch_size, save_every, same=False, log_every=1,
+                 stop_after=None, stopping=None, measure=None, watch=None,
+                 milestone=None, progress=True):
+        self.out, self.fabric = Path(out), fabric
+        self.parts, self.optimizer = parts, optimizer
+        self.settings = json.loads(json.dumps(settings))
+        self.n_steps, self.batch_size, self.same = n_steps, batch_size, same
+        self.save_every, self.log_every = save_every, log_every
+        self.stop_after, self.stopping = stop_after, stopping
+        self.measure, self.watch = measure, watch
+        self.milestone, self.progress = milestone, progress
         self.step, self.seconds = 0, 0.0
-
-    def resume(self, device):
-        """Go on from the checkpoint, if there is one."""
+        self.path = self.out / 'checkpoint.pt'
+        self.log_path = self.out / 'log.jsonl'
         self.out.mkdir(parents=True, exist_ok=True)
-        path = self.out / 'checkpoint.pt'
-        if path.exists():
-            state = torch.load(path, weights_only=True, map_location=device)
-            self.model.load_state_dict(state['model'])
-            _load_optimizer(self.optimizer, state['optimizer'])
-            self.average, self.step = state['average'], state['step']
-            self.seconds = state['seconds']
-            self.stopping.load(state.get('stopping'))
-            _shorten(self.out / 'log.jsonl', self.step)
-
-    def begin(self, fixed):
-        """Start the clock; what is fixed is not in training mode."""
-        if self.step == 0:
-            self.stopping.look(self.model, self.average, 0)
-        self.model.train()
-        for part in fixed:
-            part.eval()
-        self.first = self.seconds
-        self.clock = time.monotonic() - self.seconds
+        if fabric.is_global_zero:
+            self._check_folder()
+        self._resume()
 
     @property
-    def lasted(self):
-        """Seconds since it began or went on."""
-        return self.seconds - self.first
+    def is_over(self):
+        """Whether no step is left."""
+        return self.step >= self.n_steps or (
+            self.stopping is not None and self.stopping.is_over)
 
-    def update(self, losses, rate, decay):
-        """One step of the optimiser, and a line in the log."""
-        self.optimizer.zero_grad()
-        losses['total'].backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 3.0)
-        self.optimizer.step()
-        line = {'step': self.step, 'seconds': 0, 'rate': rate,
-                'norm': round(norm.item(), 2),
-                **{k: round(v.item(), 4) for k, v in losses.items()}}
-        self.step += 1
-        _average(self.average, self.model,
-                 min(decay, self.step / (self.step + 9)))
-        line |= self.stopping.look(self.model, self.average, self.step)
-        self.seconds = time.monotonic() - self.clock
-        line['seconds'] = round(self.seconds, 1)
-        with open(self.out / 'log.jsonl', 'a') as log:
-            log.write(json.dumps(line) + '\n')
+    # ------------------------------------------------------------ the steps
 
-    def save(self):
-        """Write the checkpoint."""
-        _save(self.out / 'checkpoint.pt', {
-            'model': self.model.state_dict(),
-            'optimizer': self.optimizer.state_dict(),
-            'average': self.average, 'step': self.step,
-            'stopping': self.stopping.state(), 'seconds': self.seconds})
+    def steps(self):
+        """Yield the number of each step that is left."""
+        writes = self.fabric.is_global_zero
+        board = self._open_log() if writes else None
+        if self.step == 0 and self.measure is not None:
+            self.measure(0)
+        first, logged = self.seconds, self.step
+        clock = time.monotonic() - self.seconds
+        with tqdm(total=self.n_steps, initial=self.step, mininterval=5,
+                  disable=not (self.progress and writes)) as bar:
+            self._begin()
+            while not self.is_over:
+                yield self.step
+                self.step += 1
+                found = {} if self.measure is None else self.measure(
+                    self.step)
+                self.seconds = time.monotonic() - clock
+                logs = self.step % self.log_every == 0
+                saves = self.step % self.save_every == 0 or self.is_over
+                if logs or saves:
+                    self._check_finite()
+                if logs:
+                    values = self._means(self.step - logged, found)
+                    logged = self.step
+                    if writes:
+                        self._write(board, values)
+                    bar.set_postfix(
+                        loss=f'{values["loss"]:.3f}', refresh=False,
+                        images_s=f'{values["images_per_second"]:.0f}')
+                    self._begin()
+                if saves and writes:
+                    self.save()
+                if self.milestone is not None and writes:
+                    self.milestone(self.step)
+                bar.update()
+                if saves and self.stop_after is not None and (
+                        self.fabric.broadcast(
+                            self.seconds - first > self.stop_after)):
+                    break
+        if board is not None:
+            board.close()
 
-    def tell(self):
-        """For the provenance."""
-        return {'steps': self.step, **self.told, **self.stopping.summary(),
-                'hours': round(self.seconds / 3600, 2),
-                'machine': f'{platform.machine()}, '
-                           f'{torch.get_num_threads()} threads'}
+    def load(self, batches):
+        """The next of the batches; the time is counted as waiting for it."""
+        begin = time.monotonic()
+        batch = next(batches)
+        self._waited += time.monotonic() - begin
+        return batch
 
-    def write_average(self):
-        """Write the running average."""
-        other = deepcopy(self.model)
-        other.load_state_dict(self.average)
-        other.provenance.update(self.tell())
-        other.cpu().save(self.out / 'average.safetensors')
+    def add(self, **values):
+        """Count scalars of a step, or of a part of it, in the means."""
+        for name, value in values.items():
+            total, n = self._sums.get(name, (0, 0))
+            self._sums[name] = total + value.detach(), n + 1
+        if 'loss' in values:
+            self._loss = values['loss'].detach()
 
-    def finish(self, fixed):
-        """The model has the average, or the best of it, on the CPU."""
-        for part in fixed:
-            part.requires_grad_(True)
-        best = self.stopping.best
-        self.model.load_state_dict(self.average if best is None else best)
-        self.model.provenance.update(self.tell())
-        self.model.cpu().eval()
+    def note(self, gradient, **values):
+        """Log values of this step beside the means."""
+        self._others = {'gradient': gradient, **values}
 
+    # -------------------------------------------------------------- the log
 
-#: Name and version of the format.
-FORMAT = 'astrodino_seg/pretraining-1'
-
-
-class Checkpoint:
-    """The checkpoint of a run."""
-
-    def __init__(self, path, modules, optimizer, settings):
-        self.path = Path(path)
-        self.modules = modules
-        self.optimizer = optimizer
-        self.settings = json.loads(json.dumps(settings))
-
-    def check_folder(self):
-        """Check that checkpoints can be written, before any time is spent."""
-        part = self._part()
+    def _open_log(self):
+        """
+        Forget lines of steps that were lost with a killed run, and one that
+        it broke off; a writer of TensorBoard's files, or `None`.
+        """
+        if self.log_path.exists():
+            kept = []
+            for line in self.log_path.read_text().splitlines():
+                with suppress(ValueError, KeyError, TypeError):
+                    if json.loads(line)['step'] <= self.step:
+                        kept.append(f'{line}\n')
+            part = self.log_path.with_suffix('.part')
+            part.write_text(''.join(kept))
+            part.replace(self.log_path)
         try:
-            part.touch()
-            part.unlink()
-        except OSError as err:
-            msg = f'out: cannot write to {str(self.path.parent)!r}: {err}'
-            raise OSError(msg) from err
-        n_bytes = sum(p.numel() * p.element_size()
-                      for module in self.modules.values()
-                      for p in (*module.parameters(), *module.buffers()))
-        n_bytes += sum(2 * p.numel() * p.element_size()
-                       for group in self.optimizer.param_groups
-                       for p in group['params'])
-        free = shutil.disk_usage(self.path.parent).free
-        if free < 2 * n_bytes:
-            msg = (f'out: {free / 1e6:.0f} MB are free in '
-                   f'{str(self.path.parent)!r}, checkpoints need '
-                   f'{2 * n_bytes / 1e6:.0f} MB')
-            raise OSError(msg)
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return None
+        return SummaryWriter(self.out, purge_step=self.step + 1)
+
+    def _begin(self):
+        self._sums, self._others, self._loss = {}, {}, None
+        self._since, self._waited = time.monotonic(), 0.0
+
+    def _means(self, n_steps, found):
+        """What is logged: means over steps and processes, and the others."""
+        took = max(time.monotonic() - self._since, 1e-9)
+        means = torch.stack([total.float() / n
+                             for total, n in self._sums.values()])
+        means = self.fabric.all_reduce(means, reduce_op='mean').tolist()
+        return {'seconds': self.seconds, **dict(zip(self._sums, means)),
+                **{k: float(v) for k, v in self._others.items()}, **found,
+                'images_per_second': n_steps * self.batch_size / took,
+                'waiting': self._waited / took}
+
+    def _write(self, board, values):
+        line = {name: float(f'{v:.7g}') for name, v in values.items()}
+        with open(self.log_path, 'a') as stream:
+            stream.write(json.dumps({'step': self.step, **line}) + '\n')
+        for name, value in values.items():
+            if board is not None:
+                board.add_scalar(name, value, self.step)
+        if self.watch is not None:
+            self.watch(self.step, values)
+
+    def _check_finite(self):
+        loss = float(self._loss)
+        norm = float(self._others['gradient'])
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            msg = (f'step {self.step - 1}: the loss is {loss:g} and the norm '
+                   f'of its gradient {norm:g}; lower peak_rate')
+            raise FloatingPointError(msg)
+
+    # ------------------------------------------------------- the checkpoint
 
     def _part(self):
         return self.path.with_name(self.path.name + '.part')
 
-    def write(self, step, seconds):
-        """Replace the checkpoint."""
-        tensors = {f'{name}.{key}': value
-                   for name, module in self.modules.items()
-                   for key, value in module.state_dict().items()}
-        state = self.optimizer.state_dict()['state']
-        tensors.update({f'optimizer.{i}.{key}': value
-                        for i, values in state.items()
-                        for key, value in values.items()})
-        metadata = {'format': FORMAT, 'step': json.dumps(step),
-                    'seconds': json.dumps(seconds),
-                    'settings': json.dumps(self.settings),
-                    'torch': torch.__version__}
+    def _check_folder(self):
+        """Check that checkpoints can be written, before time is spent."""
+        try:
+            self._part().touch()
+            self._part().unlink()
+        except OSError as err:
+            msg = f'out: cannot write to {str(self.out)!r}: {err}'
+            raise OSError(msg) from err
+        tensors = [t for part in self.parts.values()
+                   if isinstance(part, torch.nn.Module)
+                   for t in (*part.parameters(), *part.buffers())]
+        tensors += [p for group in self.optimizer.param_groups
+                    for p in group['params'] * 2]
+        need = 2 * sum(t.numel() * t.element_size() for t in tensors)
+        free = shutil.disk_usage(self.out).free
+        if free < need:         # the old one and its successor
+            msg = (f'out: {free / 1e6:.0f} MB are free in {str(self.out)!r}, '
+                   f'checkpoints need {need / 1e6:.0f} MB')
+            raise OSError(msg)
+
+    def save(self):
+        """Replace the checkpoint, whole or not at all."""
+        state = {'format': FORMAT, 'torch': str(torch.__version__),
+                 'step': self.step, 'seconds': self.seconds,
+                 'settings': self.settings,
+                 'optimizer': self.optimizer.state_dict(),
+                 **{k: part.state_dict() for k, part in self.parts.items()}}
         part = self._part()
         try:
             with open(part, 'wb') as stream:
-                stream.write(save({k: v.contiguous().cpu()
-                                   for k, v in tensors.items()}, metadata))
+                torch.save(state, stream)
                 stream.flush()
                 os.fsync(stream.fileno())
             part.replace(self.path)
-        except OSError as err:
+        except (OSError, RuntimeError) as err:
             part.unlink(missing_ok=True)
-            msg = f'out: no checkpoint at step {step}: {err}'
+            msg = f'out: no checkpoint at step {self.step}: {err}'
             raise OSError(msg) from err
 
-    def read(self):
+    def _resume(self):
         """Go on from the checkpoint, if there is one."""
-        if not self.path.exists():
-            return 0, 0.0
         name = str(self.path)
-        try:
-            with safe_open(self.path, 'pt') as f:
-                metadata = f.metadata() or {}
-                keys = f.keys()
-                tensors = {key: f.get_tensor(key) for key in keys}
-        except (SafetensorError, OSError) as err:
-            msg = f'out: {name!r} is not a readable checkpoint: {err}'
-            raise ModelFileError(msg) from err
-        if metadata.get('format') != FORMAT:
-            msg = (f'out: {name!r} has format {metadata.get("format")!r}, '
-                   f'this version reads {FORMAT!r}')
+        if self.path.with_suffix('.safetensors').exists():
+            msg = (f'out: {str(self.out)!r} has a checkpoint.safetensors of '
+                   f'an older version, which this one does not go on from; '
+                   f'give another folder')
             raise ModelFileError(msg)
-        differences = list(_differences(json.loads(metadata['settings']),
-                                        self.settings))
-        if differences:
+        if not self.path.exists():
+            return
+        try:
+            state = torch.load(self.path, weights_only=True,
+                               map_location='cpu')
+        except (OSError, RuntimeError, EOFError, pickle.PickleError) as err:
+            msg = (f'out: {name!r} is not a readable checkpoint: '
+                   f'{str(err).splitlines()[0]}')
+            raise ModelFileError(msg) from err
+        found = state.get('format') if isinstance(state, dict) else None
+        if found != FORMAT and not (found is None and {*state} >= OLD):
+            msg = (f'out: {name!r} has format {found!r}, this version reads '
+                   f'{FORMAT!r}')
+            raise ModelFileError(msg)
+        differ = list(_differences(state.get('settings', {}), self.settings))
+        if self.same and differ:
             msg = (f'out: {name!r} is of another run; give another folder. '
-                   f'What differs: {"; ".join(differences)}')
+                   f'What differs: {"; ".join(differ)}')
             raise ValueError(msg)
-        self._load(tensors)
-        return json.loads(metadata['step']), json.loads(metadata['seconds'])
-
-    def _load(self, tensors):
-        parts = {}
-        for key, value in tensors.items():
-            owner, _, key = key.partition('.')
-            parts.setdefault(owner, {})[key] = value
-        for name, module in self.modules.items():
-            module.load_state_dict(parts.get(name, {}))
-        state = {}
-        for key, value in parts.get('optimizer', {}).items():
-            i, _, key = key.partition('.')
-            state.setdefault(int(i), {})[key] = value.clone()
+        for key, part in self.parts.items():
+            if state.get(key) is not None:
+                part.load_state_dict(state[key])
+        # rates and kernels are those of now
         groups = self.optimizer.state_dict()['param_groups']
-        self.optimizer.load_state_dict({'state': state,
-                                        'param_groups': groups})
+        self.optimizer.load_state_dict({'param_groups': groups, 'state':
+                                        state['optimizer']['state']})
+        self.step, self.seconds = state['step'], state['seconds']
 
 
 def _differences(old, new, name=''):
@@ -267,129 +337,3 @@ def _differences(old, new, name=''):
                                     f'{name}.{key}' if name else key)
     elif old != new:
         yield f'{name} was {old!r}, is {new!r}'
-
-
-class Log:
-    """Means over some steps and processes, written now and then."""
-
-    def __init__(self, folder, start, batch_size, fabric):
-        self.path = Path(folder) / 'log.csv'
-        self.batch_size = batch_size
-        self.fabric = fabric
-        self.board = None
-        if fabric.is_global_zero:
-            if self.path.exists():
-                _forget(self.path, start)
-            self.board = _tensorboard(folder, start)
-        self._last = start
-        self._begin()
-
-    def _begin(self):
-        self._sums, self._n = {}, 0
-        self._since, self._waited = time.monotonic(), 0.0
-
-    @contextmanager
-    def waiting(self):
-        """Count the time within as waiting for data."""
-        begin = time.monotonic()
-        yield
-        self._waited += time.monotonic() - begin
-
-    def add(self, **values):
-        """Count scalars, each a `~torch.Tensor`, in the means."""
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0) + value.detach()
-        self._n += 1
-
-    def write(self, step, seconds, others):
-        """Write a line, of the steps since the last."""
-        took = max(time.monotonic() - self._since, 1e-9)
-        means = torch.stack([v.float() for v in self._sums.values()]) / self._n
-        means = self.fabric.all_reduce(means, reduce_op='mean').tolist()
-        values = {
-            'seconds': seconds, **dict(zip(self._sums, means)),
-            **{name: float(value) for name, value in others.items()},
-            'images_per_second':
-                (step - self._last) * self.batch_size / took,
-            'waiting': self._waited / took}
-        if self.fabric.is_global_zero:
-            _append(self.path, step, values)
-            for name, value in values.items():
-                if self.board is not None:
-                    self.board.add_scalar(name, value, step)
-        self._last = step
-        self._begin()
-        return values
-
-    def close(self):
-        """Finish the files."""
-        if self.board is not None:
-            self.board.close()
-
-
-def _append(path, step, values):
-    """Add a line, and the names of the columns before the first."""
-    is_new = not path.exists() or path.stat().st_size == 0
-    with open(path, 'a', newline='') as stream:
-        writer = csv.writer(stream, lineterminator='\n')
-        if is_new:
-            writer.writerow(['step', *values])
-        writer.writerow([step, *(f'{value:.7g}'
-                                 for value in values.values())])
-
-
-def _forget(path, start):
-    """Leave out lines of later steps, and one that a killed run broke off."""
-    head, *lines = path.read_text().splitlines() or ['']
-    kept = [line for line in lines if line.count(',') == head.count(',')
-            and int(line.split(',')[0]) <= start]
-    part = path.with_suffix('.part')
-    lines = [head, *kept] if kept else []
-    part.write_text(''.join(f'{line}\n' for line in lines))
-    part.replace(path)
-
-
-def _tensorboard(folder, start):
-    """A writer of TensorBoard's files, or `None`."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(folder, purge_step=start + 1)
-
-
-def make_fabric(device='auto', bfloat16=None):
-    """Start Lightning Fabric: one process, or those of ``torchrun``."""
-    if bfloat16 not in (None, True, False):
-        msg = f'bfloat16 must be True, False or None, got {bfloat16!r}'
-        raise ValueError(msg)
-    fabric = require('lightning_fabric', 'pretrain')
-    n_local = int(os.environ.get('LOCAL_WORLD_SIZE', 0))
-    n_all = int(os.environ.get('WORLD_SIZE', 1))
-    if device == 'auto':
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    if device == 'cuda' and not torch.cuda.is_available():
-        msg = "device: torch finds no GPU for 'cuda'"
-        raise ValueError(msg)
-    if bfloat16 is None:
-        bfloat16 = device == 'cuda'
-    fabric = fabric.Fabric(
-        accelerator=device, devices=n_local or 1,
-        num_nodes=n_all // n_local if n_local else 1,
-        strategy='ddp' if n_local else 'auto',
-        precision='bf16-mixed' if bfloat16 else '32-true')
-    fabric.launch()
-    return fabric
-
-
-def seed_step(seed, step, rank):
-    """Seed torch for a step of a process, whatever came before."""
-    state = np.random.SeedSequence((seed, step, rank)).generate_state(1)
-    torch.manual_seed(int(state[0]))
-
-
-def device_name(device):
-    """What a device is, in words."""
-    if device.type == 'cuda':
-        return torch.cuda.get_device_name(device)
-    return f'{platform.machine()}, {torch.get_num_threads()} threads'

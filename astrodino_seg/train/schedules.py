@@ -20,7 +20,7 @@ def cosine(step, n_steps, start, end):
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def learning_rate(step, n_steps, *, peak, warmup, end=1e-6):
+def warmup_cosine(step, n_steps, *, peak, warmup, end=1e-6):
     """Linear warm-up, then a cosine."""
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)

@@ -4,6 +4,7 @@ What a frozen backbone and a teacher say of crops, computed once, and the
 losses of semantic heads.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,14 +115,13 @@ class TokenCrops(Dataset):
 
 
 def semantic_losses(model, crops, generator, *, class_weights=CLASS_WEIGHTS,
-                    teacher=None, bfloat16=False, device='cpu'):
+                    teacher=None, autocast=nullcontext, device='cpu'):
     """Mean losses of some crops of one size."""
     cached = isinstance(crops[0], TokenCrop)
     x = torch.stack([crop.tokens if cached else crop.channels
                      for crop in crops]).to(device).contiguous(
         memory_format=torch.channels_last)
-    with torch.autocast(torch.device(device).type, torch.bfloat16,
-                        enabled=bfloat16):
+    with autocast():
         if cached:
             logits = model.logits(x.float(), crops[0].classes.shape)
         else:

@@ -4,33 +4,29 @@ Self-supervised pretraining: one straight loop.
 """
 
 import copy
-import math
-import time
+import warnings
 from inspect import signature
-from numbers import Integral, Real
-from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
+from astrodino_seg.errors import CollapseWarning
 from astrodino_seg.train.batches import Batches
+from astrodino_seg.train.checks import check
 from astrodino_seg.train.methods import (
     DINO,
-    CollapseMonitor,
     Student,
     decay_groups,
-    make_teacher,
-    update_teacher,
 )
 from astrodino_seg.train.runner import (
-    Checkpoint,
-    Log,
+    Run,
     device_name,
     make_fabric,
+    move_average,
     seed_step,
+    start_average,
 )
-from astrodino_seg.train.schedules import cosine, learning_rate, ramp
+from astrodino_seg.train.schedules import cosine, ramp, warmup_cosine
 
 __all__ = ['pretrain']
 
@@ -41,8 +37,8 @@ def pretrain(encoder, views, *, out, n_steps, batch_size=64, n_parts=1,
              temperature=(0.04, 0.07), temperature_warmup=0.3,
              frozen_prototypes=0.01, drop_path=0.1, max_gradient=3.0,
              mask_share=0.5, mask_ratio=(0.1, 0.5), bfloat16=None,
-             device='auto', save_every=200, log_every=10, n_workers=1,
-             seed=0, source=None, progress=True):
+             device='auto', save_every=200, log_every=10,
+             stop_after=None, n_workers=1, seed=0, source=None, progress=True):
     """
     Train an encoder on images without labels.
 
@@ -102,6 +98,9 @@ def pretrain(encoder, views, *, out, n_steps, batch_size=64, n_parts=1,
         accelerator; the best at hand by default.
     save_every, log_every : int, optional
         Steps between checkpoints, and between lines of the log.
+    stop_after : float, optional
+        Seconds after which to stop, at the next checkpoint, to go on another
+        time.
     n_workers : int, optional
         Processes that make the data.
     seed : int, optional
@@ -141,10 +140,12 @@ def pretrain(encoder, views, *, out, n_steps, batch_size=64, n_parts=1,
         'frozen_prototypes': frozen_prototypes, 'drop_path': drop_path,
         'max_gradient': max_gradient, 'mask_share': mask_share,
         'mask_ratio': mask_ratio, 'seed': seed}
-    check_table('pretrain', settings, pretrain)
-    check_settings(settings)
-    check_counts(save_every=save_every, log_every=log_every)
-    check_counts(0, n_workers=n_workers)
+    check('pretrain', {**settings, 'save_every': save_every,
+                       'log_every': log_every, 'n_workers': n_workers},
+          pretrain)
+    if mask_ratio[0] > mask_ratio[1]:
+        msg = f'mask_ratio must be a range, got {mask_ratio!r}'
+        raise ValueError(msg)
     check_views(views, encoder, n_steps * batch_size)
     settings.update(objective=describe(objective), encoder=encoder.spec,
                     source=source or {})
@@ -154,39 +155,31 @@ def pretrain(encoder, views, *, out, n_steps, batch_size=64, n_parts=1,
         msg = (f'batch_size must be a multiple of n_parts={n_parts} times '
                f'{fabric.world_size} processes, got {batch_size}')
         raise ValueError(msg)
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     student = Student(copy.deepcopy(encoder.vit), objective.projector,
                       patches=objective.patches, drop_path=drop_path).train()
     adamw = torch.optim.AdamW(decay_groups(student))
     model, optimizer = fabric.setup(student, adamw)
-    teacher = make_teacher(student)
+    teacher = start_average(student)
     objective = fabric.to_device(objective)
-    checkpoint = Checkpoint(
-        out / 'checkpoint.safetensors', {
-            'student': student, 'teacher': teacher, 'objective': objective},
-        adamw, settings)
-    if fabric.is_global_zero:
-        checkpoint.check_folder()
-    start, seconds = checkpoint.read()
-    data = Batches(views, batch_size, encoder.vit.patch_size,
-                   n_parts=n_parts, mask_ratio=mask_ratio, seed=seed,
-                   mask_share=mask_share if objective.patches else 0,
-                   rank=fabric.global_rank, n_processes=fabric.world_size)
+    run = Run(out, fabric, {'student': student, 'teacher': teacher,
+                            'objective': objective}, adamw, settings,
+              same=True, n_steps=n_steps, batch_size=batch_size,
+              save_every=save_every, log_every=log_every,
+              stop_after=stop_after, progress=progress,
+              watch=CollapseMonitor(warmup * n_steps))
     batches = iter(DataLoader(
-        data, batch_size=None, num_workers=n_workers,
-        sampler=range(start * n_parts, n_steps * n_parts),
+        Batches(views, batch_size, encoder.vit.patch_size,
+                n_parts=n_parts, mask_ratio=mask_ratio, seed=seed,
+                mask_share=mask_share if objective.patches else 0,
+                rank=fabric.global_rank, n_processes=fabric.world_size),
+        batch_size=None, num_workers=n_workers,
+        sampler=range(run.step * n_parts, n_steps * n_parts),
         pin_memory=fabric.device.type == 'cuda'))
-    log = Log(out, start, batch_size, fabric)
-    monitor = CollapseMonitor(warmup * n_steps)
-    bar = tqdm(total=n_steps, initial=start, mininterval=5,
-               disable=not (progress and fabric.is_global_zero))
-    begin = time.monotonic() - seconds
 
-    for step in range(start, n_steps):
+    for step in run.steps():
         rates = {
-            'learning_rate': learning_rate(step, n_steps, peak=peak_rate,
+            'learning_rate': warmup_cosine(step, n_steps, peak=peak_rate,
                                            warmup=round(warmup * n_steps)),
             'weight_decay': cosine(step, n_steps, *weight_decay),
             'momentum': cosine(step, n_steps, *momentum),
@@ -197,8 +190,7 @@ def pretrain(encoder, views, *, out, n_steps, batch_size=64, n_parts=1,
             group['weight_decay'] = rates['weight_decay'] * group['decays']
         seed_step(seed, step, fabric.global_rank)
         for part in range(n_parts):
-            with log.waiting():
-                batch = fabric.to_device(next(batches))
+            batch = fabric.to_device(run.load(batches))
             with torch.no_grad(), fabric.autocast():
                 theirs = teacher(batch.global_views, mask=batch.mask,
                                  hide=False)
@@ -207,7 +199,7 @@ def pretrain(encoder, views, *, out, n_steps, batch_size=64, n_parts=1,
                 loss, parts = objective(ours, theirs, batch.mask,
                                         rates['temperature'])
                 fabric.backward(loss / n_parts)
-            log.add(loss=loss, **parts)
+            run.add(loss=loss, **parts)
         if step < round(frozen_prototypes * n_steps):
             student.freeze_prototypes()
         norm = fabric.clip_gradients(model, optimizer, max_norm=max_gradient,
@@ -215,113 +207,18 @@ def pretrain(encoder, views, *, out, n_steps, batch_size=64, n_parts=1,
         optimizer.step()
         optimizer.zero_grad()
         objective.end_step()
-        update_teacher(teacher, student, rates['momentum'])
+        move_average(teacher, student, rates['momentum'])
+        run.note(norm, **rates)
 
-        done = step + 1
-        seconds = time.monotonic() - begin
-        saves = done % save_every == 0 or done == n_steps
-        if saves or done % log_every == 0:
-            check_finite(step, loss, norm)
-        if done % log_every == 0:
-            values = log.write(done, seconds, {'gradient': norm, **rates})
-            if fabric.is_global_zero:
-                monitor(step, values)
-            bar.set_postfix(loss=f'{values["loss"]:.3f}', refresh=False,
-                            images_s=f'{values["images_per_second"]:.0f}')
-        if saves and fabric.is_global_zero:
-            checkpoint.write(done, seconds)
-        bar.update()
-
-    bar.close()
-    log.close()
     encoder.vit.load_state_dict(
         {k: v.cpu() for k, v in teacher.vit.state_dict().items()})
     encoder.provenance.update(
-        settings, hours=round(seconds / 3600, 3),
+        run.settings, hours=round(run.seconds / 3600, 3),
         machine=f'{fabric.world_size} x {device_name(fabric.device)}')
-    if fabric.is_global_zero:
-        encoder.save(out / 'backbone.safetensors')
+    if fabric.is_global_zero and run.is_over:
+        encoder.save(run.out / 'backbone.safetensors')
     fabric.barrier()
     return encoder.cpu().eval()
-
-
-SHARES = ('warmup', 'temperature_warmup', 'frozen_prototypes', 'drop_path',
-          'mask_share')
-#: The range that both ends of a schedule, or of an interval, are in.
-RANGES = {'weight_decay': (0, math.inf), 'momentum': (0, 1),
-          'temperature': (1e-4, math.inf), 'mask_ratio': (0, 1)}
-
-
-def check_table(name, table, function, *, without=(), extra=()):
-    """Check that a table of a recipe can be the arguments of a function."""
-    if not isinstance(table, dict):
-        msg = f'{name} must be a table, got {table!r}'
-        raise ValueError(msg)
-    known = {key: parameter.default for key, parameter
-             in signature(function).parameters.items() if key not in without}
-    known.update(dict.fromkeys(extra))
-    unknown = sorted(set(table) - set(known))
-    if unknown:
-        msg = f'{name} has unknown keys {unknown}; known are {sorted(known)}'
-        raise ValueError(msg)
-    for key, value in table.items():
-        kind, found = _kind(known[key]), _kind(value)
-        if kind == 'a number' and found == 'an integer':
-            continue
-        if None not in (kind, found) and kind != found:
-            msg = f'{name}: {key} must be {kind}, got {value!r}'
-            raise ValueError(msg)
-
-
-def _kind(value):
-    """What a value is, in words; `None` if it may be anything."""
-    if isinstance(value, bool):
-        return 'true or false'
-    if isinstance(value, Integral):
-        return 'an integer'
-    if isinstance(value, Real):
-        return 'a number'
-    if isinstance(value, str):
-        return 'a string'
-    if isinstance(value, (tuple, list)):
-        numbers = all(isinstance(v, Real) for v in value)
-        return f'{len(value)} numbers' if numbers else 'a list'
-    return None
-
-
-def check_counts(least=1, **counts):
-    """Raise `ValueError` for what is no integer, or too small a one."""
-    for name, value in counts.items():
-        if not (isinstance(value, Integral) and value >= least):
-            kind = ('a positive integer' if least == 1
-                    else f'an integer of {least} or more')
-            msg = f'{name} must be {kind}, got {value!r}'
-            raise ValueError(msg)
-
-
-def check_settings(settings):
-    """Check the arguments of `~astrodino_seg.train.pretrain`."""
-    check_counts(**{name: settings[name] for name in
-                    ('n_steps', 'batch_size', 'n_parts')})
-    check_counts(0, seed=settings['seed'])
-    for name in ('peak_rate', 'max_gradient'):
-        if not settings[name] > 0:
-            msg = f'{name} must be positive, got {settings[name]!r}'
-            raise ValueError(msg)
-    for name in SHARES:
-        if not 0 <= settings[name] <= 1:
-            msg = f'{name} must be in [0, 1], got {settings[name]!r}'
-            raise ValueError(msg)
-    for name, (low, high) in RANGES.items():
-        values = settings[name]
-        if len(values) != 2 or not all(low <= v <= high for v in values):
-            msg = (f'{name} must be two numbers in [{low}, {high}], got '
-                   f'{values!r}')
-            raise ValueError(msg)
-    least, most = settings['mask_ratio']
-    if least > most:
-        msg = f'mask_ratio must be a range, got {settings["mask_ratio"]!r}'
-        raise ValueError(msg)
 
 
 def check_views(views, encoder, n_items):
@@ -356,10 +253,53 @@ def describe(thing):
             **{name: getattr(thing, name) for name in names}}
 
 
-def check_finite(step, loss, norm):
-    """Stop a training that has failed."""
-    loss, norm = loss.item(), norm.item()
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        msg = (f'step {step}: the loss is {loss:g} and the norm of its '
-               f'gradient {norm:g}; lower peak_rate')
-        raise FloatingPointError(msg)
+MIN_SPREAD = 0.02       # of unit features, where 1 fills all directions
+
+MIN_INFORMATION = 0.02  # of what the batch could hold
+
+
+class CollapseMonitor:
+    """
+    Warn, once for each sign that the student has found a trivial answer.
+
+    There are two (Caron et al. 2021, section 5.3): one prototype for all
+    images, where the teacher's entropy goes to 0, and all prototypes alike for
+    all, where it goes to its largest value. In both the teacher's answer holds
+    no information on the image, and features do not differ.
+    """
+
+    def __init__(self, warmup):
+        self.warmup = warmup
+        self._told = set()
+
+    def __call__(self, step, values):
+        """Look at what was logged."""
+        if step < self.warmup:
+            return
+        for sign, text in _signs(values):
+            if sign not in self._told:
+                self._told.add(sign)
+                warnings.warn(f'step {step}: {text}', CollapseWarning)
+
+
+def _signs(values):
+    """Yield the name of each sign of collapse, and what it means."""
+    spread = values['feature_std']
+    if not spread >= MIN_SPREAD:
+        yield 'features', (
+            f'the features are the same for all images (spread {spread:.2g} '
+            f'of 1): the training has collapsed. Lower the peak rate or the '
+            f"teacher's temperature, or raise the teacher's momentum")
+    if 'information' in values and not (
+            values['information'] >= MIN_INFORMATION):
+        entropy = values['teacher_entropy']
+        if entropy > 0.5:
+            yield 'uniform', (
+                f'the teacher gives all prototypes alike to every image '
+                f'(entropy {entropy:.2f} of its largest value): lower the '
+                f"teacher's temperature")
+        else:
+            yield 'single', (
+                f'the teacher gives the same prototypes to every image '
+                f'(entropy {entropy:.2f} of its largest value): centre with '
+                f"'sinkhorn', or raise the teacher's temperature")

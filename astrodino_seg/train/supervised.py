@@ -3,27 +3,28 @@
 Training of a model on scenes or images of known truth.
 """
 
-from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from numbers import Real
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Subset
-from tqdm import tqdm
 
 from astrodino_seg.models.semantic import SemanticModel
-from astrodino_seg.simulate.scene import Scene
+from astrodino_seg.train.checks import check
 from astrodino_seg.train.data import ClassCrops, LevelCrops
 from astrodino_seg.train.decision import fit_decision
 from astrodino_seg.train.instance import CLASS_WEIGHTS, WEIGHTS, level_losses
-from astrodino_seg.train.labelled import LabelledImage, as_labelled
-from astrodino_seg.train.runner import Run, make_optimizer
+from astrodino_seg.train.runner import (
+    Run,
+    device_name,
+    make_fabric,
+    move_average,
+    start_average,
+)
 from astrodino_seg.train.schedules import SCHEDULES
 from astrodino_seg.train.semantic import TokenCrops, semantic_losses
 from astrodino_seg.train.validation import EarlyStopping
 
-__all__ = ['fit_head', 'fit_model']
+__all__ = ['fit_model']
 
 
 def _flatten(items):
@@ -134,53 +135,107 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2, crop_size=256,
     ValueError
         If the teacher has another input, or an option is impossible.
     """
-    teacher = _check(model, teacher, schedule, decision, device)
-    fixed = _prepare(model, freeze_backbone, device)
+    teacher = _check(model, teacher, schedule, decision)
+    check('fit', {'n_steps': n_steps, 'n_items': n_items, 'seed': seed,
+                  'crop_size': crop_size, 'peak_rate': peak_rate,
+                  'weight_decay': weight_decay, 'warmup': warmup,
+                  'average_decay': average_decay, 'n_pool': n_pool,
+                  'layer_decay': layer_decay, 'n_workers': n_workers,
+                  'save_every': save_every, 'patience': patience,
+                  'milestone_every': milestone_every,
+                  'validate_every': validate_every}, fit_model)
+    fabric = make_fabric(device, bfloat16, share=False)
+    fixed = _prepare(model, freeze_backbone, fabric.device)
+    if teacher is not None:
+        teacher = teacher.to(fabric.device)
     groups, factors = parameter_groups(model, layer_decay)
-    run = Run(out, model, make_optimizer(groups, peak_rate, weight_decay),
-              EarlyStopping(validation, validate_every, patience), {
-                  'n_items': n_items, 'crop_size': crop_size, 'seed': seed})
-    run.resume(device)
-    kind = ClassCrops if isinstance(model, SemanticModel) else LevelCrops
-    data = kind(scenes, model.planes, n_steps * n_items, crop_size=crop_size,
-                rates=rates, seed=seed)
-    if freeze_backbone and kind is ClassCrops:
+    optimizer = make_optimizer(groups, peak_rate, weight_decay)
+    average = start_average(model)
+    stopping = EarlyStopping(validation, validate_every, patience)
+    told = {'n_items': n_items, 'crop_size': crop_size, 'seed': seed}
+
+    def provenance():
+        return {'steps': run.step, **told, **stopping.summary(),
+                'hours': round(run.seconds / 3600, 2),
+                'machine': device_name(fabric.device)}
+
+    def milestone(step):
+        if step % milestone_every == 0:
+            other = deepcopy(average)
+            other.provenance.update(provenance())
+            other.cpu().save(run.out / 'average.safetensors')
+
+    run = Run(out, fabric, {'model': model, 'average': average,
+                            'stopping': stopping}, optimizer,
+              {**told, 'n_steps': n_steps}, n_steps=n_steps,
+              batch_size=n_items, save_every=save_every,
+              stop_after=stop_after, stopping=stopping, milestone=milestone,
+              measure=lambda step: stopping.look(average, step),
+              progress=progress)
+    semantic = isinstance(model, SemanticModel)
+    data = (ClassCrops if semantic else LevelCrops)(
+        scenes, model.planes, n_steps * n_items, crop_size=crop_size,
+        rates=rates, seed=seed)
+    if freeze_backbone and semantic:
         data = TokenCrops(model, data, teacher, n_items=n_items,
                           n_pool=n_pool)
         n_workers = 0
-    run.begin(fixed)
-    for step, crops in enumerate(
-            _batches(data, n_items, run, n_steps, n_workers, progress),
-            start=run.step):
+    end = run.step if run.is_over else n_steps
+    todo = Subset(data, range(run.step * n_items, end * n_items))
+    batches = iter(DataLoader(
+        todo, batch_size=n_items, num_workers=n_workers, collate_fn=_flatten,
+        prefetch_factor=8 if n_workers else None))
+    options = {'class_weights': class_weights, 'teacher': teacher,
+               'autocast': fabric.autocast, 'device': fabric.device}
+    model.train()
+    for part in fixed:
+        part.eval()
+
+    for step in run.steps():
         rate = SCHEDULES[schedule](step, n_steps, peak=peak_rate,
                                    warmup=warmup)
-        for group, factor in zip(run.optimizer.param_groups, factors):
+        for group, factor in zip(optimizer.param_groups, factors):
             group['lr'] = factor * rate
+        crops = run.load(batches)
         generator = torch.Generator().manual_seed(seed * 10_000_019 + step)
-        losses = _step(model, crops, generator,
-                       own_seeds=step >= own_seeds_from,
-                       class_weights=class_weights, teacher=teacher,
-                       bfloat16=bfloat16, device=device)
-        run.update(losses, rate, average_decay)
-        last = run.step == n_steps or run.stopping.is_over
-        if run.step % save_every == 0 or last:
-            run.save()
-        if run.step % milestone_every == 0:
-            run.write_average()
-        if last:
-            break
-        if (stop_after is not None and run.step % save_every == 0
-                and run.lasted > stop_after):
-            break
-    is_over = run.step == n_steps or run.stopping.is_over
-    run.finish(fixed)
-    if is_over:
+        if semantic:
+            losses = semantic_losses(model, crops, generator, **options)
+        else:
+            losses = level_losses(model, crops, generator,
+                                  own_seeds=step >= own_seeds_from, **options)
+        total = sum(WEIGHTS.get(name, 1.0) * value
+                    for name, value in losses.items())
+        optimizer.zero_grad()
+        fabric.backward(total)
+        norm = fabric.clip_gradients(model, optimizer, max_norm=3.0,
+                                     error_if_nonfinite=False)
+        optimizer.step()
+        move_average(average, model,
+                     min(average_decay, (step + 1) / (step + 10)))
+        run.add(loss=total, **losses)
+        run.note(norm, learning_rate=rate)
+
+    for part in fixed:
+        part.requires_grad_(True)
+    model.load_state_dict(stopping.best or average.state_dict())
+    model.provenance.update(provenance())
+    model.cpu().eval()
+    if run.is_over:
         if decision is not None:
             fit_decision(model, scenes, **{
                 'rates': rates, 'bfloat16': bfloat16, 'progress': progress,
                 **decision})
         model.save(run.out / 'model.safetensors')
     return model
+
+
+def make_optimizer(groups, rate, weight_decay):
+    """AdamW, in one kernel where torch has it for these parameters."""
+    options = {'lr': rate, 'weight_decay': weight_decay}
+    try:
+        return torch.optim.AdamW(groups, fused=True, **options)
+    except RuntimeError:
+        return torch.optim.AdamW(groups, **options)
 
 
 def parameter_groups(model, layer_decay):
@@ -219,18 +274,7 @@ def _prepare(model, freeze_backbone, device):
     return fixed
 
 
-def _batches(data, n_items, run, n_steps, n_workers, progress):
-    """The crops of each step that is left, with a progress bar."""
-    end = run.step if run.stopping.is_over else n_steps
-    todo = Subset(data, range(run.step * n_items, end * n_items))
-    loader = DataLoader(todo, batch_size=n_items, num_workers=n_workers,
-                        collate_fn=_flatten,
-                        prefetch_factor=8 if n_workers else None)
-    return tqdm(loader, total=n_steps, initial=run.step,
-                disable=not progress, mininterval=5)
-
-
-def _check(model, teacher, schedule, decision, device):
+def _check(model, teacher, schedule, decision):
     """The teacher, ready to run; raise if options do not go together."""
     if schedule not in SCHEDULES:
         msg = f'schedule must be one of {[*SCHEDULES]}, got {schedule!r}'
@@ -244,170 +288,4 @@ def _check(model, teacher, schedule, decision, device):
         msg = (f'teacher must have the input {model.planes!r}, got '
                f'{teacher.planes!r}')
         raise ValueError(msg)
-    return deepcopy(teacher).to(device).eval()
-
-
-def _step(model, crops, generator, *, own_seeds=True, **options):
-    """Mean losses of a batch of crops; ``total`` is their weighted sum."""
-    if isinstance(model, SemanticModel):
-        sums = semantic_losses(model, crops, generator, **options)
-    else:
-        sums = level_losses(model, crops, generator, own_seeds=own_seeds,
-                            **options)
-    sums['total'] = sum(WEIGHTS.get(name, 1.0) * value
-                        for name, value in sums.items())
-    return sums
-
-
-#: Least side of a crop, pixels.
-STEP = 16
-
-
-def fit_head(model, data, *, out, n_steps=200, validation=0.2, partial=False,
-             freeze_backbone=True, class_weights='balanced', crop_size=None,
-             peak_rate=None, **options):
-    """
-    Train a model's head on labelled images or simulated scenes.
-
-    The backbone stays as it is unless ``freeze_backbone=False``, so that a
-    handful of images are enough. So does the decision of a model that has
-    one, which takes more of them (`~astrodino_seg.train.fit_decision`). A run
-    that was killed goes on from ``out``.
-
-    Parameters
-    ----------
-    model : Model or SemanticModel
-        The model to adapt or to train; changed in place.
-    data : sequence
-        Each item is a pair (image, labels), a triple with the classes, or a
-        dict of the arguments of `~astrodino_seg.train.as_labelled`; or what
-        that returns, or a `~astrodino_seg.simulate.Scene`, of which
-        observations are made anew at each step.
-    out : path-like
-        Folder for the checkpoint, the log and ``model.safetensors``.
-    n_steps : int, optional
-        Optimiser steps.
-    validation : float, sequence or `None`, optional
-        The share of ``data``, its last items, that is held out, or other
-        data: the panoptic quality on these decides which weights are kept
-        and when to stop. Without it, the last weights are taken.
-    partial : bool, optional
-        Whether only some objects are labelled, so that pixels without a label
-        are void; for pairs and triples.
-    freeze_backbone : bool, optional
-        Whether the Vision Transformer stays as it is. If not, its layers
-        learn more slowly the deeper they lie below the head, by
-        ``layer_decay``, 0.75 unless given. The tokens of a frozen one are
-        computed once for a semantic head.
-    class_weights : {'balanced'} or sequence of float, optional
-        Weights of the pixels of sky, star, galaxy and artifact; see
-        `balanced_weights`.
-    crop_size : int, optional
-        Side of the crops; 256, or less if an image is smaller, by default.
-    peak_rate : float, optional
-        Learning rate; by default 2e-4 for a `~astrodino_seg.Model`, which is
-        trained already, and 1e-2 for a semantic head, or 1e-3 with its
-        backbone.
-    **options
-        Other arguments of `~astrodino_seg.train.fit_model`.
-
-    Returns
-    -------
-    model : Model or SemanticModel
-        The model, in evaluation mode.
-
-    Raises
-    ------
-    TypeError
-        If ``data`` or an item of it is of another type.
-    ValueError
-        If an item cannot be used, or nothing is left to train on.
-    """
-    data = _labelled(data, partial, 'data')
-    if isinstance(validation, Real):
-        if not 0 < validation < 1:
-            msg = f'validation must be in (0, 1), got {validation!r}'
-            raise ValueError(msg)
-        n = len(data) - max(round(validation * len(data)), 1)
-        held = Subset(data, range(n, len(data)))
-        data = Subset(data, range(n))
-    else:
-        held = (None if validation is None
-                else _labelled(validation, partial, 'validation'))
-    if len(data) == 0:
-        msg = 'data: no image is left to train on; validation=None holds none'
-        raise ValueError(msg)
-    if isinstance(class_weights, str):
-        if class_weights != 'balanced':
-            msg = ("class_weights must be 'balanced' or four numbers, got "
-                   f'{class_weights!r}')
-            raise ValueError(msg)
-        class_weights = balanced_weights(data)
-    semantic = isinstance(model, SemanticModel)
-    if peak_rate is None:
-        peak_rate = ((1e-2 if freeze_backbone else 1e-3) if semantic
-                     else 2e-4)
-    defaults = {'warmup': min(20, n_steps // 10 + 1), 'average_decay': 0.98,
-                'validate_every': max(n_steps // 8, 1), 'n_workers': 0,
-                'layer_decay': 1.0 if freeze_backbone else 0.75}
-    return fit_model(model, data, out=out, n_steps=n_steps,
-                     crop_size=crop_size or _crop_size(data),
-                     peak_rate=peak_rate, freeze_backbone=freeze_backbone,
-                     class_weights=class_weights, validation=held,
-                     **{**defaults, **options})
-
-
-def balanced_weights(data):
-    """Weights of the classes of pixels, so that the rare count more."""
-    count = np.zeros(5)
-    for k in range(len(data)):
-        one = data[k]
-        if not isinstance(one, LabelledImage):
-            return CLASS_WEIGHTS
-        labels = one.truth.labels
-        cls = np.append(0, one.truth.objects['cls'])
-        count += np.bincount(cls[labels[labels >= 0]], minlength=5)
-    count = count[:4]
-    if not count[1:].any():
-        return CLASS_WEIGHTS
-    return tuple((count.max() / count.clip(min=1)).clip(max=100)**0.5)
-
-
-def _labelled(data, partial, name):
-    """The items as `LabelledImage` or `Scene`."""
-    if hasattr(data, '__getitem__') and not isinstance(data, Sequence):
-        return data                         # a library of scenes
-    if not isinstance(data, Sequence) or isinstance(data, str):
-        msg = f'{name} must be a sequence, got {type(data).__name__}'
-        raise TypeError(msg)
-    out = []
-    for k, item in enumerate(data):
-        try:
-            if isinstance(item, LabelledImage | Scene):
-                out.append(item)
-            elif isinstance(item, Mapping):
-                out.append(as_labelled(**{'partial': partial, **item}))
-            elif isinstance(item, tuple | list) and len(item) in (2, 3):
-                image, labels, *classes = item
-                out.append(as_labelled(image, labels, partial=partial,
-                                       classes=classes[0] if classes
-                                       else None))
-            else:
-                msg = ('must be a pair (image, labels), a triple with '
-                       f'classes, a dict or a scene, got {item!r:.60}')
-                raise TypeError(msg)
-        except (TypeError, ValueError) as err:
-            msg = f'{name}[{k}]: {err}'
-            raise type(err)(msg) from err
-    return out
-
-
-def _crop_size(data):
-    """256 or the largest multiple of 16 that all images have."""
-    first = [data[k] for k in range(min(len(data), 64))]
-    side = min(min(one.image.shape if isinstance(one, LabelledImage)
-                   else one.cube.shape[1:]) for one in first)
-    if side < STEP:
-        msg = f'data: images must have {STEP} pixels a side, got {side}'
-        raise ValueError(msg)
-    return min(256, side // STEP * STEP)
+    return deepcopy(teacher).eval()

@@ -16,8 +16,8 @@ from astrodino_seg.predict.decode import decode
 from astrodino_seg.predict.pyramid import look
 from astrodino_seg.predict.regions import predict_classes, segment_classes
 from astrodino_seg.predict.threshold import has_pixels
+from astrodino_seg.train.crops import UNKNOWN
 from astrodino_seg.train.data import observed
-from astrodino_seg.train.labelled import UNKNOWN
 
 __all__ = ['panoptic_quality']
 
@@ -108,31 +108,29 @@ class EarlyStopping:
     def is_over(self):
         return self.n_worse >= self.patience
 
-    def look(self, model, average, step):
-        """Measure the average, if it is time."""
+    def look(self, average, step):
+        """Measure the average of ``step`` steps, if it is time; its ``pq``."""
         if self.scenes is None or step % self.every:
             return {}
-        other = deepcopy(model)
-        other.load_state_dict(average)
         state = torch.get_rng_state()
-        pq = panoptic_quality(other, self.scenes)
+        pq = panoptic_quality(average, self.scenes)
         torch.set_rng_state(state)
         self.n_worse += 1
         if pq >= self.pq:       # nothing right yet is no reason to stop
-            self.best = {k: v.clone() for k, v in average.items()}
+            self.best = {k: v.clone() for k, v
+                         in average.state_dict().items()}
             self.pq, self.step, self.n_worse = pq, step, 0
-        return {'pq': round(pq, 4)}
+        return {'pq': pq}
 
-    def state(self):
-        """What a checkpoint needs, a dict."""
+    def state_dict(self):
+        """What a checkpoint needs."""
         return {'best': self.best, 'pq': self.pq, 'step': self.step,
                 'n_worse': self.n_worse}
 
-    def load(self, state):
-        """Go on from `state` of a checkpoint; from the start if `None`."""
-        if state is not None and self.scenes is not None:
-            self.best, self.pq = state['best'], state['pq']
-            self.step, self.n_worse = state['step'], state['n_worse']
+    def load_state_dict(self, state):
+        """Go on from that of a checkpoint."""
+        if self.scenes is not None:
+            vars(self).update(state)
 
     def summary(self):
         """For the provenance, a dict: the quality, and after which step."""

@@ -4,11 +4,10 @@ Views of one image for self-supervised learning, made for astronomy.
 
 A view is what another survey might have taken of the same piece of sky:
 resampled, turned, behind more dust, shallower, through worse seeing, with
-other bands (see `~astrodino_seg.train.exposures` and
-`~astrodino_seg.train.exposures`). All happens in units of the noise, band by
-band; the bands are folded into the model's channels last, by the function
-that folds them in use. Colours change only as dust and depth change them,
-and there are no statistics of photographs.
+other bands (see ``exposures``). All happens in units of the noise, band by
+band; the bands are folded into the model's channels last, by the function that
+folds them in use. Colours change only as dust and depth change them, and there
+are no statistics of photographs.
 """
 
 from collections import OrderedDict
@@ -18,13 +17,15 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from astrodino_seg.image.filters import wavelength
-from astrodino_seg.inputs.channels import fold, signal_to_noise
+from astrodino_seg.inputs.channels import fold
+from astrodino_seg.train.batches import check_images
+from astrodino_seg.train.checks import check
 from astrodino_seg.train.exposures import (
-    Exposure,
+    bright_blocks,
     choose_bands,
     cut_gaps,
     drop_bands,
+    expose,
     fill_noise,
     lower_depth,
     offset_sky,
@@ -34,7 +35,6 @@ from astrodino_seg.train.exposures import (
     rotate,
     turn,
 )
-from astrodino_seg.train.images import check_images
 
 __all__ = ['ViewDataset']
 
@@ -52,65 +52,19 @@ RATES = {
     'gaps': 0.15,
     'drop': 0.1,        # bands without data
 }
+
 MAX_ANGLE = np.pi / 4   # with the quarter turns, that is any angle
-BLOCK = 16              # pixels
 
 
 def check_rates(rates):
     """Complete the rates of degradations, or say what is wrong with them."""
     rates = dict(rates or {})
-    unknown = sorted(set(rates) - set(RATES))
-    if unknown:
-        msg = f'rates has unknown keys {unknown}; known are {sorted(RATES)}'
-        raise ValueError(msg)
+    check('rates', rates, extra=RATES)
     for name, rate in rates.items():
         if not 0 <= rate <= 1:
             msg = f'rates: {name} must be in [0, 1], got {rate!r}'
             raise ValueError(msg)
     return {**RATES, **rates}
-
-
-def expose(image, spec):
-    """Bring an image into units of its noise, once for all of its views."""
-    sn, valid = signal_to_noise(image, spec)
-    waves = [wavelength(name) for name in image.bands]
-    return Exposure(sn, valid, np.ones((len(sn), 1, 1), np.float32),
-                    _grain(sn, valid),
-                    np.array([np.nan if w is None else w for w in waves]))
-
-
-def _grain(sn, valid):
-    """How far noise is correlated; see `Exposure`."""
-    grains = [0.0]
-    for values, good in zip(sn, valid):
-        step = max(round((good.sum() / 1e5)**0.5), 1)
-        for v, g in ((values, good), (values.T, good.T)):
-            spread = []
-            for lag in (1, 8):      # differences take the light away
-                near, far = slice(None, -lag), slice(lag, None)
-                both = (g[::step, near] & g[::step, far])
-                change = (v[::step, near] - v[::step, far])[both]
-                spread.append(np.median(np.abs(change)) if len(change) > 99
-                              else 0)
-            if min(spread) > 0:
-                alike = np.clip(1 - (spread[0] / spread[1])**2, 1e-9, 0.9)
-                grains.append(0.5 / np.sqrt(-np.log(alike)))
-    return float(np.median(grains[1:] or grains))
-
-
-def bright_blocks(exposure):
-    """
-    Find where something shines.
-
-    yx (n, 2), weight (n,).
-    """
-    n_valid = exposure.valid.sum(axis=0)
-    sn = exposure.signal.sum(axis=0) / np.sqrt(np.maximum(n_valid, 1))
-    ny, nx = (n // BLOCK for n in sn.shape)
-    blocks = sn[:ny * BLOCK, :nx * BLOCK].reshape(ny, BLOCK, nx, BLOCK)
-    excess = blocks.sum(axis=(1, 3)) / BLOCK - 5
-    found = np.argwhere(excess > 0)
-    return (found + 0.5) * BLOCK, np.arcsinh(excess[tuple(found.T)])
 
 
 def draw_square(rng, low, high, side, bright=None):
@@ -267,14 +221,11 @@ class ViewDataset(Dataset):
         if not 1 <= zoom[0] <= zoom[1]:
             msg = f'zoom must be a range above 1, got {tuple(zoom)}'
             raise ValueError(msg)
-        for name, value, least in (
-                ('n_items', n_items, 1), ('global_size', global_size, 16),
-                ('local_size', local_size, 8), ('n_local', n_local, 0),
-                ('n_open', n_open, 1), ('n_reuse', n_reuse, 1),
-                ('n_streams', n_streams, 1), ('run', run, 1)):
-            if value is not None and value < least:
-                msg = f'{name} must be {least} or more, got {value!r}'
-                raise ValueError(msg)
+        check('views', {
+            'n_items': n_items, 'global_size': global_size,
+            'local_size': local_size, 'n_local': n_local, 'n_open': n_open,
+            'n_reuse': n_reuse, 'n_streams': n_streams, 'run': run,
+            'seed': seed}, ViewDataset)
         if local_size > global_size:
             msg = (f'local_size must be at most global_size={global_size}, '
                    f'got {local_size}')

@@ -28,22 +28,17 @@ STEPS = 50
 
 
 def read_log(run):
-    """The lines of a log, as dicts of numbers, and the first step's number."""
-    path = run / 'log.csv'      # of astrodino pretrain
-    if path.exists():
-        with open(path, newline='') as stream:
-            return [{key: float(value) for key, value in line.items()}
-                    for line in csv.DictReader(stream)], 1
+    """The lines of a log, as dicts of numbers."""
     lines = (run / 'log.jsonl').read_text().splitlines()
-    return [json.loads(line) for line in lines], 0
+    return [json.loads(line) for line in lines]
 
 
-def write_means(lines, first, path):
+def write_means(lines, path):
     """Write means over `STEPS` steps."""
     keys = list(dict.fromkeys(key for line in lines for key in line))
     groups = {}
     for line in lines:
-        number = (int(line['step']) - first) // STEPS
+        number = (line['step'] - 1) // STEPS
         groups.setdefault(number, []).append(line)
     with open(path, 'w', newline='') as stream:
         writer = csv.writer(stream)
@@ -74,7 +69,7 @@ def main():
         model.save(path, half=True)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     path.with_suffix('.sha256').write_text(f'{sha256}  {path.name}\n')
-    write_means(*read_log(args.run),
+    write_means(read_log(args.run),
                 ROOT / 'docs' / f'{args.log or args.name}_log.csv')
     print(f'{path}: {path.stat().st_size / 2**20:.1f} MiB, {sha256}')
 

@@ -10,6 +10,7 @@ RUN is a folder as ``astrodino pretrain`` leaves it, or a CSV file of means as
 
 import argparse
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +30,12 @@ WIDTH = 5       # lines that are averaged
 def read(run):
     """Columns of the log of a run, as arrays."""
     path = Path(run)
-    with open(path / 'log.csv' if path.is_dir() else path,
-              newline='') as stream:
-        lines = list(csv.DictReader(stream))
+    if path.is_dir():
+        lines = [json.loads(line) for line in
+                 (path / 'log.jsonl').read_text().splitlines()]
+    else:
+        with open(path, newline='') as stream:
+            lines = list(csv.DictReader(stream))
     return {key: np.array([float(line[key]) for line in lines])
             for key in lines[0]}
 

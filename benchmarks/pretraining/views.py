@@ -23,7 +23,8 @@ from astrodino_seg.inputs.channels import PreprocessSpec
 from astrodino_seg.plotting import rgb_image, save_figure
 from astrodino_seg.simulate import SceneLibrary
 from astrodino_seg.train import ObservedScenes, ViewDataset
-from astrodino_seg.train.views import RATES, bright_blocks, expose, make_view
+from astrodino_seg.train.exposures import bright_blocks, expose
+from astrodino_seg.train.views import RATES, make_view
 from benchmarks.common import add_data
 
 SPEC = PreprocessSpec()

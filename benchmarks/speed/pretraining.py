@@ -20,7 +20,7 @@ Times are medians over steps.
 
 import argparse
 import copy
-import csv
+import json
 import resource
 import statistics
 import sys
@@ -36,14 +36,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from astrodino_seg.models.load import Encoder
 from astrodino_seg.train import ViewDataset, pretrain_from_config
 from astrodino_seg.train.batches import Batches
-from astrodino_seg.train.methods import (
-    Student,
-    decay_groups,
-    make_teacher,
-    update_teacher,
-)
+from astrodino_seg.train.methods import Student, decay_groups
 from astrodino_seg.train.recipe import make_objective, make_sources
-from astrodino_seg.train.runner import make_fabric
+from astrodino_seg.train.runner import make_fabric, move_average, start_average
 
 
 def median_time(function, n, device):
@@ -80,7 +75,7 @@ def make_step(config, batch, fabric):
                       patches=objective.patches, drop_path=0.1).train()
     model, optimizer = fabric.setup(
         student, torch.optim.AdamW(decay_groups(student)))
-    teacher = make_teacher(student)
+    teacher = start_average(student)
     batch = fabric.to_device(batch)
 
     def step():
@@ -92,7 +87,7 @@ def make_step(config, batch, fabric):
         optimizer.step()
         optimizer.zero_grad()
         objective.end_step()
-        update_teacher(teacher, student, 0.996)
+        move_average(teacher, student, 0.996)
 
     return step
 
@@ -147,10 +142,10 @@ def main():
         short['fit'].update(n_steps=n_steps, log_every=1,
                             save_every=n_steps)
         pretrain_from_config(short, f'{folder}/run', progress=False)
-        with open(f'{folder}/run/log.csv', newline='') as stream:
-            rows = list(csv.DictReader(stream))[5:]
-        whole = [float(row['images_per_second']) for row in rows]
-        waiting = [float(row['waiting']) for row in rows]
+        rows = [json.loads(line) for line in Path(
+            folder, 'run', 'log.jsonl').read_text().splitlines()[5:]]
+        whole = [row['images_per_second'] for row in rows]
+        waiting = [row['waiting'] for row in rows]
         print(f'together: {statistics.median(whole):.1f} images/s, '
               f'{statistics.mean(waiting):.2f} of the time waiting for data')
     if fabric.device.type == 'cuda':

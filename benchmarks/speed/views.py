@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader
 from astrodino_seg.image import Image
 from astrodino_seg.inputs.channels import PreprocessSpec
 from astrodino_seg.train import ViewDataset
-from astrodino_seg.train.views import RATES, expose
+from astrodino_seg.train.exposures import expose
+from astrodino_seg.train.views import RATES
 
 SIZE, N_BANDS, N_IMAGES = 512, 4, 4
 

@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Tests for the pretrain.objectives module.
+Tests for the train.methods module: objectives.
 """
 
 import pytest
@@ -96,11 +96,11 @@ def test_simdino(said):
 
 @pytest.mark.parametrize(('kind', 'kwargs', 'match'), [
     (DINO, {'centring': 'median'}, "centring must be .*, got 'median'"),
-    (DINO, {'n_prototypes': 0}, 'n_prototypes must be positive, got 0'),
-    (DINO, {'ibot': -1}, 'ibot must be 0 or more, got -1'),
-    (DINO, {'student_temperature': 0.0}, 'student_temperature must be pos'),
-    (SimDINO, {'distortion': -0.1}, 'distortion must be positive, got -0.1'),
-    (SimDINO, {'ibot': float('nan')}, 'ibot must be 0 or more, got nan')])
+    (DINO, {'n_prototypes': 0}, 'n_prototypes should be .* to 1, got 0'),
+    (DINO, {'ibot': -1}, 'ibot should be .* to 0, got -1'),
+    (DINO, {'student_temperature': 0.0}, 'student_temperature should be gr'),
+    (SimDINO, {'distortion': -0.1}, 'distortion should be .* 0, got -0.1'),
+    (SimDINO, {'ibot': float('nan')}, 'ibot should be .* to 0, got nan')])
 def test_impossible_values(kind, kwargs, match):
     with pytest.raises(ValueError, match=match):
         kind(**kwargs)

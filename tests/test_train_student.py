@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Tests for the pretrain.student module.
+Tests for student of pretraining.
 """
 
 import pytest
@@ -8,12 +8,8 @@ import torch
 from torch.testing import assert_close
 
 from astrodino_seg.models.vit import VisionTransformer
-from astrodino_seg.train.methods import (
-    Student,
-    decay_groups,
-    make_teacher,
-    update_teacher,
-)
+from astrodino_seg.train.methods import Student, decay_groups
+from astrodino_seg.train.runner import start_average
 
 PROJECTOR = {'n_prototypes': 20, 'hidden': 16, 'bottleneck': 8}
 
@@ -100,7 +96,7 @@ def test_drop_path_is_the_students_alone(batch):
     student = make(drop_path=0.6)
     assert [block.drop_path.rate for block in student.vit.blocks] == (
         pytest.approx([0, 0.3, 0.6]))
-    teacher = make_teacher(student)
+    teacher = start_average(student)
     assert not torch.equal(student(both).views, student(both).views)
     assert torch.equal(teacher(both).views, teacher(both).views)
 
@@ -115,22 +111,3 @@ def test_parameter_groups():
     assert found == {name for name in names.values()
                      if 'norm' in name or name.endswith('bias')}
     assert len(with_decay['params']) + len(found) + 1 == len(names)
-
-
-def test_teacher_follows(batch):
-    student = make()
-    teacher = make_teacher(student)
-    start = {k: v.clone() for k, v in student.state_dict().items()}
-    assert not any(p.requires_grad for p in teacher.parameters())
-    assert all(p.requires_grad for p in student.parameters())
-    with torch.no_grad():
-        for param in student.parameters():
-            param.add_(1)
-    update_teacher(teacher, student, 0.9)
-    update_teacher(teacher, student, 0.5)
-    # after 0.9 the teacher is at 0.1, after 0.5 half way from there to 1
-    for name, value in teacher.state_dict().items():
-        assert_close(value, start[name] + 0.55)
-    update_teacher(teacher, student, 1.0)
-    for name, value in teacher.state_dict().items():
-        assert_close(value, start[name] + 0.55)

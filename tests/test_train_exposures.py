@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Tests for the modules views, camera and degrade of the pretrain package.
+Tests for the train.views and train.exposures modules.
 """
 
 import numpy as np
@@ -19,9 +19,11 @@ from astrodino_seg.inputs.channels import (
 )
 from astrodino_seg.train.exposures import (
     Exposure,
+    bright_blocks,
     choose_bands,
     cut_gaps,
     drop_bands,
+    expose,
     extinction,
     fill_noise,
     lower_depth,
@@ -34,10 +36,8 @@ from astrodino_seg.train.exposures import (
 )
 from astrodino_seg.train.views import (
     RATES,
-    bright_blocks,
     check_rates,
     draw_square,
-    expose,
     make_view,
 )
 

@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Tests for the module data of the pretrain package.
+Tests for the train.views and train.batches modules.
 """
 
 import pickle
@@ -377,14 +377,14 @@ def test_no_noise():
     ('local_scale', (0.1, 1.5), 'local_scale must'),
     ('zoom', (0.5, 2), 'zoom must'),
     ('zoom', (2, 1), 'zoom must'),
-    ('n_items', 0, 'n_items must be 1 or more, got 0'),
-    ('n_local', -1, 'n_local must'),
-    ('global_size', 8, 'global_size must'),
+    ('n_items', 0, 'n_items should be .* to 1, got 0'),
+    ('n_local', -1, 'n_local should'),
+    ('global_size', 8, 'global_size should'),
     ('local_size', 48, 'local_size must be at most global_size=32, got 48'),
-    ('n_open', 0, 'n_open must'),
-    ('n_reuse', 0, 'n_reuse must'),
-    ('n_streams', 0, 'n_streams must'),
-    ('run', 0, 'run must'),
+    ('n_open', 0, 'n_open should'),
+    ('n_reuse', 0, 'n_reuse should'),
+    ('n_streams', 0, 'n_streams should'),
+    ('run', 0, 'run should'),
     ('rates', {'jitter': 1}, 'unknown keys')])
 def test_impossible_arguments(name, value, match):
     arguments = {'n_items': 1, **SMALL, name: value}

@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Tests for the pretrain.monitors module.
+Tests for monitors of pretraining.
 """
 
 import math
@@ -11,12 +11,12 @@ import torch
 from torch.testing import assert_close
 
 from astrodino_seg.errors import CollapseWarning
-from astrodino_seg.train.losses import dino_loss
-from astrodino_seg.train.methods import (
-    CollapseMonitor,
+from astrodino_seg.train.losses import (
+    dino_loss,
     distribution_state,
     feature_spread,
 )
+from astrodino_seg.train.ssl import CollapseMonitor
 
 FINE = {'feature_std': 0.8, 'information': 0.5, 'teacher_entropy': 0.6}
 

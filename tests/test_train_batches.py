@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Tests for the pretrain.batches module.
+Tests for batches of pretraining.
 """
 
 import pytest

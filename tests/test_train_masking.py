@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Tests for the pretrain.masking module.
+Tests for masking of pretraining.
 """
 
 import numpy as np

@@ -315,7 +315,7 @@ def process(rank, path):
 
 
 def test_two_processes_equal_one(tmp_path):
-    code = ('import sys, test_pretrain_losses as tests; '
+    code = ('import sys, test_train_ssl_losses as tests; '
             'tests.process(int(sys.argv[1]), sys.argv[2])')
     both = [subprocess.Popen([sys.executable, '-c', code, str(rank),
                               str(tmp_path)], cwd=Path(__file__).parent)
