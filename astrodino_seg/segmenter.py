@@ -19,8 +19,6 @@ from astrodino_seg.catalog import make_table
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image import Image, as_image
 from astrodino_seg.inputs.binning import oversampling
-from astrodino_seg.inputs.channels import normalise
-from astrodino_seg.inputs.rules import NoiseUnits
 from astrodino_seg.models.calibration import read_calibration
 from astrodino_seg.models.load import Model, load_model
 from astrodino_seg.models.semantic import SemanticModel
@@ -29,7 +27,12 @@ from astrodino_seg.predict.masks import enlarge
 from astrodino_seg.predict.pyramid import STEP, has_bfloat16, look
 from astrodino_seg.predict.regions import predict_classes, segment_classes
 from astrodino_seg.predict.shares import FluxShares, share_flux
-from astrodino_seg.predict.threshold import has_pixels, threshold_cube
+from astrodino_seg.predict.sky import input_of
+from astrodino_seg.predict.threshold import (
+    background_cube,
+    has_pixels,
+    threshold_cube,
+)
 from astrodino_seg.predict.tiles import CONTEXT
 
 __all__ = ['DinoSegmenter', 'SegmentationResult', 'detect_sources']
@@ -196,7 +199,7 @@ class DinoSegmenter:
         return f'{type(self).__name__}({values})'
 
     def __call__(self, data, threshold=None, mask=None, *, error=None,
-                 wcs=None, bands=None):
+                 background=None, wcs=None, bands=None):
         """
         Segment an image.
 
@@ -219,6 +222,14 @@ class DinoSegmenter:
             (band, y, x).
         error : array_like or `~astropy.units.Quantity`, optional
             1-sigma errors, in place of those that ``data`` may carry.
+        background : {'none', 'flat'}, float, array_like, \
+                `~astropy.units.Quantity`, \
+                `~photutils.background.Background2D` or dict, optional
+            What is subtracted. If `None`, it is measured in boxes, beside
+            the objects and their faint outskirts; ``'flat'`` takes the median
+            of these, one number a band; ``'none'`` is for images without a
+            background; or it is this number or image, or one a band as of
+            ``threshold``.
         wcs : `~astropy.wcs.WCS`, optional
             The celestial WCS, in place of the one that ``data`` may carry.
         bands : sequence of str, optional
@@ -237,17 +248,17 @@ class DinoSegmenter:
             If no object is found.
         """
         result = self.segment(data, threshold, mask=mask, error=error,
-                              wcs=wcs, bands=bands)
+                              background=background, wcs=wcs, bands=bands)
         return None if result is None else result.segmentation_image
 
     def segment(self, data, threshold=None, *, mask=None, error=None,
-                wcs=None, bands=None):
+                background=None, wcs=None, bands=None):
         """
         Segment an image and return all that was found.
 
         Parameters
         ----------
-        data, threshold, mask, error, wcs, bands
+        data, threshold, mask, error, background, wcs, bands
             As when the segmenter is called.
 
         Returns
@@ -270,11 +281,14 @@ class DinoSegmenter:
             msg = (f'n_sigma={self.n_sigma} is not used, as there is a '
                    f'threshold')
             warnings.warn(msg, AstroDinoUserWarning)
+        background = background_cube(background, image, order)
         model = self._fetch_model()
         if self.split_flux and isinstance(model, SemanticModel):
             msg = 'split_flux=True needs a model with a grouping head'
             raise ValueError(msg)
-        normalised = normalise(image, model.preprocess)
+        normalised, planes = input_of(
+            model, image, background=background, device=self.device,
+            tile_size=self.tile_size)
         _check_measured_noise(image, normalised)
         bin_factor = self.bin_factor or (
             oversampling(normalised.channels)
@@ -295,8 +309,6 @@ class DinoSegmenter:
 
         find = (self._by_classes if isinstance(model, SemanticModel)
                 else self._by_levels)
-        planes = (normalised.channels if isinstance(model.planes, NoiseUnits)
-                  else model.planes(image))
         grouping, classes, probabilities, shares = find(
             model, planes, bin_factor, n_pixels=self.n_pixels, mask=dead,
             keep=keep)

@@ -9,14 +9,20 @@ functions serve training and inference; `PreprocessSpec` travels with the
 weights.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
-__all__ = ['Normalised', 'PreprocessSpec', 'background_mesh', 'band_weights',
-           'bands_in_noise', 'fold', 'normalise', 'signal_to_noise']
+from astrodino_seg.inputs.background import (
+    SIDES,
+    TYPICAL,
+    WHITE,
+    correlation,
+    measure_background,
+)
+
+__all__ = ['Normalised', 'PreprocessSpec', 'band_weights', 'bands_in_noise',
+           'fold', 'normalise', 'signal_to_noise']
 
 
 @dataclass(frozen=True)
@@ -70,146 +76,16 @@ class Normalised:
     background, noise : `~numpy.ndarray`
         (band, y, x) float32 in the image's unit. ``noise`` is ``inf`` in
         invalid pixels.
+    correlation : `~numpy.ndarray`
+        (band, n) float64, how much larger the noise of the sum over a square
+        of `~astrodino_seg.inputs.background.SIDES` pixels is than if these
+        were independent.
     """
 
     channels: np.ndarray
     background: np.ndarray
     noise: np.ndarray
-
-
-def background_mesh(data, mask, box_size):
-    """
-    Clipped background and noise in boxes, free of large galaxies.
-
-    In each box the pixels are clipped at 3 sigma about the median and the
-    background is SExtractor's mode, 2.5 median - 1.5 mean, or the median
-    where the two differ by more than 0.3 sigma (Bertin & Arnouts 1996,
-    A&AS 117, 393). A box that lies on an object larger than itself is then
-    too bright: boxes that exceed a plane, fitted from the darkest quarter of
-    the boxes upwards, by more than 1.5 times the pixel noise are replaced
-    from their neighbours. A quarter
-    of the pixels of a box is read, which leaves the noise of the mesh at a
-    few per cent of the pixel noise.
-
-    Parameters
-    ----------
-    data : `~numpy.ndarray`
-        2-D image.
-    mask : `~numpy.ndarray`
-        2-D bool, `True` where ``data`` is not to be used.
-    box_size : int
-        Side of the boxes in pixels.
-
-    Returns
-    -------
-    background, rms : `~numpy.ndarray`
-        2-D float64 arrays, one value a box; all zero if no box has data.
-    """
-    values = _boxes(data, mask, box_size)
-    mode, rms, n = _clipped(values)
-    n_needed = max(0.1 * values.shape[-1], 8)
-    good = (n >= n_needed) & (rms > 0)
-    if not good.any():
-        return np.zeros(good.shape), np.zeros(good.shape)
-    plane, kept = _lower_envelope(mode, rms, good)
-    background = _fill(mode, kept, plane)
-    typical = np.full(good.shape, np.median(rms[kept]))
-    return background, _fill(rms, kept, typical)
-
-
-def _boxes(data, mask, box_size):
-    """(my, mx, pixels) sample of each box, NaN where masked."""
-    ny, nx = data.shape
-    my, mx = -(-ny // box_size), -(-nx // box_size)
-    step = 2 if box_size >= 32 else 1
-    full = np.full((my * box_size, mx * box_size), np.nan, np.float32)
-    full[:ny, :nx] = np.where(mask, np.nan, data)
-    if step == 2:      # every other pixel, rows staggered
-        full = np.concatenate([full[0::4, 0::2], full[2::4, 1::2]], axis=1)
-        return (full.reshape(my, box_size // 4, 2, mx, box_size // 2)
-                .transpose(0, 3, 1, 2, 4).reshape(my, mx, -1))
-    return (full.reshape(my, box_size, mx, box_size)
-            .transpose(0, 2, 1, 3).reshape(my, mx, -1))
-
-
-def _clipped(values, n_iterations=8):
-    """Mode, standard deviation and count of the clipped last axis."""
-    v = np.sort(values, axis=-1).astype(np.float64)     # NaN goes last
-    hi = np.isfinite(v).sum(axis=-1)
-    n_valid = hi.copy()
-    lo = np.zeros_like(hi)
-    v = np.where(np.isfinite(v), v, 0)
-    centre = np.take_along_axis(v, (hi // 2)[..., None], -1)
-    w = np.where(np.arange(v.shape[-1]) < hi[..., None], v - centre, 0)
-    zero = np.zeros((*hi.shape, 1))
-    s1 = np.concatenate([zero, np.cumsum(w, axis=-1)], axis=-1)
-    s2 = np.concatenate([zero, np.cumsum(w**2, axis=-1)], axis=-1)
-
-    def between(total):
-        return (np.take_along_axis(total, hi[..., None], -1)
-                - np.take_along_axis(total, lo[..., None], -1))[..., 0]
-
-    for i in range(n_iterations + 1):
-        n = np.maximum(hi - lo, 1)
-        mean = between(s1) / n
-        std = np.sqrt(np.maximum(between(s2) / n - mean**2, 0))
-        mid = np.minimum((lo + hi) // 2, v.shape[-1] - 1)
-        median = np.take_along_axis(w, mid[..., None], -1)[..., 0]
-        if i == n_iterations:
-            break
-        valid = np.arange(v.shape[-1]) < n_valid[..., None]
-        low, high = median - 3 * std, median + 3 * std
-        lo = (valid & (w < low[..., None])).sum(axis=-1)
-        hi = np.maximum((valid & (w <= high[..., None])).sum(axis=-1), lo)
-    skewed = np.abs(mean - median) > 0.3 * std
-    mode = np.where(skewed, median, 2.5 * median - 1.5 * mean)
-    return mode + centre[..., 0], std, n_valid
-
-
-def _lower_envelope(mode, rms, good):
-    """A plane through the darkest boxes, and the boxes near it."""
-    y, x = np.mgrid[:mode.shape[0], :mode.shape[1]]
-    terms = [np.ones(mode.shape), x - x.mean(), y - y.mean()]
-    design = np.stack(terms if good.sum() >= 24 else terms[:1], axis=-1)
-    # start from the darkest quarter: a galaxy may fill all but the corners
-    kept = good & (mode <= np.quantile(mode[good], 0.25))
-    # a sky that was once flattened varies by less than this
-    tolerance = 1.5 * np.quantile(rms[good], 0.1)
-    for _ in range(4):
-        coefficients = np.linalg.lstsq(design[kept], mode[kept], rcond=None)[0]
-        plane = design @ coefficients
-        kept = good & (mode < plane + tolerance)
-    return plane, kept
-
-
-def _fill(mesh, kept, fallback):
-    """Smooth the kept boxes over their neighbours, else the fallback."""
-    weight = gaussian_filter(kept.astype(float), 0.8, mode='nearest')
-    value = gaussian_filter(np.where(kept, mesh, 0), 0.8, mode='nearest')
-    return (value + 0.02 * fallback) / (weight + 0.02)
-
-
-def _interpolation(n, n_boxes, box_size):
-    """(n, n_boxes) matrix of bilinear interpolation from box centres."""
-    centre = (np.arange(n) + 0.5) / box_size - 0.5
-    centre = np.clip(centre, 0, n_boxes - 1)
-    low = np.minimum(centre.astype(int), max(n_boxes - 2, 0))
-    matrix = np.zeros((n, n_boxes), np.float32)
-    matrix[np.arange(n), low] = 1 - (centre - low)
-    if n_boxes > 1:
-        matrix[np.arange(n), low + 1] = centre - low
-    return matrix
-
-
-def _background(data, mask, box_size, out):
-    """Put background and rms of one band, (y, x) each, into ``out``."""
-    ny, nx = data.shape
-    side = int(min(box_size, max(16, min(ny, nx) // 4 // 4 * 4)))
-    mesh = background_mesh(data, mask, side)
-    my, mx = mesh[0].shape
-    left, right = _interpolation(ny, my, side), _interpolation(nx, mx, side)
-    for boxes, plane in zip(mesh, out):
-        np.matmul(left @ boxes.astype(np.float32), right.T, out=plane)
+    correlation: np.ndarray
 
 
 def band_weights(n_bands, n_slots=3):
@@ -238,7 +114,8 @@ def band_weights(n_bands, n_slots=3):
     return weights.astype(np.float32)
 
 
-def bands_in_noise(image, spec, background, noise):
+def bands_in_noise(image, spec, background, noise, *, objects=None,
+                   given=None, factors_of=None):
     """
     Yield S/N and validity band by band.
 
@@ -250,6 +127,10 @@ def bands_in_noise(image, spec, background, noise):
         How.
     background, noise : `~numpy.ndarray`
         (band, y, x) float32, to be filled; as of `Normalised`.
+    objects, given : optional
+        As of `~astrodino_seg.inputs.background.measure_background`.
+    factors_of : `~numpy.ndarray`, optional
+        (band, n) float64, to be filled; the ``correlation`` of `Normalised`.
 
     Yields
     ------
@@ -258,19 +139,22 @@ def bands_in_noise(image, spec, background, noise):
     valid : `~numpy.ndarray`
         (y, x) bool.
     """
-    def measure(b):
-        _background(image.cube[b], image.mask[b], spec.box_size,
-                    (background[b], noise[b]))
-
-    with ThreadPoolExecutor(2) as pool:     # numpy lets others run
-        for b, _ in enumerate(pool.map(measure, range(image.n_bands))):
-            if image.noise is not None:
-                noise[b] = image.noise[b]
-            valid = ~image.mask[b] & (noise[b] > 0)
-            noise[b][~valid] = np.inf
-            sn = image.cube[b] - background[b]
-            sn /= noise[b]
-            yield sn, valid
+    for b in measure_background(image, spec.box_size, background, noise,
+                                objects=objects, given=given):
+        if image.noise is not None:
+            noise[b] = image.noise[b]
+        valid = ~image.mask[b] & (noise[b] > 0)
+        noise[b][~valid] = np.inf
+        sn = image.cube[b] - background[b]
+        sky = valid if objects is None else valid & ~objects
+        factors = correlation(sn, noise[b], sky)
+        if factors_of is not None:
+            factors_of[b] = factors
+        sn /= noise[b]
+        typical = factors[SIDES.index(TYPICAL)]
+        if typical > WHITE:
+            sn /= np.float32(typical)
+        yield sn, valid
 
 
 def signal_to_noise(image, spec):
@@ -362,7 +246,7 @@ def _arcsinh(values, buffer):
     np.copysign(np.log(buffer, out=buffer), values, out=values)
 
 
-def normalise(image, spec):
+def normalise(image, spec, *, objects=None, background=None):
     """
     Make the network's input channels.
 
@@ -372,6 +256,10 @@ def normalise(image, spec):
         The image, bands in order of wavelength.
     spec : `PreprocessSpec`
         How.
+    objects : `~numpy.ndarray`, optional
+        (y, x) bool, `True` where there is more than the sky.
+    background : optional
+        As ``given`` of `~astrodino_seg.inputs.background.measure_background`.
 
     Returns
     -------
@@ -381,7 +269,9 @@ def normalise(image, spec):
         arcsinh-stretched, then the fraction of bands that are valid. A slot
         without a valid band takes the combination's value.
     """
-    background = np.empty_like(image.cube)
-    noise = np.empty_like(image.cube)
-    bands = bands_in_noise(image, spec, background, noise)
-    return Normalised(fold(bands, image.n_bands, spec), background, noise)
+    sky, noise = np.empty((2, *image.cube.shape), np.float32)
+    factors = np.ones((image.n_bands, len(SIDES)))
+    bands = bands_in_noise(image, spec, sky, noise, objects=objects,
+                           given=background, factors_of=factors)
+    return Normalised(channels=fold(bands, image.n_bands, spec),
+                      background=sky, noise=noise, correlation=factors)

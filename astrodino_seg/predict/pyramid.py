@@ -104,8 +104,8 @@ def find_peaks(heat, min_heat):
     return columns[order].float(), rows[order].float(), value.sigmoid()
 
 
-def look(model, channels, *, bin_factor=1, min_heat=MIN_HEAT, tile_size=512,
-         device='cpu', progress=False):
+def look(model, channels, *, bin_factor=1, n_levels=None, min_heat=MIN_HEAT,
+         tile_size=512, device='cpu', progress=False):
     """
     Look at an image at all levels.
 
@@ -117,6 +117,8 @@ def look(model, channels, *, bin_factor=1, min_heat=MIN_HEAT, tile_size=512,
         (C, y, x) float32 of the model's ``planes``.
     bin_factor : int, optional
         Pixels, in x and in y, that are binned for the finest level.
+    n_levels : int, optional
+        How many levels at most; as many as the image allows if `None`.
     min_heat : float, optional
         Least probability of the seeds.
     tile_size : int, optional
@@ -142,7 +144,8 @@ def look(model, channels, *, bin_factor=1, min_heat=MIN_HEAT, tile_size=512,
         raise ValueError(msg)
     n = model.head.in_channels      # then come planes of the transformer
     images = [bin_channels(channels, bin_factor, n)]
-    while min(images[-1].shape[1:]) >= 2 * LEAST_SIDE:
+    while (min(images[-1].shape[1:]) >= 2 * LEAST_SIDE
+           and len(images) != n_levels):
         images.append(bin_channels(images[-1], 2, n))
     images = [_pad(torch.from_numpy(one), n) for one in images], [
         one.shape[1:] for one in images]

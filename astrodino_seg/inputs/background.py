@@ -1,0 +1,239 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+The background of each band, and its noise.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+__all__ = ['SIDES', 'background_mesh', 'correlation', 'measure_background']
+
+#: Share of a box, and pixels, that must be left when objects are masked.
+LEAST_SHARE, LEAST_PIXELS = 0.1, 8
+#: Sides of the squares whose sums tell how the noise is correlated, in pixels,
+#: and how many squares are needed.
+SIDES = 1, 2, 4, 8, 16
+LEAST_SQUARES = 50
+#: The side that stands for all in units of the noise: beyond it, faint sources
+#: and the background are as large as the correlation of resampled pixels. Less
+#: than this is as for white noise.
+TYPICAL, WHITE = 4, 1.15
+
+
+def background_mesh(data, mask, box_size, *, objects=None):
+    """
+    Clipped background and noise in boxes, free of large galaxies.
+
+    In each box the pixels are clipped at 3 sigma about the median and the
+    background is SExtractor's mode, 2.5 median - 1.5 mean, or the median
+    where the two differ by more than 0.3 sigma (Bertin & Arnouts 1996,
+    A&AS 117, 393). A box that lies on an object larger than itself is then
+    too bright: boxes that exceed a plane, fitted from the darkest quarter of
+    the boxes upwards, by more than 1.5 times the pixel noise are replaced
+    from their neighbours. A quarter
+    of the pixels of a box is read, which leaves the noise of the mesh at a
+    few per cent of the pixel noise.
+
+    Parameters
+    ----------
+    data : `~numpy.ndarray`
+        2-D image.
+    mask : `~numpy.ndarray`
+        2-D bool, `True` where ``data`` is not to be used.
+    box_size : int
+        Side of the boxes in pixels.
+    objects : `~numpy.ndarray`, optional
+        2-D bool, `True` where there is more than the sky. If no box is left
+        without them, they are not used.
+
+    Returns
+    -------
+    background, rms : `~numpy.ndarray`
+        2-D float64 arrays, one value a box; all zero if no box has data.
+    """
+    unused = mask if objects is None else mask | objects
+    values = _boxes(data, unused, box_size)
+    mode, rms, n = _clipped(values)
+    n_needed = max(LEAST_SHARE * values.shape[-1], LEAST_PIXELS)
+    good = (n >= n_needed) & (rms > 0)
+    if not good.any():
+        if objects is not None:
+            return background_mesh(data, mask, box_size)
+        return np.zeros(good.shape), np.zeros(good.shape)
+    # a galaxy may fill all but the corners, unless it is masked
+    plane, kept = _lower_envelope(mode, rms, good,
+                                  0.25 if objects is None else 0.5)
+    background = _fill(mode, kept, plane)
+    typical = np.full(good.shape, np.median(rms[kept]))
+    return background, _fill(rms, kept, typical)
+
+
+def _boxes(data, mask, box_size):
+    """(my, mx, pixels) sample of each box, NaN where masked."""
+    ny, nx = data.shape
+    my, mx = -(-ny // box_size), -(-nx // box_size)
+    step = 2 if box_size >= 32 else 1
+    full = np.full((my * box_size, mx * box_size), np.nan, np.float32)
+    full[:ny, :nx] = np.where(mask, np.nan, data)
+    if step == 2:      # every other pixel, rows staggered
+        full = np.concatenate([full[0::4, 0::2], full[2::4, 1::2]], axis=1)
+        return (full.reshape(my, box_size // 4, 2, mx, box_size // 2)
+                .transpose(0, 3, 1, 2, 4).reshape(my, mx, -1))
+    return (full.reshape(my, box_size, mx, box_size)
+            .transpose(0, 2, 1, 3).reshape(my, mx, -1))
+
+
+def _clipped(values, n_iterations=8):
+    """Mode, standard deviation and count of the clipped last axis."""
+    v = np.sort(values, axis=-1).astype(np.float64)     # NaN goes last
+    hi = np.isfinite(v).sum(axis=-1)
+    n_valid = hi.copy()
+    lo = np.zeros_like(hi)
+    v = np.where(np.isfinite(v), v, 0)
+    centre = np.take_along_axis(v, (hi // 2)[..., None], -1)
+    w = np.where(np.arange(v.shape[-1]) < hi[..., None], v - centre, 0)
+    zero = np.zeros((*hi.shape, 1))
+    s1 = np.concatenate([zero, np.cumsum(w, axis=-1)], axis=-1)
+    s2 = np.concatenate([zero, np.cumsum(w**2, axis=-1)], axis=-1)
+
+    def between(total):
+        return (np.take_along_axis(total, hi[..., None], -1)
+                - np.take_along_axis(total, lo[..., None], -1))[..., 0]
+
+    for i in range(n_iterations + 1):
+        n = np.maximum(hi - lo, 1)
+        mean = between(s1) / n
+        std = np.sqrt(np.maximum(between(s2) / n - mean**2, 0))
+        mid = np.minimum((lo + hi) // 2, v.shape[-1] - 1)
+        median = np.take_along_axis(w, mid[..., None], -1)[..., 0]
+        if i == n_iterations:
+            break
+        valid = np.arange(v.shape[-1]) < n_valid[..., None]
+        low, high = median - 3 * std, median + 3 * std
+        lo = (valid & (w < low[..., None])).sum(axis=-1)
+        hi = np.maximum((valid & (w <= high[..., None])).sum(axis=-1), lo)
+    skewed = np.abs(mean - median) > 0.3 * std
+    mode = np.where(skewed, median, 2.5 * median - 1.5 * mean)
+    return mode + centre[..., 0], std, n_valid
+
+
+def _lower_envelope(mode, rms, good, share):
+    """A plane through the darkest boxes, and the boxes near it."""
+    y, x = np.mgrid[:mode.shape[0], :mode.shape[1]]
+    terms = [np.ones(mode.shape), x - x.mean(), y - y.mean()]
+    design = np.stack(terms if good.sum() >= 24 else terms[:1], axis=-1)
+    kept = good & (mode <= np.quantile(mode[good], share))
+    # a sky that was once flattened varies by less than this
+    tolerance = 1.5 * np.quantile(rms[good], 0.1)
+    for _ in range(4):
+        coefficients = np.linalg.lstsq(design[kept], mode[kept], rcond=None)[0]
+        plane = design @ coefficients
+        kept = good & (mode < plane + tolerance)
+    return plane, kept
+
+
+def _fill(mesh, kept, fallback):
+    """Smooth the kept boxes over their neighbours, else the fallback."""
+    weight = gaussian_filter(kept.astype(float), 0.8, mode='nearest')
+    value = gaussian_filter(np.where(kept, mesh, 0), 0.8, mode='nearest')
+    return (value + 0.02 * fallback) / (weight + 0.02)
+
+
+def _interpolation(n, n_boxes, box_size):
+    """(n, n_boxes) matrix of bilinear interpolation from box centres."""
+    centre = (np.arange(n) + 0.5) / box_size - 0.5
+    centre = np.clip(centre, 0, n_boxes - 1)
+    low = np.minimum(centre.astype(int), max(n_boxes - 2, 0))
+    matrix = np.zeros((n, n_boxes), np.float32)
+    matrix[np.arange(n), low] = 1 - (centre - low)
+    if n_boxes > 1:
+        matrix[np.arange(n), low + 1] = centre - low
+    return matrix
+
+
+def measure_background(image, box_size, background, noise, *, objects=None,
+                       given=None):
+    """
+    Measure the background and the noise of each band.
+
+    Parameters
+    ----------
+    image : `~astrodino_seg.Image`
+        The image.
+    box_size : int
+        Side of the boxes in pixels; a quarter of the image's shorter side if
+        that is less, and never less than 16.
+    background, noise : `~numpy.ndarray`
+        (band, y, x) float32, to be filled.
+    objects : `~numpy.ndarray`, optional
+        (y, x) bool, `True` where there is more than the sky; of all pixels,
+        of those of a box, if too few would be left.
+    given : {'none', 'flat'}, float or `~numpy.ndarray`, optional
+        The background in place of the one of boxes: none, as it has been
+        subtracted; one number a band; this number; or this image, which is
+        broadcast to (band, y, x).
+
+    Yields
+    ------
+    b : int
+        The band that is done.
+    """
+    ny, nx = image.cube.shape[1:]
+    side = int(min(box_size, max(16, min(ny, nx) // 4 // 4 * 4)))
+
+    def measure(b):
+        mesh = background_mesh(image.cube[b], image.mask[b], side,
+                               objects=objects)
+        my, mx = mesh[0].shape
+        left = _interpolation(ny, my, side)
+        right = _interpolation(nx, mx, side).T
+        for boxes, plane in zip(mesh, (background[b], noise[b])):
+            np.matmul(left @ boxes.astype(np.float32), right, out=plane)
+        if isinstance(given, str):
+            background[b] = 0 if given == 'none' else np.median(mesh[0])
+        elif given is not None:
+            background[b] = given[b] if np.ndim(given) == 3 else given
+
+    with ThreadPoolExecutor(2) as pool:     # numpy lets others run
+        for b, _ in enumerate(pool.map(measure, range(image.n_bands))):
+            yield b
+
+
+def correlation(residual, noise, is_sky):
+    """
+    How much larger the noise of a sum is than that of independent pixels.
+
+    Parameters
+    ----------
+    residual : `~numpy.ndarray`
+        (y, x) pixels less their background.
+    noise : `~numpy.ndarray`
+        (y, x) noise of each pixel, in the same unit.
+    is_sky : `~numpy.ndarray`
+        (y, x) bool, `True` for valid pixels without objects.
+
+    Returns
+    -------
+    factors : `~numpy.ndarray`
+        (len(SIDES),) float64, for squares of `SIDES` pixels; 1 and more.
+        Where there are too few, as of the next smaller.
+    """
+    sn = np.where(is_sky, residual / np.where(is_sky, noise, 1), 0)
+    factors = [1.0]
+    for side in SIDES[1:]:
+        sums, whole = (_sums(part, side) for part in (sn, is_sky))
+        sums = sums[whole == side**2] / side
+        if len(sums) < LEAST_SQUARES:
+            factors.append(factors[-1])
+        else:
+            scatter = 1.4826 * np.median(np.abs(sums - np.median(sums)))
+            factors.append(max(scatter, 1.0))
+    return np.array(factors)
+
+
+def _sums(values, side):
+    ny, nx = (n // side for n in values.shape)
+    return values[:ny * side, :nx * side].reshape(ny, side, nx, side).sum(
+        axis=(1, 3), dtype=np.float32)
