@@ -12,6 +12,7 @@ from scipy.ndimage import binary_dilation
 from skimage.measure import label as label_regions
 
 from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg.inputs.background import correlation_of_area
 
 __all__ = ['CLASS_NAMES', 'FLAGS', 'make_table']
 
@@ -51,8 +52,9 @@ def make_table(image, normalised, grouping, classes, shares=None):
         (pixels), ``x_centroid``, ``y_centroid`` (S/N-weighted, pixels),
         ``sky_centroid`` (with a WCS whose frame is known), ``flux_<band>``
         and ``flux_err_<band>`` (the sum over the valid pixels of the label
-        less the background, in the image's unit; NaN without any), with
-        ``shares`` also ``split_flux_<band>`` and
+        less the background, in the image's unit; NaN without any; errors
+        are those of the noise, with its correlation), with ``shares`` also
+        ``split_flux_<band>`` and
         ``split_flux_err_<band>`` (the sum over labelled pixels of the
         object's share; the error is that of the noise alone), and ``flags``
         (bits of `FLAGS`). With a calibrated model, ``group_confidence`` is
@@ -95,7 +97,8 @@ def make_table(image, normalised, grouping, classes, shares=None):
         covered.append(total(good) / area)
         seen = np.where(covered[-1] > 0, 1, np.nan)
         table[f'flux_{band}'] = total(np.where(good, value, 0)) * seen * unit
-        table[f'flux_err_{band}'] = np.sqrt(
+        table[f'flux_err_{band}'] = correlation_of_area(
+            normalised.correlation[b], covered[-1] * area) * np.sqrt(
             total(np.where(good, sigma, 0).astype(float)**2)) * seen * unit
         if shares is not None:
             _add_split(table, b, image, normalised, shares, seen, unit)

@@ -13,6 +13,7 @@ from photutils.segmentation import SegmentationImage, SourceCatalog
 from astrodino_seg.catalog import CLASS_NAMES, FLAGS, make_table
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image import Image
+from astrodino_seg.inputs.background import SIDES
 from astrodino_seg.inputs.channels import Normalised
 from astrodino_seg.predict.decode import Grouping
 
@@ -54,8 +55,9 @@ def table_of(groups, *, cube=None, mask=None, unit=None, wcs=None,
     grouping = Grouping(groups, groups, {}, np.arange(n),
                         np.linspace(1, .5, n), np.ones(n, int)
                         if fragments is None else fragments)
-    table = make_table(image, Normalised(channels, back, noise), grouping,
-                       np.resize(CLASSES, (n, 3)))
+    table = make_table(image, Normalised(
+        channels, back, noise, np.ones((len(cube), len(SIDES)))), grouping,
+        np.resize(CLASSES, (n, 3)))
     return image, sn, table
 
 

@@ -31,6 +31,9 @@ def add_parser(commands):
     add_image_options(add)
     add('--threshold', type=float,
         help="pixel value that an object must exceed, in the image's unit")
+    add('--background', type=_background, metavar='B',
+        help="none (it has been subtracted), flat (one number a band), or "
+             'this number; measured in boxes beside the objects if not given')
     add('--n-sigma', type=float,
         help='S/N of all bands together that an object must exceed')
     add('--n-pixels', type=int, default=5,
@@ -57,6 +60,11 @@ def add_parser(commands):
     segment.set_defaults(run=run)
 
 
+def _background(text):
+    """A word or a number."""
+    return text if text in ('none', 'flat') else float(text)
+
+
 def run(args):
     """Run the subcommand."""
     from astrodino_seg.segmenter import DinoSegmenter
@@ -74,10 +82,11 @@ def run(args):
         bin_factor=args.bin_factor, model=args.model, device=args.device,
         bfloat16=args.bfloat16, tile_size=args.tile_size,
         split_flux=args.split_flux, progress_bar=not args.quiet)
-    threshold = args.threshold
-    if threshold is not None and image.unit is not None:
-        threshold = threshold * image.unit
-    result = finder.segment(image, threshold)
+    threshold, background = (
+        value * image.unit
+        if isinstance(value, float) and image.unit is not None else value
+        for value in (args.threshold, args.background))
+    result = finder.segment(image, threshold, background=background)
     if result is None:
         print('no sources were found', file=sys.stderr)
         return 3

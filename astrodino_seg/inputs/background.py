@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-__all__ = ['SIDES', 'background_mesh', 'correlation', 'measure_background']
+__all__ = ['SIDES', 'background_mesh', 'correlation', 'correlation_of_area',
+           'measure_background']
 
 #: Share of a box, and pixels, that must be left when objects are masked.
 LEAST_SHARE, LEAST_PIXELS = 0.1, 8
@@ -237,3 +238,24 @@ def _sums(values, side):
     ny, nx = (n // side for n in values.shape)
     return values[:ny * side, :nx * side].reshape(ny, side, nx, side).sum(
         axis=(1, 3), dtype=np.float32)
+
+
+def correlation_of_area(factors, n_pixels):
+    """
+    The factor for the sum over so many connected pixels.
+
+    Parameters
+    ----------
+    factors : `~numpy.ndarray`
+        (n,) of one band, as of `correlation`.
+    n_pixels : `~numpy.ndarray`
+        How many.
+
+    Returns
+    -------
+    factor : `~numpy.ndarray`
+        Interpolated between squares of as many pixels; that of the largest
+        beyond it.
+    """
+    return np.interp(np.log(np.maximum(n_pixels, 1)) / 2, np.log(SIDES),
+                     factors)

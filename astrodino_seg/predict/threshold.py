@@ -105,7 +105,8 @@ def background_cube(background, image, order):
     if not np.isfinite(values).all():
         msg = 'background must be finite'
         raise ValueError(msg)
-    return np.broadcast_to(values, image.cube.shape)
+    # of the image as it came
+    return values - np.array(image.pedestal)[:, None, None]
 
 
 def _values_of(background):

@@ -15,13 +15,19 @@ from photutils.background import (
     SExtractorBackground,
     StdBackgroundRMS,
 )
+from scipy.signal import fftconvolve
 
 from astrodino_seg.image import Image
+from astrodino_seg.inputs.background import (
+    SIDES,
+    _boxes,
+    background_mesh,
+    correlation,
+    correlation_of_area,
+)
 from astrodino_seg.inputs.channels import (
     Normalised,
     PreprocessSpec,
-    _boxes,
-    background_mesh,
     band_weights,
     normalise,
 )
@@ -168,6 +174,65 @@ def test_mode(shape):
     oracle = SExtractorBackground(sigma_clip=clip)
     assert_allclose(background, [[oracle(data[~mask])]], atol=0.03)
     assert_allclose(rms, [[clip(data[~mask]).std()]], rtol=0.01)
+
+
+
+# ------------------------------------------------------------ correlation
+
+def of_sum(side, kernel):
+    """
+    What smoothing white noise by a kernel does to sums over squares, in units
+    of the smoothed pixels' own scatter: by the covariance of the pixels.
+    """
+    covariance = fftconvolve(kernel, kernel[::-1, ::-1])
+    far = len(kernel) - 1
+    lag = np.arange(-far, far + 1)
+    pairs = np.maximum(side - np.abs(lag), 0)
+    variance = (covariance * pairs[:, None] * pairs).sum()
+    return np.sqrt(variance / covariance[far, far]) / side
+
+
+KERNELS = [np.ones((1, 1)), np.ones((3, 3)), np.outer([1, 2, 1], [1, 2, 1]),
+           np.ones((2, 2))]
+
+
+@pytest.mark.parametrize('kernel', KERNELS, ids=lambda k: f'{k.ravel()[:3]}')
+def test_correlation_of_smoothed_noise(kernel):
+    noise = fftconvolve(np.random.default_rng(0).normal(size=(900, 900)),
+                        kernel, mode='valid')
+    sigma = np.full(noise.shape, np.sqrt((kernel**2).sum()))
+    sky = np.ones(noise.shape, bool)
+    sky[200:300, 100:500] = False
+    factors = correlation(np.where(sky, noise, 1e3), sigma, sky)
+    wanted = [of_sum(side, kernel) for side in SIDES]
+    assert_allclose(factors[:4], wanted[:4], rtol=0.03)
+    assert_allclose(factors[4], wanted[4], rtol=0.06)
+    # between the squares it is between their factors
+    area = np.array([1, 4, 30, 256, 10**6])
+    found = correlation_of_area(factors, area)
+    assert_allclose(found[[0, 1, 3, 4]], factors[[0, 1, 4, 4]])
+    assert min(factors[2:4]) <= found[2] <= max(factors[2:4])
+
+
+def test_correlation_of_few_pixels():
+    """Where squares are too few, that of smaller ones; none is less than 1."""
+    one = np.ones((8, 8))
+    assert_array_equal(correlation(one, one, one > 2), np.ones(len(SIDES)))
+    alternating = np.indices((64, 64)).sum(axis=0) % 2 - 0.5
+    assert_array_equal(correlation(alternating, np.ones((64, 64)),
+                                   np.ones((64, 64), bool)),
+                       np.ones(len(SIDES)))
+
+
+def test_sums_of_smooth_noise_are_in_noise_units():
+    """A smooth band weighs what its sums are worth, not its pixels."""
+    white, other = np.random.default_rng(1).normal(size=(2, 512, 512))
+    smooth = fftconvolve(np.pad(other, 1), np.ones((3, 3)) / 3, mode='valid')
+    normalised = normalise(make_image([white, smooth]), SPEC)
+    assert_allclose(normalised.noise, 1, rtol=0.1)      # of pixels
+    blue, red = np.sinh(normalised.channels[[1, 3]])
+    assert_allclose([part.reshape(64, 8, 64, 8).sum(axis=(1, 3)).std()
+                     for part in (blue, red)], 8, rtol=0.15)
 
 
 # ------------------------------------------------------------------ bands
