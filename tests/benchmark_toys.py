@@ -42,18 +42,20 @@ def finding_model(image):
         model.head.seed_out.bias[size] += 0.7
     levels = look(model, model.planes(image))
     found = candidates(levels)
-    seeds = seed_features(levels, found)
-    pairs = pair_features(levels, found, seeds)
+    told = (seed_features(levels, found), pair_features(levels, found),
+            torch.from_numpy(found.i), torch.from_numpy(found.j))
     torch.manual_seed(3)
-    decision = Decision(seeds.shape[1], pairs.shape[1], 8)
+    decision = Decision(told[0].shape[1], told[1].shape[1], width=8)
+    decision.of_seed.fit(told[0])
+    decision.of_pair.fit(told[1])
     with torch.no_grad():
         # most seeds are real, and one pair in five is one object
-        for net, features, share in ((decision.seed, seeds, 0.2),
-                                     (decision.pair, pairs, 0.8)):
-            net.mean.copy_(features.mean(dim=0))
-            net.scale.copy_(features.std(dim=0) + 1e-3)
-            last = net.net[4]
-            last.weight *= 1.5 / net(features).std()
-            last.bias -= net(features).quantile(share)
+        for answer, last, share in zip(
+                decision(*told), (decision.seed_out, decision.pair_out),
+                (0.2, 0.8)):
+            factor = 1.5 / answer.std()
+            last.weight *= factor
+            last.bias *= factor
+            last.bias -= factor * answer.quantile(share)
     model.put_decision(decision.eval())
     return model

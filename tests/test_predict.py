@@ -229,8 +229,9 @@ def test_features():
     levels = [fine, coarse]
     found = candidates(levels)
     seeds = seed_features(levels, found)
-    both = pair_features(levels, found, seeds)
+    both = pair_features(levels, found)
     assert seeds.shape[0] == 3
+    np.testing.assert_allclose(seeds[:2, -3:], fine.descriptor)
     assert both.shape[0] == len(found.i) == 3
     assert torch.isfinite(both).all()
     np.testing.assert_allclose(seeds[:, 0], [0, 0, 1])
@@ -249,11 +250,11 @@ def decision_of(real, same, levels):
     """A decision that says the same of all seeds, and of all pairs."""
     found = candidates(levels)
     seeds = seed_features(levels, found)
-    n_pair = pair_features(levels, found, seeds).shape[1]
+    n_pair = pair_features(levels, found).shape[1]
     out = Decision(seeds.shape[1], n_pair, width=4)
-    for net, p in ((out.seed, real), (out.pair, same)):
-        torch.nn.init.zeros_(net.net[4].weight)
-        torch.nn.init.constant_(net.net[4].bias, np.log(p / (1 - p)))
+    for last, p in ((out.seed_out, real), (out.pair_out, same)):
+        torch.nn.init.zeros_(last.weight)
+        torch.nn.init.constant_(last.bias, np.log(p / (1 - p)))
     return out
 
 

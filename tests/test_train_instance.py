@@ -18,7 +18,7 @@ from astrodino_seg.models.instance import Model
 from astrodino_seg.simulate import make_scene
 from astrodino_seg.train import as_labelled, fit_decision
 from astrodino_seg.train.crops import make_crop
-from astrodino_seg.train.decision import _fit, seed_truth
+from astrodino_seg.train.decision import Graph, _fit, _together, seed_truth
 from astrodino_seg.train.instance import (
     _class_loss,
     _pixels,
@@ -226,19 +226,116 @@ def test_seed_truth():
     assert owner.tolist() == [1, 2, 0, -1, 1]
 
 
+def graph(seeds, pairs, i, j, real, same):
+    """A `Graph` in which all is known."""
+    return Graph(seeds=seeds, pairs=pairs, i=i, j=j, real=real.float(),
+                 same=same.float(), seed_weight=torch.ones(len(seeds)),
+                 pair_weight=torch.ones(len(pairs)))
+
+
+def fitted(graphs, **options):
+    every = graphs[0]
+    torch.manual_seed(0)
+    decision = Decision(every.seeds.shape[1], every.pairs.shape[1], width=16)
+    _fit(decision, graphs, **{'n_epochs': 6, 'peak_rate': 5e-3, 'seed': 0,
+                              'weight_decay': .01, 'dropout': .1, **options})
+    return decision
+
+
+def answers_of(decision, one):
+    with torch.no_grad():
+        return decision(one.seeds, one.pairs, one.i, one.j)
+
+
+def share_right(logits, wanted):
+    return ((logits > 0) == (wanted > 0)).float().mean().item()
+
+
 def test_fit_separates():
     """Two normal distributions: as well as their overlap allows."""
     rng = torch.Generator().manual_seed(0)
-    wanted = (torch.rand(4000, generator=rng) < .5).float()
-    features = torch.randn(4000, 3, generator=rng)
-    features[:, 1] += 2 * wanted
-    net = Decision(3, 3, width=16).seed
-    _fit(net, features, wanted, torch.ones(4000), n_epochs=6, peak_rate=5e-3,
-         weight_decay=.01, dropout=.1, seed=0)
-    with torch.no_grad():
-        right = ((net(features) > 0) == (wanted > 0)).float().mean()
+    graphs = []
+    for _ in range(80):
+        same = torch.rand(100, generator=rng) < .5
+        pairs = torch.randn(100, 3, generator=rng)
+        pairs[:, 1] += 2 * same
+        # all pairs are apart, so that there is nothing else to learn from
+        i, j = torch.arange(200).view(2, 100)
+        graphs.append(graph(torch.zeros(200, 2), pairs, i, j,
+                            torch.ones(200), same))
+    right = [share_right(answers_of(fitted(graphs), one)[1], one.same)
+             for one in graphs[:20]]
     # a threshold half way is right with the probability Phi(1) = 0.841
-    assert right == pytest.approx(.841, abs=.02)
+    assert np.mean(right) == pytest.approx(.841, abs=.03)
+
+
+def test_others_are_heard():
+    """
+    Seeds are real beside a marked one, and pairs are one object if a third
+    seed, which both are paired with, is marked: neither shows in itself.
+    """
+    rng = torch.Generator().manual_seed(0)
+    graphs = []
+    for _ in range(120):
+        centre = torch.arange(0, 60, 3)         # of 20 triangles
+        marked = torch.rand(20, generator=rng) < .5
+        seeds = torch.zeros(60, 1)
+        seeds[centre] = marked.float()[:, None]
+        i = torch.cat([centre, centre, centre + 1])
+        j = torch.cat([centre + 1, centre + 2, centre + 2])
+        graphs.append(graph(
+            seeds, torch.zeros(60, 1), i, j, marked.repeat_interleave(3),
+            torch.cat([torch.zeros(40, dtype=bool), marked])))
+    decision = fitted(graphs, n_epochs=12, dropout=0)
+    real, same = answers_of(decision, graphs[0])
+    assert share_right(real, graphs[0].real) > .99
+    assert share_right(same, graphs[0].same) > .99
+
+
+@pytest.fixture
+def two():
+    """A decision, and two graphs of random values."""
+    rng = torch.Generator().manual_seed(1)
+    torch.manual_seed(1)
+    out = []
+    for n, n_pairs in ((7, 12), (5, 6)):
+        i, j = torch.combinations(torch.arange(n))[:n_pairs].T
+        out.append(graph(torch.randn(n, 3, generator=rng),
+                         torch.randn(n_pairs, 2, generator=rng), i, j,
+                         torch.ones(n), torch.ones(n_pairs)))
+    return Decision(3, 2, width=8).eval(), out
+
+
+def test_images_do_not_hear_each_other(two):
+    decision, graphs = two
+    apart = [torch.cat(part) for part in zip(
+        *(answers_of(decision, one) for one in graphs))]
+    for one, other in zip(answers_of(decision, _together(graphs)), apart):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_order_and_chunks_do_not_matter(two, monkeypatch):
+    decision, (one, _) = two
+    real, same = answers_of(decision, one)
+    order = torch.tensor([3, 0, 6, 1, 5, 2, 4])
+    place = order.argsort()
+    turned = torch.randperm(12)
+    found = answers_of(decision, graph(
+        one.seeds[order], one.pairs[turned], place[one.i][turned],
+        place[one.j][turned], one.real, one.same))
+    np.testing.assert_allclose(found[0], real[order], atol=1e-6)
+    np.testing.assert_allclose(found[1], same[turned], atol=1e-6)
+    monkeypatch.setattr('astrodino_seg.models.decision.CHUNK', 5)
+    for a, b in zip(answers_of(decision, one), (real, same)):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_no_pairs():
+    decision = Decision(3, 2, width=8)
+    none = torch.zeros(0, dtype=torch.int64)
+    real, same = decision(torch.zeros(1, 3), torch.zeros(0, 2), none, none)
+    assert real.shape == (1,)
+    assert same.shape == (0,)
 
 
 def test_fit_decision(scenes):
@@ -255,6 +352,13 @@ def test_fit_decision(scenes):
     assert 0 <= found['seed_right'] <= 1
     for key, value in before.items():
         assert torch.equal(value, model.state_dict()[key]), key
+    # the next goes on from there
+    first = copy.deepcopy(model.decision.state_dict())
+    fit_decision(model, scenes, n_scenes=10, n_epochs=1, peak_rate=1e-9,
+                 bfloat16=False, seed=1, progress=False)
+    assert model.provenance['decision']['n_scenes_before'] == 9
+    for key, value in model.decision.state_dict().items():
+        np.testing.assert_allclose(value, first[key], atol=1e-6)
 
 
 def test_too_few_scenes(scenes):

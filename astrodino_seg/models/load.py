@@ -9,12 +9,13 @@ This is the only module that reads the package's own weights.
 
 import hashlib
 import json
+import warnings
 from functools import lru_cache
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from astrodino_seg.errors import ModelFileError
+from astrodino_seg.errors import AstroDinoUserWarning, ModelFileError
 from astrodino_seg.models.encoder import ENCODER_FORMAT, Encoder
 from astrodino_seg.models.files import digest
 from astrodino_seg.models.instance import FORMAT, Model
@@ -158,8 +159,10 @@ def _read(path, kinds):
                f'reads {" or ".join(map(repr, kinds))} here')
         raise ModelFileError(msg)
     try:
-        model = kinds[found](**json.loads(metadata['spec']),
-                     provenance=json.loads(metadata['provenance']))
+        spec = _without_old_decision(path, json.loads(metadata['spec']),
+                                     tensors)
+        model = kinds[found](**spec,
+                             provenance=json.loads(metadata['provenance']))
         if 'backbone' in metadata:          # the file has the head alone
             tensors.update(_backbone_weights(metadata))
         model.load_state_dict(tensors)
@@ -168,6 +171,19 @@ def _read(path, kinds):
         msg = f'path: weights of {str(path)!r} do not fit their spec: {err}'
         raise ModelFileError(msg) from err
     return model.eval()
+
+
+def _without_old_decision(path, spec, tensors):
+    """The spec, and weights, less a decision that compared pairs alone."""
+    if 'n_layers' in spec.get('decision', {'n_layers': 0}):
+        return spec
+    msg = (f'path: the decision in {str(path)!r} is of an earlier form and '
+           'left out; astrodino_seg.train.fit_decision makes a new one')
+    warnings.warn(msg, AstroDinoUserWarning)
+    for key in [key for key in tensors if key.startswith('decision.')]:
+        del tensors[key]
+    return {key: value for key, value in spec.items()
+            if key not in ('decision', 'calibration')}
 
 
 def _backbone_weights(metadata):

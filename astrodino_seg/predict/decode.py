@@ -87,10 +87,11 @@ def weigh(levels, decision):
         heat = np.concatenate([one.heat for one in levels])
         return found, heat, np.zeros(len(found.i))
     with torch.inference_mode():
-        seeds = seed_features(levels, found)
-        real = decision.seed(seeds).sigmoid().double().numpy()
-        same = decision.pair(pair_features(levels, found, seeds)).sigmoid()
-    return found, real, same.double().numpy()
+        real, same = decision(seed_features(levels, found),
+                              pair_features(levels, found),
+                              torch.from_numpy(found.i),
+                              torch.from_numpy(found.j))
+    return found, *(part.sigmoid().double().numpy() for part in (real, same))
 
 
 def decode(levels, decision, shape, *, merge=MERGE, min_seed=MIN_SEED,
@@ -175,11 +176,11 @@ def _fragments(owner, groups, leader, number):
     for k in present:
         members.setdefault(int(parent[k]), []).append(k)
     label, children, last = np.zeros(n_seeds + 1, np.int32), {}, n_groups
-    for group, seeds_in in sorted(members.items()):
+    for parent_of, seeds_in in sorted(members.items()):
         if len(seeds_in) == 1:
-            label[seeds_in[0]] = group
+            label[seeds_in[0]] = parent_of
             continue
         label[seeds_in] = np.arange(last + 1, last + 1 + len(seeds_in))
-        children[group] = label[seeds_in].copy()
+        children[parent_of] = label[seeds_in].copy()
         last += len(seeds_in)
     return label[seeds], children

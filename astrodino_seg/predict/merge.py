@@ -105,8 +105,9 @@ def candidates(levels):
     asked = (claims.max(axis=1, initial=-np.inf) > CLAIM) | (
         apart < NEAR * np.minimum(factor[i], factor[j]))
     every = np.arange(len(x))
-    return Candidates(level=level, index=index, factor=factor, x=x, y=y, radius=radius,
-                      i=i[asked], j=j[asked], claims=claims[asked],
+    return Candidates(level=level, index=index, factor=factor, x=x, y=y,
+                      radius=radius, i=i[asked], j=j[asked],
+                      claims=claims[asked],
                       own=_claims(levels, level, index, every, x, y))
 
 
@@ -184,7 +185,8 @@ def seed_features(levels, found):
              np.log(found.radius / found.factor), np.log(heat / (1 - heat)),
              found.own, rival, found.own - rival]
     return torch.from_numpy(np.concatenate(
-        [np.stack(parts, axis=-1), classes, looks], axis=1).astype(
+        [np.stack(parts, axis=-1), classes, looks,
+         _gather(levels, 'descriptor')], axis=1).astype(
         np.float32)).clamp(-20, 20)
 
 
@@ -199,9 +201,9 @@ def _contained(levels, found, a, b):
     return share
 
 
-def pair_features(levels, found, seeds):
+def pair_features(levels, found):
     """
-    What is known of each pair.
+    What is known of each pair beyond its two seeds.
 
     Parameters
     ----------
@@ -209,8 +211,6 @@ def pair_features(levels, found, seeds):
         The levels.
     found : `Candidates`
         Of `candidates`.
-    seeds : `~torch.Tensor`
-        Of `seed_features`.
 
     Returns
     -------
@@ -229,8 +229,7 @@ def pair_features(levels, found, seeds):
     parts = np.concatenate([np.stack(parts, axis=-1), found.claims,
                             np.abs(d[i] - d[j]), d[i] * d[j],
                             _valleys(levels, found)], axis=1)
-    return torch.cat([seeds[i], seeds[j], torch.from_numpy(
-        parts.astype(np.float32)).clamp(-20, 20)], dim=1)
+    return torch.from_numpy(parts.astype(np.float32)).clamp(-20, 20)
 
 
 def _distances(levels, found):
@@ -287,12 +286,11 @@ def group(n, i, j, same, merge):
         (n_groups,) probability that the group's weakest decision is right:
         the last join that was made, or the next that was refused.
     """
-    label, right = np.arange(n), np.ones(n)
     if merge <= 0 or len(i) == 0:
         nearest = np.zeros(n)
         for side in (i, j):
             np.maximum.at(nearest, side, same)
-        return label, 1 - nearest
+        return np.arange(n), 1 - nearest
     last = 0
     label = np.empty(n, int)
     rights = []

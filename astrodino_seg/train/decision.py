@@ -4,6 +4,7 @@ The decision about seeds, fitted to what the finished network says.
 """
 
 from copy import deepcopy
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from astrodino_seg.predict.pyramid import look
 from astrodino_seg.train.data import observed
 from astrodino_seg.truth import ISOPHOTE
 
-__all__ = ['decisions_of_scene', 'fit_decision']
+__all__ = ['Graph', 'fit_decision', 'graph_of_scene', 'seed_truth']
 
 #: How much more a pair counts if one of its objects is a large galaxy.
 PRIMARY_WEIGHT = 3.0
@@ -32,6 +33,9 @@ ON_OBJECT = 0.3
 OF_ONE = 0.5
 #: Every tenth scene is held out.
 HELD = 10
+#: Scenes of a step of the fit, and the steps in which its rate rises.
+AT_A_TIME = 8
+WARMUP = 50
 
 
 def seed_truth(levels, truth, shape):
@@ -83,9 +87,39 @@ def seed_truth(levels, truth, shape):
     return owner
 
 
-def decisions_of_scene(model, image, truth):
+@dataclass(frozen=True, kw_only=True)
+class Graph:
     """
     The seeds and pairs of an observed scene, and the truth about them.
+
+    Attributes
+    ----------
+    seeds : `~torch.Tensor`
+        (S, n) of `~astrodino_seg.predict.merge.seed_features`.
+    pairs : `~torch.Tensor`
+        (P, m) of `~astrodino_seg.predict.merge.pair_features`.
+    i, j : `~torch.Tensor`
+        (P,) int64, the seeds of each pair.
+    real, same : `~torch.Tensor`
+        (S,) and (P,) float32: 1 for a seed on an object, and for two seeds of
+        one object.
+    seed_weight, pair_weight : `~torch.Tensor`
+        (S,) and (P,) float32; 0 where the truth is not known.
+    """
+
+    seeds: torch.Tensor
+    pairs: torch.Tensor
+    i: torch.Tensor
+    j: torch.Tensor
+    real: torch.Tensor
+    same: torch.Tensor
+    seed_weight: torch.Tensor
+    pair_weight: torch.Tensor
+
+
+def graph_of_scene(model, image, truth):
+    """
+    What a model's decision is asked about a scene, and what is right.
 
     Parameters
     ----------
@@ -97,29 +131,42 @@ def decisions_of_scene(model, image, truth):
 
     Returns
     -------
-    seeds, real : `~torch.Tensor`
-        (S, n) of `~astrodino_seg.predict.merge.seed_features`, and (S,) 1 for
-        a seed on an object.
-    pairs, same, primary : `~torch.Tensor`
-        (P, m) of `~astrodino_seg.predict.merge.pair_features`; (P,) 1 for two
-        seeds of one object; and (P,) bool, whether one of the two is of a
-        large galaxy. What is not known is left out.
+    graph : `Graph`
+        Seeds and pairs.
     """
     levels = look(model, model.planes(image))
     found = candidates(levels)
-    seeds = seed_features(levels, found)
-    pairs = pair_features(levels, found, seeds)
     owner = seed_truth(levels, truth, image.shape)
     large = np.isin(owner, truth.objects['id'][truth.objects['primary']])
     i, j = found.i, found.j
-    known = torch.from_numpy(owner >= 0)
-    both = torch.from_numpy((owner[i] > 0) & (owner[j] > 0))
-    return (seeds[known], torch.from_numpy(owner > 0)[known].float(),
-            pairs[both], torch.from_numpy(owner[i] == owner[j])[both].float(),
-            torch.from_numpy(large[i] | large[j])[both])
+    both = (owner[i] > 0) & (owner[j] > 0)
+    # a crowded scene has most of the seeds and few of the large galaxies
+    return Graph(
+        seeds=seed_features(levels, found),
+        pairs=pair_features(levels, found),
+        i=torch.from_numpy(i), j=torch.from_numpy(j),
+        real=_floats(owner > 0), same=_floats(owner[i] == owner[j]),
+        seed_weight=_floats((owner >= 0) * max(len(owner), 1)**-0.5),
+        pair_weight=_floats(both * max(len(i), 1)**-0.5 * np.where(
+            large[i] | large[j], PRIMARY_WEIGHT, 1)))
 
 
-def fit_decision(model, scenes, *, n_scenes=400, n_epochs=4, rates=None,
+def _floats(values):
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def _together(graphs):
+    """Several graphs as one, whose parts do not touch."""
+    n = [len(graph.seeds) for graph in graphs]
+    first = np.cumsum([0, *n[:-1]]).tolist()
+    parts = {field.name: [getattr(graph, field.name) for graph in graphs]
+             for field in fields(Graph)}
+    for end in 'ij':
+        parts[end] = [part + k for part, k in zip(parts[end], first)]
+    return Graph(**{key: torch.cat(part) for key, part in parts.items()})
+
+
+def fit_decision(model, scenes, *, n_scenes=400, n_epochs=8, rates=None,
                  peak_rate=1.5e-3, weight_decay=0.3, dropout=0.2, seed=0,
                  bfloat16=True, n_workers=0, progress=True):
     """
@@ -128,15 +175,16 @@ def fit_decision(model, scenes, *, n_scenes=400, n_epochs=4, rates=None,
     Parameters
     ----------
     model : `~astrodino_seg.Model`
-        The trained model, which gets a new decision; its provenance says how
-        good it is on every tenth scene, which is held out.
+        The trained model. Its decision goes on from where it is; one that has
+        none gets a new one. The provenance says how good it is on every tenth
+        scene, which is held out.
     scenes : sequence of `~astrodino_seg.simulate.Scene` or \
             `~astrodino_seg.train.LabelledImage`
         What to fit it to.
     n_scenes : int, optional
         Scenes to use, at most.
     n_epochs : int, optional
-        Passes over all pairs.
+        Passes over all of them.
     rates : dict of float, optional
         As of `~astrodino_seg.simulate.observe`.
     peak_rate, weight_decay : float, optional
@@ -171,38 +219,39 @@ def fit_decision(model, scenes, *, n_scenes=400, n_epochs=4, rates=None,
     runner.in_bfloat16 = bfloat16
     looks = DataLoader(_Looks(runner, scenes, rates, seed), batch_size=None,
                        sampler=range(n_scenes), num_workers=n_workers,
-                       collate_fn=list)
-    parts = [tuple(map(torch.from_numpy, part)) for part in tqdm(
-        looks, disable=not progress, desc='decision')]
-    held = parts[::HELD]
-    used = [part for k, part in enumerate(parts) if k % HELD]
-    torch.manual_seed(seed)
-    decision = Decision(used[0][0].shape[1], used[0][2].shape[1])
-    seeds, real = (torch.cat([p[k] for p in used]) for k in (0, 1))
-    pairs, same, primary = (torch.cat([p[k] for p in used])
-                            for k in (2, 3, 4))
-    # a crowded scene has most of the seeds and few of the large galaxies
-    by_scene = [torch.cat([torch.full((len(p[k]),), max(len(p[k]), 1)**-0.5)
-                           for p in used]) for k in (0, 2)]
-    if len(real) == 0 or len(same) == 0:
-        msg = f'scenes: {len(real)} seeds and {len(same)} pairs are too few'
+                       collate_fn=_as_it_is)
+    graphs = [Graph(**{key: torch.from_numpy(part)
+                       for key, part in one.items()})
+              for one in tqdm(looks, disable=not progress, desc='decision')]
+    held = _together(graphs[::HELD])
+    used = [graph for k, graph in enumerate(graphs) if k % HELD]
+    every = _together(used)
+    n_pairs = int((every.pair_weight > 0).sum())
+    if len(every.seeds) == 0 or n_pairs == 0:
+        msg = (f'scenes: {len(every.seeds)} seeds and {n_pairs} pairs are '
+               'too few')
         raise ValueError(msg)
-    options = {'n_epochs': n_epochs, 'peak_rate': peak_rate,
-               'weight_decay': weight_decay, 'dropout': dropout, 'seed': seed}
-    _fit(decision.seed, seeds, real, by_scene[0], **options)
-    _fit(decision.pair, pairs, same, by_scene[1] * torch.where(
-        primary, PRIMARY_WEIGHT, 1.0), **options)
+    torch.manual_seed(seed)             # of the weights and what is left out
+    decision = _decision_of(model, every)
+    _fit(decision, used, n_epochs=n_epochs, peak_rate=peak_rate,
+         weight_decay=weight_decay, dropout=dropout, seed=seed)
+    before = model.provenance.get('decision', {}).get('n_scenes', 0)
     model.put_decision(decision.eval())
     model.provenance['decision'] = {
-        'n_seeds': len(real), 'n_pairs': len(same), 'n_scenes': len(used),
-        'seed': seed, **_measure(decision, held)}
+        'n_seeds': len(every.seeds), 'n_pairs': n_pairs,
+        'n_scenes': len(used), 'n_scenes_before': before, 'seed': seed,
+        **_measure(decision, held)}
     return model.eval()
+
+
+def _as_it_is(item):
+    return item
 
 
 class _Looks(Dataset):
     """
-    What `decisions_of_scene` says of each scene, as arrays: tensors of many
-    scenes would be as many open files.
+    `graph_of_scene` of each scene, as arrays: tensors of many scenes would be
+    as many open files.
     """
 
     def __init__(self, model, scenes, rates, seed):
@@ -215,49 +264,70 @@ class _Looks(Dataset):
     def __getitem__(self, k):
         image, truth = observed(self.scenes[k], [self.seed, k, 2],
                                 rates=self.rates)
-        return [part.numpy() for part in decisions_of_scene(
-            self.model, image, truth)]
+        graph = graph_of_scene(self.model, image, truth)
+        return {field.name: getattr(graph, field.name).numpy()
+                for field in fields(Graph)}
 
 
-def _fit(net, features, wanted, weight, *, n_epochs, peak_rate,
-         weight_decay, dropout, seed):
-    """Fit one of the two networks."""
-    torch.manual_seed(seed)             # of what is left out
-    net.mean.copy_(features.mean(dim=0))
-    net.scale.copy_(features.std(dim=0) + 1e-3)
-    weight = weight / weight.mean()
+def _decision_of(model, every):
+    """A copy of the model's own, or a new one."""
+    shape = {'n_seed': every.seeds.shape[1], 'n_pair': every.pairs.shape[1]}
+    if model.decision is not None:
+        return deepcopy(model.decision)
+    decision = Decision(**shape)
+    decision.of_seed.fit(every.seeds)
+    decision.of_pair.fit(every.pairs)
+    return decision
+
+
+def _fit(decision, graphs, *, n_epochs, peak_rate, weight_decay, dropout,
+         seed):
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=peak_rate,
+    optimizer = torch.optim.AdamW(decision.parameters(), lr=peak_rate,
                                   weight_decay=weight_decay)
-    n_steps = n_epochs * -(-len(wanted) // 512)
+    n_steps = n_epochs * -(-len(graphs) // AT_A_TIME)
     step = 0
+    decision.train()
     for _ in range(n_epochs):
-        order = torch.randperm(len(wanted), generator=generator)
-        for batch in order.split(512):
+        order = torch.randperm(len(graphs), generator=generator).tolist()
+        for k in range(0, len(graphs), AT_A_TIME):
+            some = _together([graphs[g] for g in order[k:k + AT_A_TIME]])
             for group in optimizer.param_groups:
-                group['lr'] = peak_rate * (1 - step / n_steps)
-            loss = F.binary_cross_entropy_with_logits(
-                net(features[batch], dropout), wanted[batch],
-                weight[batch])
+                group['lr'] = peak_rate * min(1 - step / n_steps,
+                                              (step + 1) / WARMUP)
+            loss = sum(_losses(decision, some, dropout))
             optimizer.zero_grad()
             loss.backward()
+            torch.nn.utils.clip_grad_norm_(decision.parameters(), 1.0)
             optimizer.step()
             step += 1
 
 
-def _measure(decision, parts):
+def _losses(decision, graph, dropout=0.0):
+    """Cross-entropy of the seeds and of the pairs."""
+    answers = decision(graph.seeds, graph.pairs, graph.i, graph.j, dropout)
+    for logits, wanted, weight in zip(
+            answers, (graph.real, graph.same),
+            (graph.seed_weight, graph.pair_weight)):
+        each = F.binary_cross_entropy_with_logits(logits, wanted,
+                                                  reduction='none')
+        yield (each * weight).sum() / weight.sum().clamp(min=1e-6)
+
+
+def _measure(decision, graph):
     """Loss and share of right answers on what was held out."""
     out = {}
     with torch.no_grad():
-        for name, net, k in (('seed', decision.seed, 0),
-                             ('pair', decision.pair, 2)):
-            features, wanted = (torch.cat([p[i] for p in parts])
-                                for i in (k, k + 1))
-            if len(wanted) == 0:
-                continue
-            logits = net(features)
-            out[f'{name}_loss'] = round(F.binary_cross_entropy_with_logits(
-                logits, wanted).item(), 4)
-            out[f'{name}_right'] = round(
-                ((logits > 0) == (wanted > 0)).float().mean().item(), 4)
+        answers = decision(graph.seeds, graph.pairs, graph.i, graph.j)
+    for name, logits, wanted, weight in zip(
+            ('seed', 'pair'), answers, (graph.real, graph.same),
+            (graph.seed_weight, graph.pair_weight)):
+        known = weight > 0
+        if not known.any():
+            continue
+        logits, wanted = logits[known], wanted[known]
+        out[f'{name}_loss'] = round(F.binary_cross_entropy_with_logits(
+            logits, wanted).item(), 4)
+        out[f'{name}_right'] = round(
+            ((logits > 0) == (wanted > 0)).float().mean().item(), 4)
     return out
