@@ -14,7 +14,6 @@ import numpy as np
 
 from astrodino_seg.evaluate.benchmark import split_scene
 from astrodino_seg.image import Image, as_image
-from astrodino_seg.inputs.channels import normalise
 from astrodino_seg.models.calibration import read_calibration
 from astrodino_seg.models.files import digest
 from astrodino_seg.models.instance import CALLED, KEPT
@@ -22,6 +21,7 @@ from astrodino_seg.models.load import load_model
 from astrodino_seg.predict import merge as rules
 from astrodino_seg.predict.decode import decode
 from astrodino_seg.predict.pyramid import MIN_HEAT, look
+from astrodino_seg.predict.sky import input_of
 from astrodino_seg.predict.threshold import has_pixels
 from astrodino_seg.segmenter import DinoSegmenter
 from astrodino_seg.simulate import SceneLibrary, Truth
@@ -79,10 +79,10 @@ class Network:
 
     def look(self, image, truth):
         """The `SceneLooks` of an image."""
-        normalised = normalise(image, self.model.preprocess)
+        normalised, planes = input_of(self.model, image)
         dead = ~np.isfinite(normalised.noise).any(axis=0)
         return SceneLooks(image, truth, dead,
-                          look(self.model, self.model.planes(image)))
+                          look(self.model, planes))
 
     def group(self, looks, *, merge=DEFAULTS.merge,
               min_seed=DEFAULTS.min_seed):

@@ -32,7 +32,7 @@ def add_parser(commands):
     add('--threshold', type=float,
         help="pixel value that an object must exceed, in the image's unit")
     add('--background', type=_background, metavar='B',
-        help="none (it has been subtracted), flat (one number a band), or "
+        help='none (it has been subtracted), flat (one number a band), or '
              'this number; measured in boxes beside the objects if not given')
     add('--n-sigma', type=float,
         help='S/N of all bands together that an object must exceed')

@@ -20,6 +20,7 @@ from astrodino_seg.predict.merge import (
     seed_features,
 )
 from astrodino_seg.predict.pyramid import look
+from astrodino_seg.predict.sky import input_of
 from astrodino_seg.train.data import observed
 from astrodino_seg.truth import ISOPHOTE
 
@@ -134,7 +135,7 @@ def graph_of_scene(model, image, truth):
     graph : `Graph`
         Seeds and pairs.
     """
-    levels = look(model, model.planes(image))
+    levels = look(model, input_of(model, image)[1])
     found = candidates(levels)
     owner = seed_truth(levels, truth, image.shape)
     large = np.isin(owner, truth.objects['id'][truth.objects['primary']])

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 
 from astrodino_seg.evaluate.matching import match_labels
-from astrodino_seg.inputs.channels import normalise
-from astrodino_seg.inputs.rules import NoiseUnits
 from astrodino_seg.models.semantic import SemanticModel
 from astrodino_seg.predict.decode import decode
 from astrodino_seg.predict.pyramid import look
 from astrodino_seg.predict.regions import predict_classes, segment_classes
+from astrodino_seg.predict.sky import input_of
 from astrodino_seg.predict.threshold import has_pixels
 from astrodino_seg.train.crops import UNKNOWN
 from astrodino_seg.train.data import observed
@@ -69,14 +68,12 @@ def match_scenes(model, scenes, *, seed=0):
 
 def _segment(model, image):
     """Labels that a model draws, and the class of each if those count."""
+    parts, planes = input_of(model, image)
     if isinstance(model, SemanticModel):
-        probabilities = predict_classes(model, model.planes(image))
+        probabilities = predict_classes(model, planes)
         grouping, classes = segment_classes(probabilities)
         return grouping.groups, 1 + classes.argmax(axis=1)
-    parts = normalise(image, model.preprocess)
     dead = ~np.isfinite(parts.noise).any(axis=0)
-    planes = (parts.channels if isinstance(model.planes, NoiseUnits)
-              else model.planes(image))
     levels = look(model, planes)
     return decode(levels, model.decision, image.shape, mask=dead,
                   keep=_is_connected).groups, None

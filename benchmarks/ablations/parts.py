@@ -37,6 +37,7 @@ from astrodino_seg.models.instance import CALLED
 from astrodino_seg.predict.decode import decode
 from astrodino_seg.predict.masks import compose, paint_levels
 from astrodino_seg.predict.pyramid import STEP
+from astrodino_seg.predict.sky import input_of
 from astrodino_seg.simulate import SPLITS, make_scene, observe
 from astrodino_seg.train.decision import seed_truth
 from benchmarks.common import DEFAULTS, Network, keep
@@ -74,7 +75,7 @@ def true_centres(model, looks):
     o = looks.truth.objects
     radius = np.sqrt(o['n_pixels'] / np.pi)
     n = model.head.in_channels
-    levels, planes, left = [], model.planes(looks.image), radius > 0
+    levels, planes, left = [], input_of(model, looks.image)[1], radius > 0
     for level in looks.levels:
         if levels:
             planes = bin_channels(planes, 2, n)
