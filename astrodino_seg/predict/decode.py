@@ -21,7 +21,7 @@ __all__ = ['MERGE', 'MIN_SEED', 'Grouping', 'decode', 'weigh']
 #: The merge/split dial, and the least probability that a seed is of an object;
 #: chosen on scenes of the validation split.
 MERGE = 0.3
-MIN_SEED = 0.6
+MIN_SEED = 0.7
 
 
 @dataclass(frozen=True)
