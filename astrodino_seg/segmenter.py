@@ -22,7 +22,8 @@ from astrodino_seg.inputs.binning import oversampling
 from astrodino_seg.inputs.channels import normalise
 from astrodino_seg.inputs.rules import NoiseUnits
 from astrodino_seg.models.calibration import read_calibration
-from astrodino_seg.models.load import Model, load_model
+from astrodino_seg.models.instance import Model
+from astrodino_seg.models.load import load_model
 from astrodino_seg.models.semantic import SemanticModel
 from astrodino_seg.predict.decode import MERGE, MIN_SEED, decode
 from astrodino_seg.predict.masks import enlarge

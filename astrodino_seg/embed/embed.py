@@ -21,7 +21,7 @@ from astrodino_seg.embed.cutouts import FLAGS, Cutouts, plain_columns
 from astrodino_seg.embed.prepare import Inputs, check_size
 from astrodino_seg.embed.vectors import RowStore, check_path, write_embeddings
 from astrodino_seg.errors import SkippedWarning
-from astrodino_seg.models.backbone import load_backbone
+from astrodino_seg.models.load import load_backbone
 from astrodino_seg.version import __version__
 
 __all__ = ['WHAT', 'embed', 'embedding_table', 'weights_hash']
@@ -46,7 +46,7 @@ def embed(images, backbone=None, *, what='cls', size=None, batch_size=32,
         with the image that they are cut out of if the rule for the planes
         says what is ``blank``, others by themselves.
     backbone : `~astrodino_seg.models.backbone.Backbone`, str or path, optional
-        A backbone, or what `~astrodino_seg.models.backbone.load_backbone` takes;
+        A backbone, or what `~astrodino_seg.models.load.load_backbone` takes;
         the bundled one if `None`. The device of its ``vit`` is used.
     what : {'cls', 'patch', 'both'}, optional
         The CLS token, the mean of the patch tokens, or the one followed by

@@ -39,7 +39,7 @@ HOMES = {
     'cutouts': ['astrodino_seg.embed.cutouts'],
     'label_cutouts': ['astrodino_seg.embed.cutouts'],
     'embed': ['astrodino_seg.embed.embed'],
-    'Encoder': ['astrodino_seg.models.load'],
+    'Backbone': ['astrodino_seg.models'],
     'DINO': ['astrodino_seg.train', 'astrodino_seg.pretrain'],
     'ViewDataset': ['astrodino_seg.train', 'astrodino_seg.pretrain'],
     'pretrain': ['astrodino_seg.train', 'astrodino_seg.pretrain'],
@@ -282,7 +282,7 @@ def pretraining(data):
 
     def run(folder, *, seed=0, last=None):
         torch.manual_seed(seed)
-        encoder = get('Encoder')(vit=VIT)
+        encoder = get('Backbone').from_spec(vit=VIT)
         views = get('ViewDataset')(
             crops, encoder.preprocess, N_STEPS * BATCH_SIZE, global_size=32,
             local_size=16, n_local=3, seed=0)

@@ -60,7 +60,7 @@ from astrodino_seg.embed.probe import (
 )
 from astrodino_seg.evaluate.tables import list_table
 from astrodino_seg.image import as_image
-from astrodino_seg.models.backbone import Backbone, load_backbone
+from astrodino_seg.models import Backbone, load_backbone
 from astrodino_seg.plotting import rgb_image, save_figure
 from astrodino_seg.simulate import (
     KINDS,

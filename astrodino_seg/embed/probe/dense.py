@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from astrodino_seg.embed.prepare import check_size, is_picture, prepare
-from astrodino_seg.models.backbone import load_backbone
+from astrodino_seg.models.load import load_backbone
 from astrodino_seg.models.semantic import PixelHead, at_pixels
 
 __all__ = ['SegmentationScore', 'class_map', 'intersection_over_union',

@@ -23,7 +23,7 @@ from astrodino_seg.embed.probe.splits import (
 )
 from astrodino_seg.errors import require
 from astrodino_seg.inputs.rules import Photographic
-from astrodino_seg.models.backbone import load_backbone
+from astrodino_seg.models.load import load_backbone
 
 __all__ = ['BASELINES', 'FineTuned', 'evaluate_network', 'make_baseline']
 
@@ -99,7 +99,7 @@ def evaluate_network(images, labels, network='finetune', *, backbone=None,
     network : str, optional
         ``'finetune'`` trains all of the backbone and a linear layer; others
         are names as of `make_baseline`, which see the images as photographs
-        (`~astrodino_seg.models.backbone.Photographic`).
+        (`~astrodino_seg.inputs.rules.Photographic`).
     backbone : `~astrodino_seg.models.backbone.Backbone`, str or path, optional
         What to fine-tune; ignored for the others.
     pretrained : bool, optional
