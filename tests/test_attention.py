@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from photutils.segmentation import SegmentationImage
 
 from astrodino_seg.cli import main
-from astrodino_seg.embed.attention import (
+from astrodino_seg.embed import (
     AttentionMaps,
     attention_maps,
     rollout,

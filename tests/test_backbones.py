@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
-from astrodino_seg.embed.probe import evaluate_network, linear_segmentation
+from astrodino_seg.embed import evaluate_network, linear_segmentation
 from astrodino_seg.errors import ModelFileError
 from astrodino_seg.image import as_image
 from astrodino_seg.inputs.channels import PreprocessSpec, normalise

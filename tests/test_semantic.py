@@ -15,7 +15,7 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from astrodino_seg import DinoSegmenter, ModelFileError, load_model
-from astrodino_seg.embed.probe import class_map
+from astrodino_seg.embed.dense import class_map
 from astrodino_seg.inputs.channels import PreprocessSpec
 from astrodino_seg.inputs.rules import (
     NanomaggyRGB,

@@ -104,8 +104,9 @@ def load_backbone(name_or_path=None, *, key=None, planes=None):
 
     Parameters
     ----------
-    name_or_path : str or path-like, optional
+    name_or_path : str, path-like, Backbone or model, optional
         * `None`: the bundled one, trained without labels;
+        * a backbone, which is returned, or a model, which has one;
         * the name of a bundled backbone or model, ``'backbone_tiny'`` or
           ``'grouping_tiny'``;
         * a file of `~astrodino_seg.Model`,
@@ -152,6 +153,9 @@ def load_backbone(name_or_path=None, *, key=None, planes=None):
     >>> backbone.vit.patch_size, backbone.planes.n_planes
     (16, 5)
     """
+    own = getattr(name_or_path, 'backbone', name_or_path)
+    if isinstance(own, Backbone):
+        return own
     if name_or_path is None:
         name_or_path = BUNDLED_BACKBONE
     path, name = Path(name_or_path), os.fspath(name_or_path)
