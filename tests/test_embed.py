@@ -15,7 +15,7 @@ import pytest
 import torch
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
-from astropy.nddata import CCDData
+from astropy.nddata import NDData
 from astropy.table import Table
 from embed_toys import Same, make_backbone, make_images
 from helpers import make_wcs
@@ -134,8 +134,8 @@ def test_bad_images(tmp_path):
         with pytest.raises(ValueError, match='images are empty'):
             embedding_table(images, BACKBONE, path=tmp_path / 'v.fits')
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ValueError, match=r'images\[1\]: .*no valid pixels'):
-        embed([IMAGES[0], np.full((32, 32), np.nan)], BACKBONE)
+    with pytest.raises(ValueError, match=r'images\[1\]: '):
+        embed([IMAGES[0], np.zeros((2, 2, 8, 8))], BACKBONE)
     broken = make_backbone()
     broken.vit.cls_token.data[:] = np.nan
     with pytest.raises(ValueError, match=r'images\[0\]: .*not finite'):
@@ -233,7 +233,7 @@ def test_one_image(tmp_path):
     path = tmp_path / 'one.fits'
     write_image(path, as_image(IMAGES[2]))
     wanted = embed([IMAGES[2]], BACKBONE)
-    for one in (path, str(path), as_image(IMAGES[2]), CCDData(IMAGES[2], ''),
+    for one in (path, str(path), as_image(IMAGES[2]), NDData(IMAGES[2]),
                 {'g': IMAGES[2][0], 'r': IMAGES[2][1]}):
         found = embed(one, BACKBONE)
         assert found.shape == wanted.shape == (1, 16)
@@ -241,7 +241,7 @@ def test_one_image(tmp_path):
     assert len(embedding_table(path, BACKBONE)) == 1
     with pytest.raises(ValueError, match='is a folder; .*FolderImages reads'):
         embed(tmp_path, BACKBONE)
-    with pytest.raises(ValueError, match=r"images\[0\]: .*none.fits"):
+    with pytest.raises(FileNotFoundError, match='no such file: .*none.fits'):
         embed(str(tmp_path / 'none.fits'), BACKBONE)
 
 

@@ -48,10 +48,8 @@ def mean_interval(values, level=0.95, *, groups=None, n_draws=1000, seed=0):
     groups : array_like, optional
         (n,) numbers or names of groups of values that are not independent,
         and are therefore drawn together.
-    n_draws : int, optional
-        Bootstraps.
-    seed : int, optional
-        Their seed.
+    n_draws, seed : int, optional
+        Bootstraps, and their seed.
 
     Returns
     -------

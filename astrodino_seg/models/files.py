@@ -36,18 +36,7 @@ BUNDLED = (DEFAULT_MODEL, *BUNDLED_HEADS, BUNDLED_BACKBONE)
 
 
 class StoredWeights(NamedTuple):
-    """
-    What one of our files holds.
-
-    Attributes
-    ----------
-    path : `~pathlib.Path`
-        The file.
-    metadata : dict of str
-        ``format``, ``spec`` and ``provenance``, both JSON, and more.
-    tensors : dict of `~torch.Tensor`
-        The weights by their names.
-    """
+    """A file, its metadata (``format``, ``spec``, ...), and its tensors."""
 
     path: Path
     metadata: dict
@@ -55,43 +44,17 @@ class StoredWeights(NamedTuple):
 
 
 def weights_file(path=None):
-    """
-    Where weights are.
-
-    Parameters
-    ----------
-    path : path-like, optional
-        A file, or one of `BUNDLED`; the default model if `None`.
-
-    Returns
-    -------
-    path : `~pathlib.Path`
-        The file, which need not exist.
-    """
+    """The file of a path or of a name in `BUNDLED`; `None` is the default."""
     path = DEFAULT_MODEL if path is None else path
     return DATA / f'{path}.safetensors' if path in BUNDLED else Path(path)
 
 
 def read_weights(path=None):
     """
-    Read one of our files.
+    What one of our files holds; as of `weights_file`.
 
-    Parameters
-    ----------
-    path : path-like, optional
-        As of `weights_file`.
-
-    Returns
-    -------
-    stored : `StoredWeights`
-        What it holds; nothing is checked but that of bundled files.
-
-    Raises
-    ------
-    FileNotFoundError
-        If ``path`` does not exist.
-    ModelFileError
-        If it is no safetensors file, or a bundled one is damaged.
+    Nothing is checked but the sha256 of bundled files. Raises
+    `FileNotFoundError`, or `ModelFileError` if it is no safetensors file.
     """
     file = weights_file(path)
     if path is None or path in BUNDLED:
@@ -129,19 +92,7 @@ def not_finite(tensors):
 
 
 def digest(module):
-    """
-    What tells the weights of a network from any others.
-
-    Parameters
-    ----------
-    module : `~torch.nn.Module`
-        The network.
-
-    Returns
-    -------
-    digest : str
-        Hexadecimal sha256 of names and values.
-    """
+    """Hexadecimal sha256 of the names and values of a network's weights."""
     content = hashlib.sha256()
     for key, value in sorted(module.state_dict().items()):
         content.update(key.encode())
@@ -152,20 +103,9 @@ def digest(module):
 
 def write_weights(path, model, *, half=False, but=None, more=()):
     """
-    Write a model's weights, spec and provenance to one file.
-
-    Parameters
-    ----------
-    path : path-like
-        The safetensors file. It appears whole or not at all.
-    model : `~torch.nn.Module`
-        With ``FORMAT``, ``spec`` and ``provenance``.
-    half : bool, optional
-        Whether to store float16, in half the space.
-    but : str, optional
-        The name of a part whose weights are left out.
-    more : dict of str, optional
-        Further metadata.
+    Write a model's weights, and as JSON its spec and provenance, to one file,
+    which appears whole or not at all; as float16 if ``half``, without those of
+    the part ``but``, and with ``more`` metadata.
     """
     path = Path(path)
     metadata = {'format': model.FORMAT, 'spec': json.dumps(model.spec),

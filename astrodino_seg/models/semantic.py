@@ -27,37 +27,14 @@ HEADS = {'linear': (1, (1.0,)), 'ms': (4, (1.0, 1.5, 2.0))}
 
 
 class PixelHead(nn.Sequential):
-    """
-    Batch norm and a 1x1 convolution: one linear layer on normed tokens.
-
-    Parameters
-    ----------
-    dim : int
-        Length of the tokens.
-    n_classes : int, optional
-        Number of classes.
-    """
+    """Batch norm and a 1x1 convolution: one linear layer on normed tokens."""
 
     def __init__(self, dim, n_classes=N_CLASSES):
         super().__init__(nn.BatchNorm2d(dim), nn.Conv2d(dim, n_classes, 1))
 
 
 def at_pixels(scores, shape):
-    """
-    Interpolate the scores of patches to pixels.
-
-    Parameters
-    ----------
-    scores : `~torch.Tensor`
-        (B, class, rows, columns).
-    shape : tuple of int
-        (y, x) of the pixels that the patches cover.
-
-    Returns
-    -------
-    scores : `~torch.Tensor`
-        (B, class, y, x).
-    """
+    """Scores (B, class, rows, columns) of patches, at their pixels."""
     return F.interpolate(scores, size=tuple(shape), mode='bilinear',
                          align_corners=False)
 
@@ -144,19 +121,8 @@ class SemanticModel(DenseModel):
 
     def tokens(self, x, scale=1.0):
         """
-        Patch tokens of an image that is resampled to whole patches.
-
-        Parameters
-        ----------
-        x : `~torch.Tensor`
-            (B, plane, y, x), of any size.
-        scale : float, optional
-            Factor on its sides.
-
-        Returns
-        -------
-        tokens : `~torch.Tensor`
-            (B, n_last * dim, rows, columns), the deepest layer last.
+        Patch tokens (B, n_last * dim, rows, columns), the deepest layer last,
+        of an image (B, plane, y, x) whose sides are scaled to whole patches.
         """
         patch = self.vit.patch_size
         x = resample(x, [max(round(scale * n / patch), 1) * patch
@@ -165,55 +131,15 @@ class SemanticModel(DenseModel):
                          dim=1)
 
     def forward(self, x, scale=1.0):
-        """
-        Logits of the classes at one scale.
-
-        Parameters
-        ----------
-        x, scale
-            As of `tokens`.
-
-        Returns
-        -------
-        logits : `~torch.Tensor`
-            (B, 4, y, x) of sky, star, galaxy, artifact.
-        """
+        """Logits (B, 4, y, x) of sky, star, galaxy, artifact, at a scale."""
         return self.logits(self.tokens(x, scale), x.shape[-2:])
 
     def logits(self, tokens, shape):
-        """
-        Logits of the classes from tokens.
-
-        Parameters
-        ----------
-        tokens : `~torch.Tensor`
-            Of `tokens`.
-        shape : tuple of int
-            (y, x) of the pixels.
-
-        Returns
-        -------
-        logits : `~torch.Tensor`
-            (B, 4, y, x).
-        """
+        """Logits (B, 4, y, x) of the classes from tokens."""
         return at_pixels(self.head(tokens), shape)
 
     def probabilities(self, x, factor=1.0):
-        """
-        Probabilities of the classes, the mean over the scales.
-
-        Parameters
-        ----------
-        x : `~torch.Tensor`
-            As of `tokens`.
-        factor : float, optional
-            A factor on all scales.
-
-        Returns
-        -------
-        probabilities : `~torch.Tensor`
-            (B, 4, y, x).
-        """
+        """Probabilities (B, 4, y, x), the mean over all scales."""
         return sum(self(x, factor * scale).softmax(dim=1)
                    for scale in self.scales) / len(self.scales)
 

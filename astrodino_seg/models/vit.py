@@ -2,11 +2,10 @@
 """
 The Vision Transformer: images of any size and any number of bands to tokens.
 
-Parameter names equal those of ``timm``'s ``VisionTransformer``, so that a
-DINO or DINOv2 state dict in timm's layout loads unchanged; importing timm
-itself costs more seconds than a segmentation. Shapes in comments: ``B`` batch,
-``D`` dim, ``h`` heads, ``P`` prefix tokens (CLS and registers),
-``N = gh * gw`` patch tokens, ``T = P + N``.
+Parameter names are those of ``timm``, whose state dicts of DINO and DINOv2
+load unchanged; its import costs more seconds than a segmentation. Shapes in
+comments: ``B`` batch, ``D`` dim, ``h`` heads, ``P`` prefix tokens (CLS and
+registers), ``N = gh * gw`` patch tokens, ``T = P + N``.
 """
 
 import math
@@ -159,15 +158,8 @@ def rotate(x, cos, sin):
 
 class Features(NamedTuple):
     """
-    What `VisionTransformer.forward_features` returns.
-
-    Attributes
-    ----------
-    cls : `~torch.Tensor`
-        (B, D) CLS token of the last layer, normed.
-    patches : list of `~torch.Tensor`
-        (B, D, gh, gw) patch tokens of the last layers, the deepest last, each
-        after the final norm.
+    The CLS token (B, D) of the last layer, normed, and the patch tokens
+    (B, D, gh, gw) of the last layers, the deepest last, each normed.
     """
 
     cls: torch.Tensor
@@ -238,11 +230,11 @@ class VisionTransformer(nn.Module):
         if pos_embed == 'learned':
             n_embed = math.prod(grid_size) + embed_prefix * self.n_prefix
             self.pos_embed = nn.Parameter(torch.zeros(1, n_embed, dim))
-        rates = torch.linspace(0, drop_path, depth, device='cpu').tolist()
         self.blocks = nn.ModuleList(
             Block(dim, n_heads, mlp_ratio=mlp_ratio, qkv_bias=qkv_bias,
                   layer_scale=layer_scale, drop_path=rate, mlp=mlp,
-                  norm_eps=norm_eps, qk_norm=qk_norm) for rate in rates)
+                  norm_eps=norm_eps, qk_norm=qk_norm) for rate in
+            torch.linspace(0, drop_path, depth, device='cpu').tolist())
         self.norm = nn.LayerNorm(dim, eps=norm_eps)
         self.init_weights()
 
@@ -292,23 +284,9 @@ class VisionTransformer(nn.Module):
 
     def forward_features(self, x, n_last=1, *, mask=None, mask_token=None):
         """
-        The features that heads and galleries work with.
-
-        Parameters
-        ----------
-        x : `~torch.Tensor`
-            (B, in_channels, H, W), sides multiples of ``patch_size``.
-        n_last : int, optional
-            Of how many of the last layers to return the patch tokens.
-        mask : `~torch.Tensor`, optional
-            (B, gh, gw) bool: the patches that are hidden.
-        mask_token : `~torch.Tensor`, optional
-            (D,) what stands in their place, before the positional embedding.
-
-        Returns
-        -------
-        features : `Features`
-            The CLS token, and the patch tokens as maps.
+        `Features` of images (B, in_channels, H, W), of the last layers; in
+        place of the patches that a mask (B, gh, gw) hides stands the token
+        (D,), before the positional embedding.
         """
         _require(1 <= n_last <= len(self.blocks),
                  'n_last must be between 1 and the depth '
