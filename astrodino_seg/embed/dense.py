@@ -116,7 +116,7 @@ def linear_segmentation(train, test, backbone=None, *, classes=CLASSES,
         Images and class maps, (y, x) int with -1 for pixels that do not
         count; of one shape.
     backbone : `~astrodino_seg.models.backbone.Backbone`, str or path, optional
-        As of `~astrodino_seg.embed.embed`.
+        As of `~astrodino_seg.embed.embedding.embed`.
     classes : sequence of str, optional
         The names of the classes.
     size : int or tuple of int, optional
@@ -236,9 +236,9 @@ def patch_maps(images, backbone=None, *, size=None):
     Parameters
     ----------
     images : iterable
-        As of `~astrodino_seg.embed.embed`.
+        As of `~astrodino_seg.embed.embedding.embed`.
     backbone : `~astrodino_seg.models.backbone.Backbone`, str or path, optional
-        As of `~astrodino_seg.embed.embed`.
+        As of `~astrodino_seg.embed.embedding.embed`.
     size : int or tuple of int, optional
         Rows and columns that images are resampled to.
 

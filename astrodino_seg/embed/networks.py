@@ -84,7 +84,7 @@ def evaluate_network(images, labels, network='finetune', *, backbone=None,
     Parameters
     ----------
     images : sequence
-        As of `~astrodino_seg.embed.embed`.
+        As of `~astrodino_seg.embed.embedding.embed`.
     labels : array_like
         (n,) classes.
     network : str, optional

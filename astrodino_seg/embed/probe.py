@@ -274,20 +274,20 @@ def run_study(images, labels, backbone=None, *, classes=None, n_seeds=5,
     Parameters
     ----------
     images : sequence
-        As of `~astrodino_seg.embed.embed`, for example
+        As of `~astrodino_seg.embed.embedding.embed`, for example
         `~astrodino_seg.datasets.Galaxy10`.
     labels : array_like
         (n,) classes.
     backbone : `~astrodino_seg.models.backbone.Backbone`, str or path, optional
-        As of `~astrodino_seg.embed.embed`.
+        As of `~astrodino_seg.embed.embedding.embed`.
     classes : sequence of str, optional
         The classes.
     n_seeds, seed : int, optional
         Number of splits, each trained with a seed of its own, and the first
         seed. The study has one.
     **options
-        Of `~astrodino_seg.embed.embed`: ``n_workers``, ``progress_bar``, and
-        ``batch_size``, the images at a time, which changes nothing else.
+        Of `~astrodino_seg.embed.embedding.embed`: ``n_workers``,
+        ``progress_bar``, and ``batch_size``, which changes nothing else.
 
     Returns
     -------
@@ -299,7 +299,7 @@ def run_study(images, labels, backbone=None, *, classes=None, n_seeds=5,
     Raises
     ------
     ValueError
-        As of `~astrodino_seg.embed.embed` and `evaluate`.
+        As of `~astrodino_seg.embed.embedding.embed` and `evaluate`.
     """
     encode_labels(labels, classes)      # a bad label is told first
     vectors = embed(images, backbone, what=STUDY['what'], size=STUDY['size'],
