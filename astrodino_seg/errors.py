@@ -9,8 +9,8 @@ where a caller may want to catch one by name.
 from importlib import import_module
 
 __all__ = ['AstroDinoWarning', 'AstroDinoUserWarning', 'BandWarning',
-           'CollapseWarning', 'DownloadError', 'MissingToolError',
-           'ModelFileError', 'SkippedWarning', 'require']
+           'CollapseWarning', 'DownloadError', 'EmptyImageError',
+           'MissingToolError', 'ModelFileError', 'SkippedWarning', 'require']
 
 
 class AstroDinoWarning(Warning):
@@ -58,6 +58,10 @@ class DownloadError(OSError):
 
 class MissingToolError(ImportError):
     """A program that a baseline runs is not on this machine."""
+
+
+class EmptyImageError(ValueError):
+    """An image has no valid pixels."""
 
 
 class ModelFileError(ValueError):

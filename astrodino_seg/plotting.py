@@ -18,8 +18,8 @@ from astrodino_seg.errors import require
 from astrodino_seg.inputs.rgb import rgb_image
 
 __all__ = ['class_rgb', 'outline_rgb', 'plot_attention', 'plot_benchmark',
-           'plot_classes', 'plot_closeups', 'plot_segmentations', 'rgb_image',
-           'save_figure']
+           'plot_classes', 'plot_closeups', 'plot_confusion',
+           'plot_segmentations', 'plot_tsne', 'rgb_image', 'save_figure']
 
 WHITE, ORANGE = (255, 255, 255), (255, 130, 40)
 #: Colour of each class of `~astrodino_seg.SegmentationResult`; sky has none.
@@ -240,3 +240,74 @@ def save_figure(figure, path, *, dpi=100):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def plot_tsne(points, labels, classes, *, width=7):
+    """
+    Points coloured by their class.
+
+    Parameters
+    ----------
+    points : `~numpy.ndarray`
+        (n, 2), of `~astrodino_seg.embed.probe.tsne`.
+    labels : `~numpy.ndarray`
+        (n,) int, positions in ``classes``.
+    classes : sequence of str
+        The names of the classes.
+    width : float, optional
+        Width of the figure in inches.
+
+    Returns
+    -------
+    figure : `~matplotlib.figure.Figure`
+        The figure; no window is opened.
+    """
+    colormaps = require('matplotlib', 'plot').colormaps
+    figure = _figure(width, 0.75 * width)
+    axis = figure.subplots()
+    colours = colormaps['tab10' if len(classes) <= 10 else 'turbo']
+    step = 1 if len(classes) <= 10 else colours.N / len(classes)
+    for k, name in enumerate(classes):
+        own = np.asarray(points)[np.asarray(labels) == k]
+        axis.scatter(*own.T, s=9, color=colours(int(k * step)),
+                     label=f'{name} ({len(own)})')
+    axis.set(xticks=[], yticks=[], aspect='equal')
+    figure.legend(loc='outside right center', fontsize='small',
+                  frameon=False)
+    return figure
+
+
+def plot_confusion(result, *, width=7):
+    """
+    The confusion matrix of a probe.
+
+    Parameters
+    ----------
+    result : `~astrodino_seg.embed.probe.ProbeResult`
+        The probe.
+    width : float, optional
+        Width of the figure in inches.
+
+    Returns
+    -------
+    figure : `~matplotlib.figure.Figure`
+        Shares of each true class (rows, which sum to 1), in per cent; no
+        window is opened.
+    """
+    counts = result.confusion
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = _figure(width, 0.9 * width)
+    axis = figure.subplots()
+    axis.imshow(shares, cmap='Blues', vmin=0, vmax=1)
+    for (row, column), share in np.ndenumerate(shares):
+        axis.text(column, row, f'{100 * share:.0f}', ha='center',
+                  va='center', color='white' if share > 0.6 else 'black',
+                  fontsize='small')
+    where = np.arange(len(result.classes))
+    axis.set_xticks(where, result.classes, rotation=45, ha='right')
+    axis.set_yticks(where, result.classes)
+    low, high = result.interval()
+    axis.set(xlabel='predicted', ylabel='true',
+             title=f'{result.name}: top-1 {100 * result.accuracy:.1f}% '
+                   f'({100 * low:.1f} to {100 * high:.1f})')
+    return figure

@@ -18,15 +18,12 @@ from photutils.utils.exceptions import NoDetectionsWarning
 from astrodino_seg.catalog import make_table
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image import Image, as_image
-from astrodino_seg.inputs.binning import oversampling
-from astrodino_seg.models.calibration import read_calibration
-from astrodino_seg.models.load import Model, load_model
-from astrodino_seg.models.semantic import SemanticModel
-from astrodino_seg.predict.decode import MERGE, MIN_SEED, decode
-from astrodino_seg.predict.masks import enlarge
-from astrodino_seg.predict.pyramid import STEP, has_bfloat16, look
-from astrodino_seg.predict.regions import predict_classes, segment_classes
-from astrodino_seg.predict.shares import FluxShares, share_flux
+from astrodino_seg.models.backbone import DenseModel
+from astrodino_seg.models.load import load_model
+from astrodino_seg.predict.decode import MERGE, MIN_SEED
+from astrodino_seg.predict.instances import find_instances
+from astrodino_seg.predict.pyramid import STEP, has_bfloat16
+from astrodino_seg.predict.shares import FluxShares
 from astrodino_seg.predict.sky import input_of
 from astrodino_seg.predict.threshold import (
     background_cube,
@@ -139,7 +136,8 @@ class DinoSegmenter:
         is 1, and for semantic models what
         `~astrodino_seg.inputs.binning.oversampling` says.
     model : `~astrodino_seg.Model`, \
-            `~astrodino_seg.models.semantic.SemanticModel` or path-like, optional
+            `~astrodino_seg.models.semantic.SemanticModel` or path-like, \
+            optional
         The model, which is copied at each call, or its weights file, which
         is read at the first, or the name of a bundled one. The default model
         if `None`. A semantic model tells classes alone: each connected
@@ -283,16 +281,10 @@ class DinoSegmenter:
             warnings.warn(msg, AstroDinoUserWarning)
         background = background_cube(background, image, order)
         model = self._fetch_model()
-        if self.split_flux and isinstance(model, SemanticModel):
-            msg = 'split_flux=True needs a model with a grouping head'
-            raise ValueError(msg)
         normalised, planes = input_of(
             model, image, background=background, device=self.device,
             tile_size=self.tile_size)
         _check_measured_noise(image, normalised)
-        bin_factor = self.bin_factor or (
-            oversampling(normalised.channels)
-            if isinstance(model, SemanticModel) else 1)
         dead = ~np.isfinite(normalised.noise).any(axis=0)
         detected = True
         if limit is not None:
@@ -307,11 +299,14 @@ class DinoSegmenter:
             return has_pixels(np.where(detected, labels, 0), n,
                               self.n_pixels, self.connectivity)
 
-        find = (self._by_classes if isinstance(model, SemanticModel)
-                else self._by_levels)
-        grouping, classes, probabilities, shares = find(
-            model, planes, bin_factor, n_pixels=self.n_pixels, mask=dead,
-            keep=keep)
+        found = find_instances(
+            model, planes, n_pixels=self.n_pixels, mask=dead, keep=keep,
+            bin_factor=self.bin_factor or model.binning(normalised.channels),
+            connectivity=self.connectivity, merge=self.merge,
+            min_seed=self.min_seed, split_flux=self.split_flux,
+            tile_size=self.tile_size, device=self.device,
+            progress=self.progress_bar)
+        grouping = found.grouping
         if len(grouping.seed_of) == 0:
             warnings.warn('No sources were found.', NoDetectionsWarning,
                           stacklevel=2)
@@ -321,47 +316,12 @@ class DinoSegmenter:
         return SegmentationResult(
             segmentation_image=SegmentationImage(grouping.groups),
             fragments=fragments,
-            class_map=probabilities.argmax(0).astype(np.uint8),
-            probabilities=probabilities,
-            table=make_table(image, normalised, grouping, classes, shares),
+            class_map=found.probabilities.argmax(0).astype(np.uint8),
+            probabilities=found.probabilities,
+            table=make_table(image, normalised, grouping, found.classes,
+                             found.shares),
             image=image, background=normalised.background,
-            noise=normalised.noise, shares=shares)
-
-    def _by_levels(self, model, planes, bin_factor, **rules):
-        """
-        Labels, their classes, those of pixels, and the shares, by looks at
-        all levels of a pyramid.
-        """
-        levels = look(model, planes, bin_factor=bin_factor,
-                      device=self.device, tile_size=self.tile_size,
-                      progress=self.progress_bar)
-        shape = planes.shape[1:]
-        grouping = decode(levels, model.decision, shape, merge=self.merge,
-                          min_seed=self.min_seed, **rules)
-        classes, heat = (np.concatenate([getattr(level, key) for level
-                                         in levels])[grouping.seed_of]
-                         for key in ('classes', 'heat'))
-        calibration = read_calibration(model.calibration)
-        grouping = calibration.rate(grouping, heat)
-        shares = None
-        if self.split_flux:
-            shares = share_flux(levels, grouping,
-                                power=calibration.share_power)
-        fine = levels[0].probabilities
-        if bin_factor > 1:
-            fine = np.stack([enlarge(one, bin_factor)[:shape[0], :shape[1]]
-                             for one in fine])
-        return (grouping, calibration.class_probabilities(classes), fine,
-                shares)
-
-    def _by_classes(self, model, planes, bin_factor, **rules):
-        """The same by a semantic head: regions of one class."""
-        probabilities = predict_classes(
-            model, planes, bin_factor=bin_factor, device=self.device,
-            tile_size=self.tile_size, progress=self.progress_bar)
-        grouping, classes = segment_classes(
-            probabilities, connectivity=self.connectivity, **rules)
-        return grouping, classes, probabilities, None
+            noise=normalised.noise, shares=found.shares)
 
     def _fetch_model(self):
         """The model, ready to run; a file is read once."""
@@ -370,7 +330,7 @@ class DinoSegmenter:
             if getattr(self, '_key', None) == key:
                 return self.model_
             model = load_model(model)
-        elif isinstance(model, Model | SemanticModel):
+        elif isinstance(model, DenseModel):
             model = deepcopy(model)     # the caller's is left as it is
         else:
             msg = ('model must be a Model, a path or None, got '
@@ -383,9 +343,8 @@ class DinoSegmenter:
             msg = f'device {self.device!r} cannot be used: {reason}'
             raise ValueError(msg) from err
         self._key = key
-        if not isinstance(model, SemanticModel):
-            model.in_bfloat16 = (has_bfloat16(self.device)
-                                 if self.bfloat16 is None else self.bfloat16)
+        model.in_bfloat16 = (has_bfloat16(self.device)
+                             if self.bfloat16 is None else self.bfloat16)
         return self.model_
 
     def _validate(self):

@@ -11,8 +11,8 @@ by default it is the bundled one, which was trained without labels.
 import sys
 
 from astrodino_seg.datasets import demo_image
-from astrodino_seg.embed.attention import attention_maps
-from astrodino_seg.models.backbone import load_backbone
+from astrodino_seg.embed import attention_maps
+from astrodino_seg.models import load_backbone
 from astrodino_seg.plotting import plot_attention, rgb_image, save_figure
 
 image = demo_image()

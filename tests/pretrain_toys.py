@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from astrodino_seg.models.load import Encoder
+from astrodino_seg.models import Backbone
 from astrodino_seg.train import DINO, pretrain
 from astrodino_seg.train.views import Views
 
@@ -41,7 +41,7 @@ class ToyViews(Dataset):
 def toy_run(out, *, views=None, seed=0, **kwargs):
     """A run of a few steps on one core, without a bar."""
     torch.manual_seed(seed)
-    encoder = Encoder(vit=VIT)
+    encoder = Backbone.from_spec(vit=VIT)
     options = {'n_steps': N_STEPS, 'batch_size': BATCH_SIZE, 'save_every': 2,
                'log_every': 1, 'n_workers': 0, 'device': 'cpu',
                'progress': False, **kwargs}

@@ -16,14 +16,15 @@ from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
-from astrodino_seg.embed.probe import evaluate_network, linear_segmentation
+from astrodino_seg.embed import evaluate_network, linear_segmentation
 from astrodino_seg.errors import ModelFileError
 from astrodino_seg.image import as_image
 from astrodino_seg.inputs.channels import PreprocessSpec, normalise
 from astrodino_seg.inputs.rules import NanomaggyRGB, NoiseUnits, Photographic
-from astrodino_seg.models.backbone import Backbone, load_backbone
+from astrodino_seg.models import Backbone, load_backbone
 from astrodino_seg.models.head import InstanceHead
-from astrodino_seg.models.load import Encoder, Model, load_encoder, load_model
+from astrodino_seg.models.instance import Model
+from astrodino_seg.models.load import load_any
 from astrodino_seg.models.vit import VisionTransformer
 from astrodino_seg.plotting import rgb_image
 
@@ -355,6 +356,43 @@ def test_training_checkpoint(write, x):
         load_backbone(path, key='ema')
 
 
+def test_checkpoint_of_dinov2(write, x):
+    """Student and teacher in one dictionary, and all heads."""
+    def network(part, seed):
+        state = {key: value + seed for key, value in dinov2().items()}
+        return with_prefix(f'{part}.', {
+            **with_prefix('backbone.', state), **head('dino_head'),
+            **head('ibot_head')})
+
+    path = write({'model': {**network('student', 0.5), **network('teacher', 0),
+                            'dino_loss.center': torch.zeros(1, 5)},
+                  'iteration': 12, 'optimizer': {}})
+    for key, seed in ((None, 0), ('teacher', 0), ('student', 0.5)):
+        found = load_backbone(path, key=key).vit
+        assert_close(found.cls_token.data, dinov2()['cls_token'] + seed)
+    with pytest.raises(ModelFileError, match="no 'ema' in it; it has .*model"):
+        load_backbone(path, key='ema')
+
+
+@pytest.mark.parametrize('wrap', [
+    lambda key: f'_orig_mod.{key}', lambda key: f'module._orig_mod.{key}',
+    lambda key: f'_orig_mod.module.{key}',
+    lambda key: key.replace('blocks.0.', 'blocks.0._orig_mod.')])
+def test_compiled_networks(wrap, write, x):
+    state = {wrap(key): value for key, value in dino().items()}
+    assert_close(tokens(load_backbone(write(state)), x((16, 16))),
+                 tokens(load_backbone(write(dino(), 'b.pth')), x((16, 16))))
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_weights_must_be_finite(value, write):
+    state = dino()
+    state['blocks.1.mlp.fc1.weight'][2, 3] = value
+    with pytest.raises(ModelFileError, match=(
+            r'weights.pth.*: 1 parameters are not finite, blocks.1.mlp.fc1')):
+        load_backbone(write(state))
+
+
 def test_half_precision_becomes_single(write):
     state = {key: value.half() for key, value in dino().items()}
     backbone = load_backbone(write(state))
@@ -498,7 +536,7 @@ def test_no_code_of_a_file_is_run(code, zipped, tmp_path, recwarn):
 @pytest.mark.parametrize('name', [None, 'backbone_tiny', 'grouping_tiny'])
 def test_bundled(name):
     backbone = load_backbone(name)
-    model = load_model() if name == 'grouping_tiny' else load_encoder()
+    model = load_any(name or 'backbone_tiny')
     assert backbone.name == (name or 'backbone_tiny')
     assert_close(backbone.vit.state_dict(), model.vit.state_dict())
     assert backbone.planes == NoiseUnits(model.preprocess)
@@ -507,7 +545,7 @@ def test_bundled(name):
                        normalise(image, model.preprocess).channels)
 
 
-@pytest.mark.parametrize('model', [Model, Encoder])
+@pytest.mark.parametrize('model', [Model, Backbone.from_spec])
 def test_own_file(model, tmp_path):
     model = model(preprocess={'n_slots': 2})
     model.save(tmp_path / 'model.safetensors')

@@ -12,9 +12,7 @@ from helpers import make_wcs
 from numpy.testing import assert_allclose
 
 from astrodino_seg.cli import main
-from astrodino_seg.embed.cutouts import cutouts, label_cutouts
-from astrodino_seg.embed.embed import embed
-from astrodino_seg.embed.vectors import read_embeddings
+from astrodino_seg.embed import cutouts, embed, label_cutouts, read_embeddings
 from astrodino_seg.image import as_image
 
 

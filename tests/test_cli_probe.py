@@ -11,8 +11,8 @@ from astropy.table import QTable, Table
 from embed_toys import blobs
 
 from astrodino_seg.cli import main
-from astrodino_seg.embed.probe import evaluate, fold_splits
-from astrodino_seg.embed.vectors import write_embeddings
+from astrodino_seg.embed import evaluate, write_embeddings
+from astrodino_seg.embed.classifiers import fold_splits
 
 pytest.importorskip('sklearn')
 pytest.importorskip('matplotlib')

@@ -13,7 +13,8 @@ from helpers import check_promises, make_wcs
 from numpy.testing import assert_allclose, assert_array_equal
 from photutils.segmentation import SegmentationImage
 
-from astrodino_seg.embed.cutouts import FLAGS, cutouts, label_cutouts
+from astrodino_seg.embed import cutouts, label_cutouts
+from astrodino_seg.embed.cutout import FLAGS
 from astrodino_seg.image import as_image
 
 SHAPE = (40, 50)

@@ -15,18 +15,25 @@ import pytest
 import torch
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
+from astropy.nddata import NDData
 from astropy.table import Table
 from embed_toys import Same, make_backbone, make_images
 from helpers import make_wcs
 from numpy.testing import assert_allclose, assert_array_equal
 
 from astrodino_seg.datasets import FolderImages
-from astrodino_seg.embed.cutouts import FLAGS, cutouts, label_cutouts
-from astrodino_seg.embed.embed import embed, embedding_table, weights_hash
-from astrodino_seg.embed.vectors import read_embeddings
+from astrodino_seg.embed import (
+    cutouts,
+    embed,
+    embedding_table,
+    label_cutouts,
+    read_embeddings,
+)
+from astrodino_seg.embed.cutout import FLAGS
 from astrodino_seg.errors import SkippedWarning
-from astrodino_seg.image import as_image
+from astrodino_seg.image import as_image, write_image
 from astrodino_seg.models.backbone import Backbone
+from astrodino_seg.models.files import digest
 
 BACKBONE = make_backbone()
 IMAGES = make_images()
@@ -127,8 +134,8 @@ def test_bad_images(tmp_path):
         with pytest.raises(ValueError, match='images are empty'):
             embedding_table(images, BACKBONE, path=tmp_path / 'v.fits')
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ValueError, match=r'images\[1\]: .*no valid pixels'):
-        embed([IMAGES[0], np.full((32, 32), np.nan)], BACKBONE)
+    with pytest.raises(ValueError, match=r'images\[1\]: '):
+        embed([IMAGES[0], np.zeros((2, 2, 8, 8))], BACKBONE)
     broken = make_backbone()
     broken.vit.cls_token.data[:] = np.nan
     with pytest.raises(ValueError, match=r'images\[0\]: .*not finite'):
@@ -161,7 +168,7 @@ def test_table_of_cutouts():
     assert SkyCoord(table['ra'], table['dec'])[0].separation(
         sky) < 1e-6 * u.arcsec
     assert table.meta == {
-        'BACKBONE': 'toy', 'WEIGHTS': weights_hash(BACKBONE.vit),
+        'BACKBONE': 'toy', 'WEIGHTS': digest(BACKBONE.vit),
         'PLANES': repr(BACKBONE.planes), 'WHAT': 'patch',
         'IMGSIZE': '24 x 24', 'CREATOR': table.meta['CREATOR'],
         'FLAGS': 'edge=1, empty=2, off_image=4'}
@@ -211,12 +218,44 @@ def test_table_of_records():
         embedding_table(iter(records), BACKBONE)
 
 
-def test_weights_hash():
-    code = weights_hash(BACKBONE.vit)
-    assert code == weights_hash(make_backbone().vit)
+def test_digest_of_weights():
+    code = digest(BACKBONE.vit)
+    assert code == digest(make_backbone().vit)
     other = make_backbone()
     other.vit.norm.bias.data[0] += 1e-6
-    assert weights_hash(other.vit) != code
+    assert digest(other.vit) != code
+
+
+# ------------------------------------------------- one image, or nothing
+
+def test_one_image(tmp_path):
+    """It need not be in a list."""
+    path = tmp_path / 'one.fits'
+    write_image(path, as_image(IMAGES[2]))
+    for one in (path, str(path), as_image(IMAGES[2]), NDData(IMAGES[2]),
+                {'g': IMAGES[2][0], 'r': IMAGES[2][1]}):
+        found = embed(one, BACKBONE)
+        assert found.shape == (1, 16)
+        assert_array_equal(found, embed([one], BACKBONE))
+    assert len(embedding_table(path, BACKBONE)) == 1
+    with pytest.raises(ValueError, match='is a folder; .*FolderImages reads'):
+        embed(tmp_path, BACKBONE)
+    with pytest.raises(FileNotFoundError, match='no such file: .*none.fits'):
+        embed(str(tmp_path / 'none.fits'), BACKBONE)
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_stamp_without_a_valid_pixel(value):
+    """A row of NaN, and a warning; the others have their vectors."""
+    images = IMAGES[:3].copy()
+    images[1] = value
+    with pytest.warns(SkippedWarning, match="the first is '1': all pixels"):
+        found = embed(images, BACKBONE)
+    assert np.isnan(found[1]).all()
+    assert_allclose(found[::2], embed(IMAGES[:3:2], BACKBONE), rtol=1e-5)
+    with pytest.warns(SkippedWarning):
+        table = embedding_table(images, BACKBONE)
+    assert table['flags'].tolist() == [0, FLAGS['empty'], 0]
 
 
 # -------------------------------------------------- stopped, and gone on
@@ -268,20 +307,19 @@ KILL = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
 import numpy as np
-from astrodino_seg.embed import embed
-from astrodino_seg.embed.cutouts import cutouts
+from astrodino_seg.embed import cutouts, embedding
 from embed_toys import make_backbone
 
-def killed(*args, n=[0], original=embed._vectors):
+def killed(*args, n=[0], original=embedding._vectors):
     n[0] += 1
     if n[0] == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return original(*args)
 
-embed._vectors = killed
+embedding._vectors = killed
 image = np.load({image!r})
-embed.embedding_table(cutouts(image, {where}, 16), make_backbone(),
-                      path={path!r}, batch_size=2)
+embedding.embedding_table(cutouts(image, {where}, 16), make_backbone(),
+                          path={path!r}, batch_size=2)
 """
 
 
@@ -341,7 +379,7 @@ def test_other_positions_are_another_run(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr('astrodino_seg.embed.embed._vectors', killed)
+        patch.setattr('astrodino_seg.embed.embedding._vectors', killed)
         with pytest.raises(KeyboardInterrupt):
             embedding_table(first, BACKBONE, path=path)
     with pytest.raises(ValueError, match='sha256 was'):

@@ -16,15 +16,8 @@ from safetensors.torch import save_file
 
 from astrodino_seg.errors import ModelFileError
 from astrodino_seg.inputs.channels import PreprocessSpec
-from astrodino_seg.models import load as module
-from astrodino_seg.models.load import (
-    ENCODER_FORMAT,
-    FORMAT,
-    Encoder,
-    Model,
-    load_encoder,
-    load_model,
-)
+from astrodino_seg.models import Backbone, Model, load_backbone, load_model
+from astrodino_seg.models import files as module
 
 TINY = {'vit': {'dim': 48, 'depth': 1, 'n_heads': 3},
         'head': {'widths': (8, 8, 8, 8), 'n_middle': 8}}
@@ -139,7 +132,7 @@ def test_file(path):
         name = 'vit.patch_embed.proj.weight'
         assert_array_equal(f.get_tensor(name),
                            tiny_model().state_dict()[name])
-    assert metadata['format'] == FORMAT
+    assert metadata['format'] == Model.FORMAT
     assert json.loads(metadata['spec'])['vit']['dim'] == 48
     assert json.loads(metadata['provenance']) == {'threshold': 0.25}
     assert os.listdir(path.parent) == [path.name]
@@ -212,7 +205,7 @@ def test_foreign(path):
     save_file({'weight': torch.zeros(3)}, path)
     with pytest.raises(ModelFileError, match=(
             r"path: '.*tiny.safetensors' has format None, this version "
-            rf"reads '{FORMAT}'")):
+            rf"reads '{Model.FORMAT}'")):
         load_model(path)
 
 
@@ -265,7 +258,9 @@ def bundled(path, monkeypatch):
     module._check_bundled.cache_clear()
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     path.with_suffix('.sha256').write_text(f'{digest}  {path.name}\n')
-    monkeypatch.setattr(module, 'BUNDLED', path)
+    monkeypatch.setattr(module, 'DATA', path.parent)
+    monkeypatch.setattr(module, 'DEFAULT_MODEL', path.stem)
+    monkeypatch.setattr(module, 'BUNDLED', (path.stem,))
     yield path
     module._check_bundled.cache_clear()
 
@@ -284,40 +279,90 @@ def test_damaged_bundled(bundled):
     assert not load_model(bundled).training
 
 
-# --------------------------------------------------------------- encoder
+# -------------------------------------------------------------- backbone
 
-def tiny_encoder():
+def tiny_backbone():
     torch.manual_seed(2)
-    return Encoder(vit=TINY['vit'], preprocess={'n_slots': 4},
-                   provenance={'n_steps': 3})
+    return Backbone.from_spec(vit=TINY['vit'], preprocess={'n_slots': 4},
+                              provenance={'n_steps': 3})
 
 
-def test_encoder_round_trip(tmp_path):
-    encoder = tiny_encoder().eval()
-    encoder.save(tmp_path / 'b.safetensors')
-    again = load_encoder(tmp_path / 'b.safetensors')
+def test_backbone_round_trip(tmp_path):
+    backbone = tiny_backbone().eval()
+    backbone.save(tmp_path / 'b.safetensors')
+    again = load_backbone(tmp_path / 'b.safetensors')
     assert not again.training
-    assert again.spec == encoder.spec
+    assert again.spec == backbone.spec
     assert again.preprocess == PreprocessSpec(n_slots=4)
     assert again.provenance == {'n_steps': 3}
     x = torch.randn(2, again.preprocess.n_channels, 32, 48)
     with torch.no_grad():
-        one, two = encoder(x), again(x)
+        one, two = backbone(x), again(x)
     assert_array_equal(one.cls, two.cls)
     assert one.patches[-1].shape == (2, 48, 2, 3)
     with safe_open(tmp_path / 'b.safetensors', 'pt') as f:
-        assert f.metadata()['format'] == ENCODER_FORMAT
+        assert f.metadata()['format'] == Backbone.FORMAT
         assert all(key.startswith('vit.') for key in f.keys())  # noqa: SIM118
 
 
-def test_encoder_and_model_are_told_apart(path, tmp_path):
+def test_spec_of_an_older_backbone(tmp_path):
+    """It told the preprocessing, and no other rule."""
+    path = tmp_path / 'b.safetensors'
+    backbone = tiny_backbone()
+    backbone.save(path)
+    rewrite(path, spec=json.dumps({
+        'vit': {'patch_size': 16, 'pos_embed': 'none', 'rope': True,
+                'n_registers': 2, **TINY['vit']},
+        'preprocess': backbone.preprocess.to_dict()}))
+    again = load_backbone(path)
+    assert again.spec == backbone.spec
+    assert again.planes == backbone.planes
+
+
+def test_backbone_of_photographs(tmp_path):
+    """Any rule of the package may stand in a file."""
+    backbone = Backbone.from_spec(vit=TINY['vit'], planes={
+        'kind': 'Photographic', 'mean': (0.1, 0.2, 0.3)})
+    backbone.save(tmp_path / 'b.safetensors')
+    again = load_backbone(tmp_path / 'b.safetensors')
+    assert again.planes == backbone.planes
+    assert again.planes.mean == (0.1, 0.2, 0.3)
+
+
+def test_backbone_and_model_are_told_apart(tmp_path):
     other = tmp_path / 'b.safetensors'
-    tiny_encoder().save(other)
-    with pytest.raises(ModelFileError, match=f"format '{ENCODER_FORMAT}', "
-                                             f"this version reads '{FORMAT}'"):
+    tiny_backbone().save(other)
+    with pytest.raises(ModelFileError, match=(
+            f"format '{Backbone.FORMAT}', this version reads "
+            f"'{Model.FORMAT}'")):
         load_model(other)
-    with pytest.raises(ModelFileError, match=f"format '{FORMAT}'"):
-        load_encoder(path)
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_weights_must_be_finite(path, value):
+    def spoil(tensors):
+        tensors['vit.norm.bias'][3] = value
+        return tensors
+
+    rewrite(path, tensors=spoil)
+    for load in (load_model, load_backbone):
+        with pytest.raises(ModelFileError, match=(
+                r"path: '.*tiny.safetensors': 1 parameters are not finite, "
+                'vit.norm.bias among')):
+            load(path)
+
+
+def test_model_holds_its_backbone(path):
+    """Its tokens are those of the backbone, wherever it is moved."""
+    model = copy.deepcopy(load_model(path))
+    with torch.no_grad():
+        model.vit.norm.bias += 1
+    x = torch.randn(1, 5, 32, 48)
+    model.double()
+    with torch.no_grad():
+        assert_array_equal(model.tokens(x.double()),
+                           model.backbone.tokens(x.double()))
+    assert not any(key.startswith('backbone') for key in model.state_dict())
 
 
 @pytest.mark.parametrize('patch_size', [8, 4])

@@ -11,8 +11,13 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.linalg import expm
 
-from astrodino_seg.models.convolutions import STRIDES, sample
-from astrodino_seg.models.head import InstanceHead, SeedClass, Seeds
+from astrodino_seg.models.head import (
+    STRIDES,
+    InstanceHead,
+    SeedClass,
+    Seeds,
+    sample,
+)
 
 WIDTHS = (6, 6, 8, 8)       # of the pyramid
 FEW = settings(deadline=None, max_examples=25)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from astrodino_seg import load_model
 from astrodino_seg.errors import ModelFileError
 from astrodino_seg.models.decision import Decision
-from astrodino_seg.models.instance import FORMAT, Model
+from astrodino_seg.models.instance import Model
 
 NOT_BINNED = torch.zeros(1, dtype=torch.long)
 
@@ -137,4 +137,4 @@ def test_unknown_argument(model, tmp_path):
     model.save(path)
     with pytest.raises(ModelFileError, match='wings'):
         load_model(path)
-    assert FORMAT == 'astrodino_seg/2'
+    assert Model.FORMAT == 'astrodino_seg/2'

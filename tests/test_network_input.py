@@ -10,7 +10,7 @@ from embed_toys import make_backbone, make_images
 from helpers import make_wcs
 from numpy.testing import assert_allclose, assert_array_equal
 
-from astrodino_seg.embed.cutouts import cutouts, label_cutouts
+from astrodino_seg.embed import cutouts, label_cutouts
 from astrodino_seg.embed.prepare import Inputs, check_size, prepare
 from astrodino_seg.image import as_image
 from astrodino_seg.inputs.rules import NanomaggyRGB, NoiseUnits, Photographic

@@ -12,7 +12,7 @@ from embed_toys import blobs
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import minimize
 
-from astrodino_seg.embed.probe.classifiers import (
+from astrodino_seg.embed.classifiers import (
     PROTOCOLS,
     knn,
     linear,

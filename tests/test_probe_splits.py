@@ -10,8 +10,12 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from astrodino_seg.datasets import GALAXY10_CLASSES
-from astrodino_seg.embed.probe import encode_labels, fold_splits, seed_splits
-from astrodino_seg.embed.probe.splits import check_splits
+from astrodino_seg.embed.classifiers import (
+    check_splits,
+    encode_labels,
+    fold_splits,
+    seed_splits,
+)
 
 
 def test_labels():

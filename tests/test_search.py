@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from astrodino_seg.embed import search
-from astrodino_seg.embed.search import (
+from astrodino_seg.embed import (
     anomaly_scores,
-    nearest,
     plot_neighbours,
+    search,
     similar,
 )
+from astrodino_seg.embed.search import nearest
 
 VECTORS = np.array([[1, 0], [0, 2], [3, 3], [-1, 0], [np.nan, 0], [0, 0]],
                    np.float32)

@@ -10,7 +10,6 @@ import inspect
 import pickle
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -49,6 +48,7 @@ from astrodino_seg.evaluate.baselines import PhotutilsFinder, detection_image
 from astrodino_seg.evaluate.matching import match_labels
 from astrodino_seg.inputs.channels import PreprocessSpec
 from astrodino_seg.predict.decode import Grouping
+from astrodino_seg.predict.instances import Instances
 
 SAMPLE = Path(astrodino_seg.__file__).parent / 'data' / 'demo_griz.fits.fz'
 PARAMETERS = ('n_pixels', 'connectivity', 'n_sigma', 'merge', 'min_seed',
@@ -997,15 +997,13 @@ def drawn(monkeypatch):
     """A segmenter whose network draws the labels that it is told to."""
     def make(groups, **kwargs):
         n = int(groups.max())
-        level = SimpleNamespace(
-            probabilities=np.full((4, *groups.shape), 0.25, np.float32),
-            heat=np.full(n, 0.9), classes=np.eye(3)[np.arange(n) % 3])
         grouping = Grouping(groups.astype(np.int32), groups.astype(np.int32),
                             {}, np.arange(n), np.ones(n), np.ones(n, int))
-        monkeypatch.setattr(segmenter, 'look',
-                            lambda *args, **kwargs: [level])
-        monkeypatch.setattr(segmenter, 'decode',
-                            lambda *args, **kwargs: grouping)
+        found = Instances(
+            grouping=grouping, classes=np.eye(3)[np.arange(n) % 3],
+            probabilities=np.full((4, *groups.shape), 0.25, np.float32))
+        monkeypatch.setattr(segmenter, 'find_instances',
+                            lambda *args, **kwargs: found)
         return DinoSegmenter(**kwargs)
     return make
 

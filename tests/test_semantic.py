@@ -15,7 +15,7 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from astrodino_seg import DinoSegmenter, ModelFileError, load_model
-from astrodino_seg.embed.probe import class_map
+from astrodino_seg.embed.dense import class_map
 from astrodino_seg.inputs.channels import PreprocessSpec
 from astrodino_seg.inputs.rules import (
     NanomaggyRGB,
@@ -24,8 +24,9 @@ from astrodino_seg.inputs.rules import (
     planes_from_dict,
     planes_to_dict,
 )
-from astrodino_seg.models.backbone import load_backbone
-from astrodino_seg.models.load import BUNDLED_BACKBONE, BUNDLED_HEADS, load_any
+from astrodino_seg.models import load_backbone
+from astrodino_seg.models.files import BUNDLED_BACKBONE, BUNDLED_HEADS
+from astrodino_seg.models.load import load_any
 from astrodino_seg.models.semantic import HEADS, SemanticModel
 from astrodino_seg.predict.regions import predict_classes, segment_classes
 from astrodino_seg.simulate import SPLITS, make_scene, observe

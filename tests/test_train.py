@@ -13,9 +13,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from astrodino_seg.inputs.channels import PreprocessSpec
+from astrodino_seg.models import Backbone, load_model
 from astrodino_seg.models.calibration import Calibration
 from astrodino_seg.models.decision import Decision
-from astrodino_seg.models.load import Encoder, load_model
 from astrodino_seg.simulate import Scene
 from astrodino_seg.train import fit_model, supervised, train_from_config
 from astrodino_seg.train.recipe import make_model
@@ -304,7 +304,7 @@ def test_too_few_scenes_for_the_decision_is_told_before(tmp_path):
 def backbone(tmp_path):
     """The file of an encoder, none of whose weights are those of a start."""
     torch.manual_seed(11)
-    encoder = Encoder(vit={'dim': 48, 'depth': 1, 'n_heads': 3},
+    encoder = Backbone.from_spec(vit={'dim': 48, 'depth': 1, 'n_heads': 3},
                       preprocess={'softening': 2.0},
                       provenance={'n_steps': 7})
     with torch.no_grad():

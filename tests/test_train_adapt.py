@@ -20,8 +20,8 @@ from astrodino_seg.image import as_image, write_image, write_label_map
 from astrodino_seg.inputs.binning import bin_channels
 from astrodino_seg.inputs.channels import PreprocessSpec
 from astrodino_seg.inputs.rules import NoiseUnits, Photographic, WithNoiseUnits
+from astrodino_seg.models import Backbone, Model
 from astrodino_seg.models.head import InstanceMaps
-from astrodino_seg.models.load import Encoder, Model
 from astrodino_seg.models.semantic import SemanticModel
 from astrodino_seg.simulate import make_scene as make_real_scene
 from astrodino_seg.simulate import observe
@@ -418,7 +418,7 @@ def files(tmp_path):
                        'classes': str(tmp_path / f'{k}.ecsv')})
     semantic_model().save(tmp_path / 'semantic.safetensors')
     small_model().save(tmp_path / 'grouping.safetensors')
-    Encoder(vit=SMALL['vit']).save(tmp_path / 'encoder.safetensors')
+    Backbone.from_spec(vit=SMALL['vit']).save(tmp_path / 'encoder.safetensors')
     return tables, tmp_path
 
 

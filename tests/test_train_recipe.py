@@ -22,7 +22,7 @@ from astropy.io import fits
 
 import astrodino_seg
 from astrodino_seg.cli import main
-from astrodino_seg.models.load import Encoder, load_encoder
+from astrodino_seg.models import Backbone, load_backbone
 from astrodino_seg.train import pretrain, pretrain_from_config, recipe
 from astrodino_seg.train.checks import check
 from astrodino_seg.train.recipe import make_objective
@@ -120,13 +120,13 @@ def changed(config, path, value):
 
 def test_recipe(config, folder, tmp_path):
     encoder = pretrain_from_config(config, tmp_path, progress=False)
-    again = load_encoder(tmp_path / 'backbone.safetensors')
+    again = load_backbone(tmp_path / 'backbone.safetensors')
     assert again.spec['vit']['dim'] == 24
     assert again.provenance['source'] == {
         'images': [{'kind': 'folder', 'path': str(folder)}], 'n_images': 3,
         'views': config['views']}
     assert again.provenance['batch_size'] == 4
-    start = Encoder(vit=config['model']['vit'])
+    start = Backbone.from_spec(vit=config['model']['vit'])
     assert encoder.state_dict().keys() == start.state_dict().keys()
     # what has no effect on the weights may change; the views may not
     pretrain_from_config(changed(config, 'fit.save_every', 7), tmp_path,
@@ -178,7 +178,7 @@ def test_command(config, folder, tmp_path, capsys):
     path.write_text('\n'.join(lines))
     out = tmp_path / 'run'
     assert main(['pretrain', str(path), '-o', str(out), '-q']) == 0
-    found = load_encoder(out / 'backbone.safetensors').provenance
+    found = load_backbone(out / 'backbone.safetensors').provenance
     assert found['objective']['kind'] == 'SimDINO'
     path.write_text('\n'.join(lines).replace('dim = 24', 'dim = 12'))
     assert main(['pretrain', str(path), '-o', str(out), '-q']) == 1
@@ -236,14 +236,14 @@ def test_out_is_a_file(config, tmp_path):
 @pytest.mark.parametrize('path', RECIPES, ids=lambda path: path.stem)
 def test_committed_recipes(path):
     config = tomllib.loads(path.read_text())
-    encoder = Encoder(**config['model'])
+    encoder = Backbone.from_spec(**config['model'])
     patch = encoder.vit.patch_size
     assert config['views']['global_size'] % patch == 0
     assert config['views']['local_size'] % patch == 0
     assert make_objective(config['objective']).patches
     check('fit', config['fit'], pretrain, extra=['threads'])
     if path.stem != 'gpu':      # what is bundled can be trained by users
-        assert encoder.spec == load_encoder().spec
+        assert encoder.spec == load_backbone().spec
 
 
 def test_there_are_recipes():

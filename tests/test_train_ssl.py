@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 
 from astrodino_seg.errors import CollapseWarning
 from astrodino_seg.inputs.channels import PreprocessSpec
-from astrodino_seg.models.load import Encoder, load_encoder
+from astrodino_seg.models import Backbone, load_backbone
 from astrodino_seg.train import DINO, SimDINO, pretrain
 from astrodino_seg.train.batches import Batches
 from astrodino_seg.train.losses import dino_loss, ibot_loss
@@ -97,7 +97,7 @@ def test_one_step(tmp_path):
     state = read_state(tmp_path)
 
     torch.manual_seed(0)
-    encoder = Encoder(vit=VIT)
+    encoder = Backbone.from_spec(vit=VIT)
     torch.manual_seed(0)
     student = Student(encoder.vit, {'n_prototypes': 32, 'hidden': 16,
                                     'bottleneck': 8})
@@ -138,7 +138,7 @@ def test_teacher_is_what_remains(whole):
         assert torch.equal(value, state[f'teacher.vit.{name}'])
         if value.ndim > 1:
             assert not torch.equal(value, state[f'student.vit.{name}'])
-    again = load_encoder(folder / 'backbone.safetensors')
+    again = load_backbone(folder / 'backbone.safetensors')
     assert again.spec == encoder.spec
     for name, value in encoder.state_dict().items():
         assert torch.equal(value, again.state_dict()[name])
@@ -365,7 +365,7 @@ def test_views_of_another_preprocessing(tmp_path):
 def test_checkpoint_of_another_architecture(tmp_path, whole):
     (tmp_path / 'checkpoint.pt').write_bytes(
         (whole[0] / 'checkpoint.pt').read_bytes())
-    encoder = Encoder(vit={**VIT, 'depth': 3})
+    encoder = Backbone.from_spec(vit={**VIT, 'depth': 3})
     before = copy.deepcopy(encoder.state_dict())
     with pytest.raises(ValueError, match='another run; .*depth was 2, is 3'):
         pretrain(encoder, ToyViews(48), out=tmp_path, n_steps=N_STEPS,

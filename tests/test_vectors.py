@@ -9,13 +9,8 @@ import pytest
 from astropy.table import QTable, Table
 from numpy.testing import assert_array_equal
 
-from astrodino_seg.embed.vectors import (
-    RowStore,
-    check_path,
-    read_embeddings,
-    vectors_of,
-    write_embeddings,
-)
+from astrodino_seg.embed import read_embeddings, write_embeddings
+from astrodino_seg.embed.vectors import RowStore, check_path, vectors_of
 
 DTYPE = [('vector', '<f4', (3,)), ('flags', '<i4')]
 

@@ -44,8 +44,8 @@ def add_parser(commands):
 
 def run(args):
     """Run the subcommand."""
-    from astrodino_seg.embed.attention import attention_maps, top_mass
-    from astrodino_seg.models.backbone import load_backbone
+    from astrodino_seg.embed import attention_maps, top_mass
+    from astrodino_seg.models.load import load_backbone
 
     if not args.no_png:
         require('matplotlib', 'plot')

@@ -56,7 +56,7 @@ def add_parser(commands):
 def run(args):
     """Run the subcommand."""
     from astrodino_seg.datasets import MultimodalImages
-    from astrodino_seg.embed.embed import embedding_table
+    from astrodino_seg.embed import embedding_table
     from astrodino_seg.embed.vectors import check_path
 
     check_path(args.output, overwrite=args.overwrite)
@@ -81,7 +81,7 @@ def run(args):
 
 
 def _cutouts(args):
-    from astrodino_seg.embed.cutouts import cutouts, label_cutouts
+    from astrodino_seg.embed import cutouts, label_cutouts
     from astrodino_seg.image import read_label_map
 
     image = read_images(args.images, args.bands, args.reference)

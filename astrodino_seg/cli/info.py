@@ -9,7 +9,7 @@ __all__ = ['add_parser', 'run']
 def add_parser(commands):
     """Add the subcommand."""
     info = commands.add_parser('info', help='model, versions and devices')
-    info.add_argument('--model', help='a weights file of a model or encoder, '
+    info.add_argument('--model', help='a weights file of a model or backbone, '
                                       'or the name of a bundled one')
     info.set_defaults(run=run)
 
@@ -21,11 +21,12 @@ def run(args):
 
     import torch
 
-    from astrodino_seg.models.load import BUNDLED, load_any
+    from astrodino_seg.models.files import DEFAULT_MODEL
+    from astrodino_seg.models.load import load_any
 
     model = load_any(args.model)
     n_parameters = sum(p.numel() for p in model.parameters())
-    print(f'model: {args.model or BUNDLED.name}')
+    print(f'model: {args.model or DEFAULT_MODEL}')
     print(f'parameters: {n_parameters / 1e6:.2f} million')
     for name, spec in (*model.spec.items(),
                        ('provenance', model.provenance)):

@@ -68,7 +68,7 @@ def add_parser(commands):
 
 def run(args):
     """Run the subcommand."""
-    from astrodino_seg.embed.probe import evaluate, evaluate_network
+    from astrodino_seg.embed import evaluate, evaluate_network
 
     if not args.no_png:
         require('matplotlib', 'plot')
@@ -109,8 +109,7 @@ def _read(args):
     import numpy as np
 
     from astrodino_seg.datasets import GALAXY10_CLASSES, Galaxy10
-    from astrodino_seg.embed.embed import embedding_table
-    from astrodino_seg.embed.vectors import read_embeddings
+    from astrodino_seg.embed import embedding_table, read_embeddings
 
     if _has_vectors(args.input):
         if args.protocol not in PROBES:
@@ -174,7 +173,7 @@ def _column(table, name):
 
 def _splits(args, table, labels):
     from astrodino_seg.datasets import sky_split
-    from astrodino_seg.embed.probe import fold_splits, seed_splits
+    from astrodino_seg.embed.classifiers import fold_splits, seed_splits
 
     if args.folds is not None:
         return fold_splits(labels, n_folds=args.folds, n_repeats=args.repeats,
@@ -189,8 +188,8 @@ def _splits(args, table, labels):
 
 
 def _write(result, vectors, paths, seed):
-    from astrodino_seg.embed.probe import plot_confusion, plot_tsne, tsne
-    from astrodino_seg.plotting import save_figure
+    from astrodino_seg.embed.probe import tsne
+    from astrodino_seg.plotting import plot_confusion, plot_tsne, save_figure
 
     low, high = result.interval()
     classes = result.class_table()

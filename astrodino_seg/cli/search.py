@@ -44,8 +44,7 @@ def add_parser(commands):
 
 def run(args):
     """Run the subcommand."""
-    from astrodino_seg.embed.search import anomaly_scores, similar
-    from astrodino_seg.embed.vectors import read_embeddings
+    from astrodino_seg.embed import anomaly_scores, read_embeddings, similar
 
     if args.images and not args.rows:
         msg = 'images: only what is found for --rows can be drawn'
@@ -90,7 +89,7 @@ def _images(args, n_rows):
 
 
 def _write(found, images, paths):
-    from astrodino_seg.embed.search import plot_neighbours
+    from astrodino_seg.embed import plot_neighbours
     from astrodino_seg.plotting import save_figure
 
     with all_or_none(paths) as parts:

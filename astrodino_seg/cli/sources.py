@@ -28,7 +28,7 @@ def add_network_options(add):
 
 def load_network(args):
     """The backbone that the options ask for, on its device."""
-    from astrodino_seg.models.backbone import load_backbone
+    from astrodino_seg.models.load import load_backbone
 
     backbone = load_backbone(args.backbone)
     try:

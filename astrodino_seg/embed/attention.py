@@ -17,7 +17,8 @@ from photutils.segmentation import SegmentationImage
 from scipy.ndimage import label
 
 from astrodino_seg.image import Image, as_image
-from astrodino_seg.models.backbone import load_backbone
+from astrodino_seg.models.load import load_backbone
+from astrodino_seg.models.vit import attention_weights
 
 __all__ = ['AttentionMaps', 'attention_maps', 'rollout', 'top_mass']
 
@@ -125,7 +126,7 @@ def attention_maps(data, backbone=None, *, size=None, at=None,
     data : image-like
         What `~astrodino_seg.as_image` takes; any size, any number of bands.
     backbone : `~astrodino_seg.models.backbone.Backbone`, str or path, optional
-        A backbone, or what `~astrodino_seg.models.backbone.load_backbone` takes;
+        A backbone, or what `~astrodino_seg.models.load.load_backbone` takes;
         the bundled one if `None`.
     size : int or tuple of int, optional
         Rows and columns that the network sees the image with, rounded to
@@ -165,7 +166,7 @@ def attention_maps(data, backbone=None, *, size=None, at=None,
             rows = rollout(vit, x, token)[:, None]              # (1, 1, T)
         else:
             (q, k), = deque(_queries_and_keys(vit, x), maxlen=1)
-            rows = _weights(q[:, :, [token]], k)[:, :, 0]       # (1, h, T)
+            rows = attention_weights(q[:, :, [token]], k)[:, :, 0]
     rows = rows[0].float().cpu().numpy()
     return AttentionMaps(
         image, rows[:, vit.n_prefix:].reshape(-1, *grid),
@@ -204,7 +205,7 @@ def rollout(vit, x, token=0):
         mixed = torch.zeros_like(row)
         for start in range(0, n_tokens, ROWS):
             part = slice(start, start + ROWS)
-            weights = _weights(q[:, :, part], k).mean(dim=1)    # (B, R, T)
+            weights = attention_weights(q[:, :, part], k).mean(dim=1)
             mixed += (row[:, None, part] @ weights)[:, 0]
         row = (row + mixed) / 2
     return row
@@ -268,12 +269,6 @@ def _queries_and_keys(vit, x):
         q, k, _ = block.attn.split_heads(block.norm1(tokens), rope)
         yield q, k
         tokens = block(tokens, rope)
-
-
-def _weights(q, k):
-    """Rows of the attention, (B, h, R, T)."""
-    logits = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
-    return logits.softmax(dim=-1)
 
 
 def _patch(at, image, grid):

@@ -8,29 +8,21 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from astrodino_seg.datasets.pictures import picture_image
+from astrodino_seg.errors import EmptyImageError
 from astrodino_seg.image import as_image
+from astrodino_seg.models.backbone import resample
 
 __all__ = ['Inputs', 'NetworkInput', 'check_size', 'is_picture', 'prepare']
 
 
 class NetworkInput(NamedTuple):
     """
-    The input of a network, and what else its image says.
-
-    Attributes
-    ----------
-    x : `~torch.Tensor` or `None`
-        (plane, y, x) float32; `None` if there is nothing in the image.
-    ra, dec : float
-        Of the centre, in degrees (ICRS); NaN if they are not known.
-    name : str
-        What its record calls it, or nothing.
-    missing : bool
-        Whether there is no image at all.
+    The input of a network, (plane, y, x) float32, or `None` if there is
+    nothing in the image; its centre in degrees (ICRS), its name, and whether
+    there is no image at all.
     """
 
     x: torch.Tensor | None
@@ -42,26 +34,8 @@ class NetworkInput(NamedTuple):
 
 def prepare(item, planes, *, size=None, patch_size=1):
     """
-    Prepare one item.
-
-    Parameters
-    ----------
-    item : image-like, `~numpy.ndarray`, tuple or `None`
-        What `~astrodino_seg.as_image` takes; or a picture, uint8 of shape (y,
-        x, 3) in red, green and blue; or one of these and a dict with
-        ``object_id``, ``ra`` and ``dec``.
-    planes : callable
-        Rule for the planes; see `~astrodino_seg.models.backbone.Backbone`.
-    size : int or tuple of int, optional
-        Rows and columns to resample the planes to; those of the image if
-        `None`.
-    patch_size : int, optional
-        What rows and columns are rounded to multiples of.
-
-    Returns
-    -------
-    prepared : `NetworkInput`
-        Without ``x`` if all pixels are masked or equal in each plane.
+    One item of `embed` as `NetworkInput`, by the rule for the planes,
+    resampled to ``size``, which is rounded to multiples of a patch.
     """
     known = {}
     if (isinstance(item, tuple) and len(item) == 2
@@ -69,11 +43,17 @@ def prepare(item, planes, *, size=None, patch_size=1):
         item, known = item
     if item is None:
         return NetworkInput(None, missing=True)
+    x, ra, dec = None, np.nan, np.nan
     if is_picture(item) and hasattr(planes, 'standardise'):
-        x, (ra, dec) = planes.standardise(item), (np.nan, np.nan)
+        x = planes.standardise(item)
     else:
-        image = picture_image(item) if is_picture(item) else as_image(item)
-        x, (ra, dec) = planes(image), _centre(image)
+        try:
+            image = (picture_image(item) if is_picture(item)
+                     else as_image(item))
+        except EmptyImageError:
+            pass
+        else:
+            x, (ra, dec) = planes(image), _centre(image)
     ra, dec = (float(known.get(name, value)) for name, value in
                (('ra', ra), ('dec', dec)))
     return NetworkInput(_fit(x, size, patch_size), ra, dec,
@@ -81,24 +61,7 @@ def prepare(item, planes, *, size=None, patch_size=1):
 
 
 def check_size(size):
-    """
-    Check a size of the input.
-
-    Parameters
-    ----------
-    size : int, tuple of int or `None`
-        Rows and columns.
-
-    Returns
-    -------
-    size : tuple of int or `None`
-        Both.
-
-    Raises
-    ------
-    ValueError
-        If it is not one or two positive int.
-    """
+    """Rows and columns of the input, or `None`, from one or two int."""
     if size is None:
         return None
     both = np.atleast_1d(size)
@@ -117,18 +80,12 @@ def is_picture(item):
 
 class Inputs(Dataset):
     """
-    The items of a sequence, prepared when they are asked for.
+    The items of a sequence, as `prepare` makes them when they are asked for.
 
-    Parameters
-    ----------
-    images : sequence
-        Of items as in `prepare`. If it has a method ``rgb``, as
-        `~astrodino_seg.datasets.Galaxy10` has, weights that were trained on
-        photographs get those pictures. Of `~astrodino_seg.embed.cutouts.Cutouts`
-        the planes are made once, of the image that they are cut out of, if
-        the rule for the planes says what is ``blank``.
-    planes, size, patch_size
-        As in `prepare`.
+    If there is a method ``rgb``, as `~astrodino_seg.datasets.Galaxy10` has,
+    weights that were trained on photographs get those pictures. Of `Cutouts`
+    the planes are made once, of the image that they are cut out of, if the
+    rule for the planes says what is ``blank``.
     """
 
     def __init__(self, images, planes, *, size=None, patch_size=1):
@@ -142,14 +99,7 @@ class Inputs(Dataset):
         return len(self.images)
 
     def __getitem__(self, i):
-        """
-        One `NetworkInput`.
-
-        Raises
-        ------
-        ValueError
-            If the item cannot be used; the message has its position.
-        """
+        """One `NetworkInput`; an error says which item it is of."""
         if self.whole is not None:
             x = self.images.cut(i, self.whole, self.planes.blank)
             if x is None:
@@ -180,16 +130,10 @@ def _centre(image):
 
 
 def _fit(x, size, patch_size):
-    """
-    Resample (plane, y, x), without aliasing, to whole patches; `None` if there
-    is nothing in it.
-    """
-    x = torch.from_numpy(x)
-    if torch.equal(x, x[:, :1, :1].expand_as(x)):
+    """Resampled (plane, y, x) of whole patches; `None` of nothing."""
+    if x is None or (x == x[:, :1, :1]).all():
         return None
+    x = torch.from_numpy(x)
     size = x.shape[-2:] if size is None else size
-    size = [max(round(n / patch_size), 1) * patch_size for n in size]
-    if list(x.shape[-2:]) == size:
-        return x
-    return F.interpolate(x[None], size=size, mode='bilinear',
-                         align_corners=False, antialias=True)[0]
+    return resample(x[None], [max(round(n / patch_size), 1) * patch_size
+                              for n in size])[0]

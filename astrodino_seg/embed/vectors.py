@@ -66,7 +66,7 @@ def write_embeddings(table, path, *, overwrite=False):
     Parameters
     ----------
     table : `~astropy.table.QTable`
-        Of `~astrodino_seg.embed.embed.embedding_table`.
+        Of `~astrodino_seg.embed.embedding.embedding_table`.
     path : path-like
         The file; its ending, ``.fits`` or ``.parquet``, tells the format.
         Parquet needs the extra ``survey``.

@@ -66,7 +66,7 @@ def _fingerprint(finder):
     """What a record depends on: settings, weights and versions."""
     text = f'{finder!r}, version {__version__}, scenes {VERSION}'
     if hasattr(finder, 'segment'):
-        from astrodino_seg.models.load import weights_file
+        from astrodino_seg.models.files import weights_file
 
         weights = getattr(finder, 'model', None)
         if weights is None or isinstance(weights, (str, os.PathLike)):

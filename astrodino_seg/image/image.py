@@ -12,7 +12,7 @@ import astropy.units as u
 import numpy as np
 from astropy.wcs import WCS
 
-from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg.errors import AstroDinoUserWarning, EmptyImageError
 from astrodino_seg.image.filters import canonical, order_bands
 from astrodino_seg.image.grid import stack_layers
 from astrodino_seg.image.layer import check_mask, check_noise, split_cube
@@ -237,7 +237,7 @@ def as_image(data, *, mask=None, error=None, wcs=None, bands=None,
         check_noise(noise, invalid)
     if invalid.all():
         msg = 'data has no valid pixels: all are masked or not finite'
-        raise ValueError(msg)
+        raise EmptyImageError(msg)
     empty = [name for name, bad in zip(names, invalid) if bad.all()]
     if empty:
         msg = f'the bands {empty} have no valid pixels'

@@ -1,77 +1,113 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-`Backbone` and `load_backbone`.
+`Backbone`: a Vision Transformer and the rule that makes its input, and what
+the models that stand on one have in common.
 """
 
-import os
-import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from abc import ABC, abstractmethod
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from torch import nn
 from torch.nn import functional as F
 
-from astrodino_seg.errors import ModelFileError, require
 from astrodino_seg.image import as_image
+from astrodino_seg.inputs.channels import PreprocessSpec
 from astrodino_seg.inputs.rules import (
-    NanomaggyRGB,
     NoiseUnits,
-    Photographic,
-    WithNoiseUnits,
+    planes_from_dict,
+    planes_to_dict,
 )
-from astrodino_seg.models.encoder import dense_tokens
-from astrodino_seg.models.foreign_files import read_state
-from astrodino_seg.models.foreign_layouts import convert
-from astrodino_seg.models.load import (
-    BUNDLED_BACKBONE,
-    BUNDLED_FILES,
-    FORMAT,
-    load_any,
-)
+from astrodino_seg.models.files import write_weights
 from astrodino_seg.models.vit import VisionTransformer
 
-__all__ = ['Backbone', 'load_backbone']
+__all__ = ['Backbone', 'DenseModel']
 
-#: Names of timm whose weights fit; others of the same shapes may compute
-#: something else.
-TIMM_NAMES = (r'vit_(small|base)_patch(8|16)_224\.dino',
-              r'vit_\w+_patch14(_reg4)?_dinov2(\.lvd142m)?',
-              r'vit_\w+_patch16_dinov3(_qkvb)?(\.\w+)?')
+STRIDE = 16                 # pixels of a token that dense heads take
+#: Arguments of the transformer unless they are given.
+DEFAULT_VIT = {'patch_size': 16, 'dim': 192, 'depth': 6, 'n_heads': 3,
+               'pos_embed': 'none', 'rope': True, 'n_registers': 2}
 
 
-@dataclass(frozen=True, eq=False)
-class Backbone:
+class Backbone(nn.Module):
     """
     A Vision Transformer and the rule that makes its input.
 
-    Attributes
+    Parameters
     ----------
     vit : `~astrodino_seg.models.vit.VisionTransformer`
-        The network, in evaluation mode.
+        The network.
     planes : callable
         From an `~astrodino_seg.Image` to (plane, y, x) float32: one of
-        `NoiseUnits`, `Photographic`, `NanomaggyRGB`, or any other with an
-        ``n_planes``.
-    name : str
+        `~astrodino_seg.inputs.rules`, or any other with an ``n_planes``.
+    name : str, optional
         Where the weights come from.
-    provenance : dict
-        What a file of this package says of them; nothing of others.
+    provenance : dict, optional
+        What else is known of that.
+
+    Raises
+    ------
+    ValueError
+        If the network needs another number of planes.
     """
 
-    vit: VisionTransformer
-    planes: Callable
-    name: str
-    provenance: dict = field(default_factory=dict)
+    #: Name and version of the file format.
+    FORMAT = 'astrodino_seg/backbone-1'
 
-    def __post_init__(self):
-        n_planes = getattr(self.planes, 'n_planes', None)
-        if n_planes != self.vit.in_channels:
-            msg = (f'planes: these weights need {self.vit.in_channels} '
-                   f'planes, {self.planes!r} makes {n_planes}')
+    def __init__(self, vit, planes, name='', provenance=None):
+        super().__init__()
+        n_planes = getattr(planes, 'n_planes', None)
+        if n_planes != vit.in_channels:
+            msg = (f'planes: these weights need {vit.in_channels} planes, '
+                   f'{planes!r} makes {n_planes}')
             raise ValueError(msg)
+        self.vit, self.planes, self.name = vit, planes, name
+        self.provenance = dict(provenance or {})
+
+    @classmethod
+    def from_spec(cls, *, vit=None, planes=None, preprocess=None, name='',
+                  provenance=None):
+        """
+        A backbone of random weights, as recipes and files describe it.
+
+        Parameters
+        ----------
+        vit : dict, optional
+            Arguments of `~astrodino_seg.models.vit.VisionTransformer` that
+            differ from those of the bundled one.
+        planes : dict, optional
+            The rule for the input, as of
+            `~astrodino_seg.inputs.rules.planes_to_dict`.
+        preprocess : dict, optional
+            Arguments of `~astrodino_seg.inputs.channels.PreprocessSpec`, if
+            the input is that of `~astrodino_seg.inputs.rules.NoiseUnits`.
+        name, provenance
+            As of `Backbone`.
+
+        Returns
+        -------
+        backbone : `Backbone`
+            In training mode.
+        """
+        rule = (NoiseUnits(PreprocessSpec(**(preprocess or {})))
+                if planes is None else planes_from_dict(planes))
+        network = VisionTransformer(**{
+            **DEFAULT_VIT, 'in_channels': rule.n_planes, **(vit or {})})
+        return cls(network, rule, name, provenance)
+
+    @property
+    def spec(self):
+        """Arguments of `from_spec`, a dict."""
+        vit = {k: v for k, v in self.vit.spec.items() if k != 'in_channels'}
+        return {'vit': vit, 'planes': planes_to_dict(self.planes)}
+
+    @property
+    def preprocess(self):
+        """
+        How the background and the noise are measured, a
+        `~astrodino_seg.inputs.channels.PreprocessSpec`.
+        """
+        return getattr(self.planes, 'spec', None) or PreprocessSpec()
 
     def input(self, data, *, size=None):
         """
@@ -103,12 +139,18 @@ class Backbone:
             msg = f'size must be one or two positive int, got {size!r}'
             raise ValueError(msg)
         patch = self.vit.patch_size
-        return _resample(x, [max(round(n / patch), 1) * patch for n in size])
+        return resample(x, [max(round(n / patch), 1) * patch for n in size])
+
+    def forward(self, x):
+        """`~astrodino_seg.models.vit.Features` of planes (B, C, H, W)."""
+        return self.vit.forward_features(x)
 
     def tokens(self, x):
         """
-        Patch tokens on the grid that dense heads take; see
-        `~astrodino_seg.models.encoder.dense_tokens`.
+        Patch tokens on the grid that dense heads take.
+
+        Patches that divide 16 pixels are averaged. For others (14, 12) the
+        image is first resampled, so that a patch covers 16 of its pixels.
 
         Parameters
         ----------
@@ -120,149 +162,92 @@ class Backbone:
         tokens : `~torch.Tensor`
             (B, dim, H/16, W/16).
         """
-        return dense_tokens(self.vit, x)
+        patch = self.vit.patch_size
+        if STRIDE % patch:
+            x = resample(x, [n // STRIDE * patch for n in x.shape[-2:]])
+            return self.vit.forward_features(x).patches[-1]
+        tokens = self.vit.forward_features(x).patches[-1]
+        return F.avg_pool2d(tokens, STRIDE // patch) if patch < STRIDE else (
+            tokens)
+
+    def save(self, path, *, half=False):
+        """
+        Write the weights, the spec and the provenance to one file.
+
+        Parameters
+        ----------
+        path : path-like
+            The safetensors file. It appears whole or not at all.
+        half : bool, optional
+            Whether to write the weights as float16.
+        """
+        write_weights(path, self, half=half)
 
 
-def _resample(x, size):
+class DenseModel(nn.Module, ABC):
+    """
+    What stands on a `Backbone` and says something of every pixel.
+
+    Attributes
+    ----------
+    backbone : `Backbone`
+        What it stands on.
+    vit : `~astrodino_seg.models.vit.VisionTransformer`
+        That of the backbone, under which name it is in files.
+    provenance : dict
+        Where the weights come from, and what was measured with them.
+    in_bfloat16 : bool
+        Whether the network may run in bfloat16; `False` unless it is set.
+    """
+
+    in_bfloat16 = False
+
+    def __init__(self, backbone, provenance=None):
+        super().__init__()
+        # no part of its own: what is in files are the names of the vit
+        object.__setattr__(self, 'backbone', backbone)
+        self.vit = backbone.vit
+        self.provenance = dict(provenance or {})
+
+    def _copy_backbone(self, backbone):
+        """This model, in evaluation mode, with the weights of a backbone."""
+        self.vit.load_state_dict(backbone.vit.state_dict())
+        return self.eval()
+
+    @property
+    def planes(self):
+        """The rule for the input."""
+        return self.backbone.planes
+
+    @property
+    def preprocess(self):
+        """As of `Backbone.preprocess`."""
+        return self.backbone.preprocess
+
+    @abstractmethod
+    def binning(self, channels):
+        """
+        By how many pixels an image is binned before the network sees it.
+
+        Parameters
+        ----------
+        channels : `~numpy.ndarray`
+            (C, y, x) of `~astrodino_seg.inputs.rules.NoiseUnits`.
+
+        Returns
+        -------
+        factor : int
+            Pixels, in x and in y.
+        """
+
+    @abstractmethod
+    def fused(self):
+        """This model for inference only, as fast as it can be."""
+
+
+def resample(x, size):
     """Resample (B, C, H, W), without aliasing, unless it has the size."""
     if tuple(x.shape[-2:]) == tuple(size):
         return x
     return F.interpolate(x, size=tuple(size), mode='bilinear',
                          align_corners=False, antialias=True)
-
-
-def load_backbone(name_or_path=None, *, key=None, planes=None):
-    """
-    Load a backbone.
-
-    Parameters
-    ----------
-    name_or_path : str or path-like, optional
-        * `None`: the bundled one, trained without labels;
-        * the name of a bundled encoder or model, ``'backbone_tiny'`` or
-          ``'grouping_tiny'``;
-        * a file of `~astrodino_seg.Model`,
-          `~astrodino_seg.models.semantic.SemanticModel` or
-          `~astrodino_seg.models.load.Encoder`;
-        * a file of DINO, DINOv2 or DINOv3 as Meta or ``timm`` have it
-          (``.pth``, ``.bin``, ``.safetensors``), or a checkpoint of a training
-          run with a teacher and a student;
-        * ``astrodino.ckpt`` or ``astroclip.ckpt`` of AstroCLIP (Parker et al.
-          2024, MNRAS 531, 4990);
-        * the name of such a model in ``timm``, which downloads it.
-    key : str, optional
-        Which part of a checkpoint to read, ``'student'`` for example. By
-        default the teacher where there is one. Ignored unless a file of
-        others is read.
-    planes : callable, optional
-        Rule for the input instead of that of the family; see `Backbone`.
-
-    Returns
-    -------
-    backbone : `Backbone`
-        In evaluation mode, on the CPU, in float32.
-
-    Raises
-    ------
-    FileNotFoundError
-        If ``name_or_path`` looks like a path and there is no such file.
-    ModelFileError
-        If the file cannot be read safely, or a parameter of it is unknown,
-        missing or of a wrong shape; all of these are listed.
-    ValueError
-        If the name is of no family known here, or ``planes`` does not fit.
-    ImportError
-        If a name is given and ``timm`` cannot be imported.
-    OSError
-        If ``timm`` cannot download the weights.
-
-    Examples
-    --------
-    >>> from astrodino_seg.models.backbone import load_backbone
-    >>> backbone = load_backbone()
-    >>> backbone.vit.patch_size, backbone.planes.n_planes
-    (16, 5)
-    """
-    if name_or_path is None:
-        name_or_path = BUNDLED_BACKBONE
-    path = Path(name_or_path)
-    name = os.fspath(name_or_path)
-    if name in BUNDLED_FILES:
-        return _own(load_any(name), name, planes)
-    if path.is_file():
-        if _is_own(path):
-            return _own(load_any(path), path.name, planes)
-        try:
-            return _build(read_state(path, key), planes, path.name)
-        except ModelFileError as err:
-            msg = f'name_or_path: {name!r}: {err}'
-            raise ModelFileError(msg) from err
-    if any(re.fullmatch(pattern, name) for pattern in TIMM_NAMES):
-        return _from_timm(name, planes)
-    if isinstance(name_or_path, Path) or path.suffix in (
-            '.pth', '.pt', '.ckpt', '.bin', '.safetensors') or os.sep in name:
-        msg = f'name_or_path: no weights file {name!r}'
-        raise FileNotFoundError(msg)
-    msg = (f'name_or_path: {name!r} is neither a file nor a name of timm for '
-           f'a Vision Transformer of DINO, DINOv2 or DINOv3')
-    raise ValueError(msg)
-
-
-def _is_own(path):
-    """Whether this package wrote a file."""
-    if path.suffix != '.safetensors':
-        return False
-    try:
-        with safe_open(path, 'pt') as f:
-            form = (f.metadata() or {}).get('format', '')
-    except (SafetensorError, OSError):
-        return False
-    return form.startswith(FORMAT.split('/')[0])
-
-
-def _own(model, name, planes):
-    """The backbone of a model of this package."""
-    own = getattr(model, 'planes', None) or NoiseUnits(model.preprocess)
-    if isinstance(own, WithNoiseUnits):
-        own = own.planes
-    return Backbone(model.vit, planes or own, name, dict(model.provenance))
-
-
-def _build(state, planes, name):
-    """Our transformer with the parameters of others."""
-    spec, state, family = convert(state)
-    with torch.device('meta'):      # nothing is drawn that is replaced
-        vit = VisionTransformer(**spec)
-    needed = {k: tuple(v.shape) for k, v in vit.state_dict().items()}
-    found = {k: tuple(v.shape) for k, v in state.items()}
-    wrong = {
-        'unknown parameters': sorted(found.keys() - needed),
-        'missing parameters': sorted(needed.keys() - found),
-        'parameters of a wrong shape': [
-            f'{k} {found[k]} and not {needed[k]}' for k in sorted(needed)
-            if k in found and found[k] != needed[k]]}
-    if any(wrong.values()):
-        msg = '; '.join(f'{what}: {", ".join(keys)}'
-                        for what, keys in wrong.items() if keys)
-        raise ModelFileError(msg)
-    vit.load_state_dict(state, assign=True)
-    vit.requires_grad_(True)
-    if planes is None:
-        planes = NanomaggyRGB() if family == 'astroclip' else Photographic()
-    return Backbone(vit.eval(), planes, name)
-
-
-def _from_timm(name, planes):
-    """Weights by their name in timm, with the statistics that it states."""
-    timm = require('timm')
-    try:
-        model = timm.create_model(name, pretrained=True, num_classes=0)
-    except Exception as err:    # of any of the libraries that download
-        msg = (f'name_or_path: timm cannot provide {name!r} ('
-               f'{type(err).__name__}: {" ".join(str(err).split())[:200]}); '
-               f'without a network, give the path of a file')
-        raise OSError(msg) from err
-    config = model.pretrained_cfg
-    if planes is None:
-        planes = Photographic(tuple(config['mean']), tuple(config['std']))
-    return _build(model.state_dict(), planes, name)

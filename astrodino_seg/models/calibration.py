@@ -64,18 +64,8 @@ class Calibration:
 
     def class_probabilities(self, probabilities):
         """
-        Calibrated probabilities of classes.
-
-        Parameters
-        ----------
-        probabilities : `~numpy.ndarray`
-            (..., n) the model's, which add up to 1.
-
-        Returns
-        -------
-        probabilities : `~numpy.ndarray`
-            (..., n), which add up to 1; the array itself where the
-            temperature is 1.
+        Calibrated probabilities of classes (..., n), which add up to 1; the
+        array itself where the temperature is 1.
         """
         if self.class_temperature == 1:
             return probabilities
@@ -87,19 +77,8 @@ class Calibration:
 
     def confidences(self, decision, heat):
         """
-        The probability that labels are one object each.
-
-        Parameters
-        ----------
-        decision : `~numpy.ndarray`
-            (n,) probability that the weakest decision about each is right.
-        heat : `~numpy.ndarray`
-            (n,) probability of its leading seed, of the heatmap.
-
-        Returns
-        -------
-        confidence : `~numpy.ndarray`
-            (n,); ``decision`` itself where there is no map.
+        The probability (n,) that labels are one object each, from those that
+        the weakest decision about each is right and of its leading seed.
         """
         if self.confidence is None:
             return decision
@@ -109,40 +88,15 @@ class Calibration:
 
     def rate(self, grouping, heat):
         """
-        The labels of an image with calibrated confidence.
-
-        Parameters
-        ----------
-        grouping : `~astrodino_seg.predict.decode.Grouping`
-            The labels.
-        heat : `~numpy.ndarray`
-            (n_objects,) as of `confidences`.
-
-        Returns
-        -------
-        grouping : `~astrodino_seg.predict.decode.Grouping`
-            The same labels.
+        The labels, a `~astrodino_seg.predict.decode.Grouping`, with calibrated
+        confidence.
         """
         return replace(grouping, confidence=self.confidences(
             grouping.confidence, heat))
 
 
 def log_odds(probability, limit=1 - 1e-7):
-    """
-    Log-odds of probabilities, which are first clipped.
-
-    Parameters
-    ----------
-    probability : array_like
-        Probabilities.
-    limit : float, optional
-        The largest that counts; one less this is the smallest.
-
-    Returns
-    -------
-    logit : `~numpy.ndarray`
-        Finite, float64.
-    """
+    """Log-odds of probabilities, of at most ``limit``, of at least 1 less."""
     p = np.clip(np.asarray(probability, float), 1 - limit, limit)
     return np.log(p) - np.log1p(-p)
 
@@ -155,22 +109,8 @@ def features_of(decision, heat):
 
 def read_calibration(values):
     """
-    The calibration of a model.
-
-    Parameters
-    ----------
-    values : dict or None
-        `~astrodino_seg.Model.calibration`: the attributes of `Calibration`.
-
-    Returns
-    -------
-    calibration : `Calibration`
-        One that changes nothing, to the last bit, where there is none.
-
-    Raises
-    ------
-    ValueError
-        If it is not a dict, or has a key or a value that is not known.
+    The `Calibration` of a dict; one that changes nothing, to the last bit, of
+    `None`. Raises `ValueError` at keys and values that are not known.
     """
     if values is None:
         return Calibration()

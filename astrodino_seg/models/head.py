@@ -24,16 +24,43 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from astrodino_seg.models.convolutions import (
-    N_CLASSES,
-    STRIDES,
-    ConvBlock,
-    sample,
-)
+__all__ = ['N_CLASSES', 'STRIDES', 'ConvBlock', 'InstanceHead',
+           'InstanceMaps', 'SeedClass', 'Seeds', 'sample']
 
-__all__ = ['InstanceHead', 'InstanceMaps', 'SeedClass', 'Seeds']
-
+STRIDES = (2, 4, 8, 16)     # of the maps that seeds are read from
+N_CLASSES = 4               # sky, star, galaxy, artifact
 VOTE_SCALE = 16.0           # pixels
+
+
+class ConvBlock(nn.Sequential):
+    """Convolution, batch norm, ReLU."""
+
+    def __init__(self, n_in, n_out, *, kernel_size=3, stride=1):
+        super().__init__(
+            nn.Conv2d(n_in, n_out, kernel_size, stride, kernel_size // 2,
+                      bias=False),
+            nn.BatchNorm2d(n_out), nn.ReLU(inplace=True))
+
+
+def sample(level, x, y):
+    """
+    Bilinear values, (S, C) float32, of a map (C, h, w) at (S,) positions in
+    its cells; beyond its border they are those of the border.
+    """
+    low = [torch.floor(p) for p in (y, x)]
+    part = [p - a for p, a in zip((y, x), low)]
+    weights, rows, columns = [], [], []
+    for dy in (0, 1):
+        for dx in (0, 1):
+            row, column = ((a + d).long().clamp(0, n - 1) for a, d, n in zip(
+                low, (dy, dx), level.shape[1:]))
+            weights.append((part[0] if dy else 1 - part[0])
+                           * (part[1] if dx else 1 - part[1]))
+            rows.append(row)
+            columns.append(column)
+    # all corners at once: each reading has a gradient as large as the map
+    corners = level.permute(1, 2, 0)[torch.stack(rows), torch.stack(columns)]
+    return (torch.stack(weights)[..., None] * corners.float()).sum(dim=0)
 
 
 class InstanceMaps(NamedTuple):
@@ -170,21 +197,9 @@ class InstanceHead(nn.Module):
 
     def forward(self, x, tokens, binned):
         """
-        Predict the dense maps.
-
-        Parameters
-        ----------
-        x : `~torch.Tensor`
-            (B, in_channels, H, W), sides multiples of 16.
-        tokens : `~torch.Tensor`
-            (B, token_dim, H/16, W/16).
-        binned : `~torch.Tensor`
-            (B,) int: 1 where the image is a binned one, else 0.
-
-        Returns
-        -------
-        maps : `InstanceMaps`
-            The maps.
+        `InstanceMaps` of channels (B, in_channels, H, W), sides multiples of
+        16, and tokens (B, token_dim, H/16, W/16); ``binned``, (B,) int, is 1
+        where the image is a binned one.
         """
         level = self.level(binned)[:, :, None, None]
         stem, deep = level.split([self.stem[0].out_channels,
@@ -211,17 +226,8 @@ class InstanceHead(nn.Module):
 
     def split_pixels(self, pixels):
         """
-        The parts of the pixels' values.
-
-        Parameters
-        ----------
-        pixels : `~torch.Tensor`
-            (..., E + 7) of `InstanceMaps`.
-
-        Returns
-        -------
-        embedding, rest, classes, vote : `~torch.Tensor`
-            (..., E), (...), (..., 4) and (..., 2), the last in pixels.
+        Embedding (..., E), rest (...), classes (..., 4) and vote (..., 2), the
+        last in pixels, of the pixels (..., E + 7) of `InstanceMaps`.
         """
         embedding, rest, classes, vote = pixels.split(
             [self.n_embedding, 1, N_CLASSES, 2], dim=-1)
@@ -235,22 +241,10 @@ class InstanceHead(nn.Module):
 
     def read_seeds(self, pyramid, x, y):
         """
-        Read the seeds at given pixels of one image.
+        `Seeds` at (S,) pixels of one image, from its features (C, H/s, W/s).
 
         All but their classes depends on each seed alone; a class is told by
         comparison with the other seeds of the image.
-
-        Parameters
-        ----------
-        pyramid : sequence of `~torch.Tensor`
-            One image's features, each (C, H/s, W/s).
-        x, y : `~torch.Tensor`
-            (S,) pixel positions.
-
-        Returns
-        -------
-        seeds : `Seeds`
-            One entry a position.
         """
         x, y = x.float(), y.float()
         # a 1x1 convolution of the map would give the same for more work
@@ -289,21 +283,10 @@ class InstanceHead(nn.Module):
 
     def score(self, seeds, embedding, x, y):
         """
-        Score of each seed in each pixel, to compete with the sky's.
+        Score (S, P) of each seed in each pixel, to compete with the sky's.
 
-        Parameters
-        ----------
-        seeds : `Seeds`
-            The seeds.
-        embedding : `~torch.Tensor`
-            (E, P) of the pixels, or (S, E, P) for pixels of each seed's own.
-        x, y : `~torch.Tensor`
-            (P,) or (S, P) positions that the pixels vote for.
-
-        Returns
-        -------
-        score : `~torch.Tensor`
-            (S, P).
+        The embedding is (E, P) of the pixels, or (S, E, P) for pixels of each
+        seed's own; x and y are (P,) or (S, P), what the pixels vote for.
         """
         kernel, bias = seeds.kernel[:, :-1], seeds.kernel[:, -1:]
         if embedding.dim() == 2:
@@ -325,24 +308,11 @@ class InstanceHead(nn.Module):
 
     def pair_features(self, seeds, claims, i, j, x, y):
         """
-        What the head knows of two seeds; symmetric in i and j.
+        What the head knows of pairs, (P, 2 D + 6); symmetric in i and j.
 
-        Parameters
-        ----------
-        seeds : `Seeds`
-            The seeds.
-        claims : tuple of `~torch.Tensor`
-            (P,) score of i less that of the sky at j's position, and of j
-            at i's.
-        i, j : `~torch.Tensor`
-            (P,) indices of the pairs.
-        x, y : `~torch.Tensor`
-            (S,) positions that the seeds' pixels vote for.
-
-        Returns
-        -------
-        features : `~torch.Tensor`
-            (P, 2 D + 6).
+        ``claims`` are two of (P,): the score of i less that of the sky at j's
+        position, and of j at i's; i and j are (P,) indices, and x and y (S,)
+        what the seeds' pixels vote for.
         """
         position = torch.stack([x, y], dim=-1)
         far = []

@@ -12,21 +12,14 @@ import torch
 from torch import nn
 
 from astrodino_seg.inputs.channels import PreprocessSpec
-from astrodino_seg.inputs.rules import (
-    NoiseUnits,
-    WithNoiseUnits,
-    planes_from_dict,
-    planes_to_dict,
-)
+from astrodino_seg.inputs.rules import NoiseUnits, WithNoiseUnits
+from astrodino_seg.models.backbone import Backbone, DenseModel
 from astrodino_seg.models.calibration import read_calibration
-from astrodino_seg.models.convolutions import ConvBlock
 from astrodino_seg.models.decision import Decision
-from astrodino_seg.models.encoder import DEFAULT_VIT, dense_tokens
 from astrodino_seg.models.files import write_weights
-from astrodino_seg.models.head import InstanceHead
-from astrodino_seg.models.vit import VisionTransformer
+from astrodino_seg.models.head import ConvBlock, InstanceHead
 
-__all__ = ['CALLED', 'FORMAT', 'KEPT', 'Model']
+__all__ = ['CALLED', 'KEPT', 'Model']
 
 #: Radii, in pixels of the level, of the objects that are called: those of a
 #: binned image, whose next finer level has called what is smaller, and at
@@ -34,13 +27,11 @@ __all__ = ['CALLED', 'FORMAT', 'KEPT', 'Model']
 CALLED = 12, 26
 #: and of those that may be called or not, on either side.
 KEPT = 9, 34
-#: Name and version of the file format of a `Model`.
-FORMAT = 'astrodino_seg/2'
 
 
-class Model(nn.Module):
+class Model(DenseModel):
     """
-    Preprocessing spec, Vision Transformer and head.
+    A backbone and a head that tells objects apart.
 
     The Vision Transformer sees the channels in noise units that the head sees,
     or planes of its own, as weights of others need them.
@@ -48,15 +39,15 @@ class Model(nn.Module):
     Parameters
     ----------
     vit : dict, optional
-        Arguments of `~astrodino_seg.models.vit.VisionTransformer` but
-        ``in_channels``.
+        As of `~astrodino_seg.models.backbone.Backbone.from_spec`.
     head : dict, optional
         Arguments of `InstanceHead` but the first two.
     preprocess : dict, optional
         Arguments of `~astrodino_seg.inputs.channels.PreprocessSpec`.
     planes : dict, optional
         The rule for the planes of the Vision Transformer, as of
-        `~astrodino_seg.inputs.rules.planes_to_dict`; those of the head if `None`.
+        `~astrodino_seg.inputs.rules.planes_to_dict`; those of the head if
+        `None`.
     decision : dict, optional
         Arguments of `~astrodino_seg.models.decision.Decision`, which is
         fitted to a network that is trained.
@@ -65,31 +56,22 @@ class Model(nn.Module):
         fitted last.
     provenance : dict, optional
         Where the weights come from, and what was measured with them.
-
-    Attributes
-    ----------
-    in_bfloat16 : bool
-        Whether the network runs in bfloat16; `False` unless it is set.
     """
 
-    in_bfloat16 = False
+    #: Name and version of the file format.
+    FORMAT = 'astrodino_seg/2'
 
     def __init__(self, *, vit=None, head=None, preprocess=None, planes=None,
                  decision=None, calibration=None, provenance=None):
-        super().__init__()
-        self.preprocess = PreprocessSpec(**(preprocess or {}))
-        self.vit_planes = None if planes is None else planes_from_dict(planes)
-        n_channels = self.preprocess.n_channels
-        self.spec = {'vit': {**DEFAULT_VIT, **(vit or {})},
-                     'head': dict(head or {}),
+        backbone = Backbone.from_spec(vit=vit, planes=planes,
+                                      preprocess=preprocess)
+        super().__init__(backbone, provenance)
+        self.noise_units = NoiseUnits(PreprocessSpec(**(preprocess or {})))
+        self.spec = {**backbone.spec, 'head': dict(head or {}),
                      'preprocess': self.preprocess.to_dict()}
-        self.provenance = dict(provenance or {})
-        if planes is not None:
-            self.spec['planes'] = dict(planes)
-        self.vit = VisionTransformer(
-            in_channels=getattr(self.vit_planes, 'n_planes', n_channels),
-            **self.spec['vit'])
-        self.head = InstanceHead(in_channels=n_channels,
+        if planes is None:
+            del self.spec['planes']
+        self.head = InstanceHead(in_channels=self.noise_units.n_planes,
                                  token_dim=self.vit.dim, **self.spec['head'])
         self.decision = None
         if decision is not None:
@@ -125,22 +107,16 @@ class Model(nn.Module):
         ValueError
             If ``preprocess`` is given and the backbone has noise units.
         """
-        planes = None
-        if not isinstance(backbone.planes, NoiseUnits):
-            planes = planes_to_dict(backbone.planes)
-        elif preprocess is None:
-            preprocess = backbone.planes.spec.to_dict()
-        else:
-            msg = (f'preprocess is that of the backbone {backbone.name!r}, '
-                   f'got {preprocess!r}')
-            raise ValueError(msg)
-        vit = {k: v for k, v in backbone.vit.spec.items()
-               if k != 'in_channels'}
-        model = cls(vit=vit, head=head, preprocess=preprocess, planes=planes,
-                    provenance={'backbone': {'file': backbone.name,
-                                             **backbone.provenance}})
-        model.vit.load_state_dict(backbone.vit.state_dict())
-        return model.eval()
+        spec = backbone.spec
+        if isinstance(backbone.planes, NoiseUnits):
+            if preprocess is not None:
+                msg = (f'preprocess is that of the backbone {backbone.name!r}'
+                       f', got {preprocess!r}')
+                raise ValueError(msg)
+            preprocess = spec.pop('planes')['spec']
+        return cls(**spec, head=head, preprocess=preprocess, provenance={
+            'backbone': {'file': backbone.name, **backbone.provenance}}
+            )._copy_backbone(backbone)
 
     def put_decision(self, decision):
         """Take a `~astrodino_seg.models.decision.Decision` as its own."""
@@ -151,8 +127,9 @@ class Model(nn.Module):
     @property
     def calibration(self):
         """
-        Arguments of `~astrodino_seg.models.calibration.Calibration`, a dict that is
-        saved with the model; `None` if its probabilities are used as they are.
+        Arguments of `~astrodino_seg.models.calibration.Calibration`, a dict
+        that is saved with the model; `None` if its probabilities are used as
+        they are.
         """
         return self.spec.get('calibration')
 
@@ -164,14 +141,23 @@ class Model(nn.Module):
             self.spec['calibration'] = dict(values)
 
     @property
+    def preprocess(self):
+        """That of the head, which may differ from the backbone's."""
+        return self.noise_units.spec
+
+    @property
     def planes(self):
         """
         The rule for the input, `~astrodino_seg.inputs.rules.NoiseUnits` or
         `~astrodino_seg.inputs.rules.WithNoiseUnits`.
         """
-        if self.vit_planes is None:
-            return NoiseUnits(self.preprocess)
-        return WithNoiseUnits(self.vit_planes, self.preprocess)
+        own = self.backbone.planes
+        return (self.noise_units if isinstance(own, NoiseUnits)
+                else WithNoiseUnits(own, self.preprocess))
+
+    def binning(self, channels):
+        """1: the image is seen at all levels of a pyramid."""
+        return 1
 
     def forward(self, x, binned):
         """
@@ -186,7 +172,7 @@ class Model(nn.Module):
 
     def tokens(self, x):
         """The backbone's last features, (B, dim, H/16, W/16)."""
-        return dense_tokens(self.vit, x[:, -self.vit.in_channels:])
+        return self.backbone.tokens(x[:, -self.vit.in_channels:])
 
     def fused(self):
         """
@@ -227,4 +213,4 @@ class Model(nn.Module):
                 block[1], nn.Identity) for block in self.modules()):
             msg = 'a fused model cannot be saved: its batch norms are gone'
             raise ValueError(msg)
-        write_weights(path, self, FORMAT, half=half)
+        write_weights(path, self, half=half)

@@ -1,62 +1,29 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Models and encoders from their files.
-
-Weights, spec and provenance are in one safetensors file, the latter two as
-JSON in its metadata; the bundled file's sha256 is checked before it is read.
-This is the only module that reads the package's own weights.
+`load_model` and `load_backbone`: from names and files to networks.
 """
 
-import hashlib
 import json
+import os
+import re
 import warnings
-from functools import lru_cache
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from astrodino_seg.errors import AstroDinoUserWarning, ModelFileError
-from astrodino_seg.models.encoder import ENCODER_FORMAT, Encoder
-from astrodino_seg.models.files import digest
-from astrodino_seg.models.instance import FORMAT, Model
-from astrodino_seg.models.semantic import SEMANTIC_FORMAT, SemanticModel
+from astrodino_seg.models.backbone import Backbone
+from astrodino_seg.models.files import (
+    BUNDLED,
+    BUNDLED_BACKBONE,
+    digest,
+    not_finite,
+    read_weights,
+)
+from astrodino_seg.models.instance import Model
+from astrodino_seg.models.semantic import SemanticModel
 
-__all__ = ['BUNDLED', 'BUNDLED_BACKBONE', 'BUNDLED_FILES', 'BUNDLED_HEADS',
-           'BUNDLED_NAMES', 'ENCODER_FORMAT', 'FORMAT', 'Encoder', 'Model',
-           'load_any', 'load_encoder', 'load_model', 'weights_file']
-
-DATA = Path(__file__).parents[1] / 'data'
-#: The weights of the default model.
-BUNDLED = DATA / 'grouping_tiny.safetensors'
-#: Names of the bundled models that tell objects apart.
-BUNDLED_NAMES = ('grouping_tiny',)
-#: Name of the bundled encoder, which was trained without labels.
-BUNDLED_BACKBONE = 'backbone_tiny'
-#: Names of the bundled semantic heads, whose backbone is that.
-BUNDLED_HEADS = ('linear_tiny', 'ms_tiny')
-#: All names that stand for a bundled file.
-BUNDLED_FILES = (*BUNDLED_NAMES, *BUNDLED_HEADS, BUNDLED_BACKBONE)
-
-
-def weights_file(path=None):
-    """
-    Where the weights of a model or an encoder are.
-
-    Parameters
-    ----------
-    path : path-like, optional
-        As in `load_model` and `load_encoder`.
-
-    Returns
-    -------
-    path : `~pathlib.Path`
-        The file, which need not exist.
-    """
-    if path is None:
-        return BUNDLED
-    if path in BUNDLED_FILES:
-        return DATA / f'{path}.safetensors'
-    return Path(path)
+__all__ = ['load_any', 'load_backbone', 'load_model']
 
 
 def load_model(path=None):
@@ -66,14 +33,15 @@ def load_model(path=None):
     Parameters
     ----------
     path : path-like, optional
-        A file that `Model.save` or
-        `~astrodino_seg.models.semantic.SemanticModel.save` wrote, or the name of a
-        bundled model, one of `BUNDLED_NAMES` and `BUNDLED_HEADS`; the
-        default model if `None`.
+        A file that `~astrodino_seg.Model.save` or
+        `~astrodino_seg.models.semantic.SemanticModel.save` wrote, or the name
+        of a bundled model, ``'grouping_tiny'``, ``'linear_tiny'`` or
+        ``'ms_tiny'``; the default model, which is the first, if `None`.
 
     Returns
     -------
-    model : `Model` or `~astrodino_seg.models.semantic.SemanticModel`
+    model : `~astrodino_seg.Model` or \
+            `~astrodino_seg.models.semantic.SemanticModel`
         In evaluation mode, on the CPU.
 
     Raises
@@ -83,86 +51,32 @@ def load_model(path=None):
     ModelFileError
         If the file is corrupt, foreign, or of another format version.
     """
-    return _read(path, {FORMAT: Model, SEMANTIC_FORMAT: SemanticModel})
-
-
-def load_encoder(path=BUNDLED_BACKBONE):
-    """
-    Read an encoder.
-
-    Parameters
-    ----------
-    path : path-like, optional
-        A file that `Encoder.save` wrote; by default the bundled one, which
-        has the name `BUNDLED_BACKBONE`.
-
-    Returns
-    -------
-    encoder : `Encoder`
-        In evaluation mode, on the CPU.
-
-    Raises
-    ------
-    FileNotFoundError
-        If ``path`` does not exist.
-    ModelFileError
-        If the file is corrupt, foreign, or of another format version.
-    """
-    return _read(path, {ENCODER_FORMAT: Encoder})
+    return _make(read_weights(path), Model, SemanticModel)
 
 
 def load_any(path=None):
-    """
-    Read a model or an encoder, whichever a file holds.
-
-    Parameters
-    ----------
-    path : path-like, optional
-        As in `load_model` and `load_encoder`; the default model if `None`.
-
-    Returns
-    -------
-    model : `Model`, `~astrodino_seg.models.semantic.SemanticModel` or `Encoder`
-        In evaluation mode, on the CPU.
-
-    Raises
-    ------
-    FileNotFoundError
-        If ``path`` does not exist.
-    ModelFileError
-        If the file is corrupt, foreign, or of another format version.
-    """
-    return _read(path, {FORMAT: Model, SEMANTIC_FORMAT: SemanticModel,
-                        ENCODER_FORMAT: Encoder})
+    """A model or a backbone, whichever one of our files holds."""
+    return _make(read_weights(path), Model, SemanticModel, Backbone)
 
 
-def _read(path, kinds):
-    """Make a model from a file; the class is that of the file's format."""
-    named = path is None or path in BUNDLED_FILES
-    path = weights_file(path)
-    if named:
-        _check_bundled(path)
-    if not path.is_file():
-        msg = f'path: no weights file {str(path)!r}'
-        raise FileNotFoundError(msg)
-    try:
-        with safe_open(path, 'pt') as f:
-            metadata = f.metadata() or {}
-            keys = f.keys()
-            tensors = {key: f.get_tensor(key) for key in keys}
-    except (SafetensorError, OSError) as err:
-        msg = f'path: {str(path)!r} is not a readable safetensors file: {err}'
-        raise ModelFileError(msg) from err
+def _make(stored, *kinds):
+    """A model from its file; the class is that of the file's format."""
+    path, metadata, tensors = stored
+    known = {kind.FORMAT: kind for kind in kinds}
     found = metadata.get('format')
-    if found not in kinds:
+    if found not in known:
         msg = (f'path: {str(path)!r} has format {found!r}, this version '
-               f'reads {" or ".join(map(repr, kinds))} here')
+               f'reads {" or ".join(map(repr, known))} here')
         raise ModelFileError(msg)
+    if wrong := not_finite(tensors):
+        msg = f'path: {str(path)!r}: {wrong}'
+        raise ModelFileError(msg)
+    kind = known[found]
     try:
         spec = _without_old_decision(path, json.loads(metadata['spec']),
                                      tensors)
-        model = kinds[found](**spec,
-                             provenance=json.loads(metadata['provenance']))
+        model = getattr(kind, 'from_spec', kind)(
+            **spec, provenance=json.loads(metadata['provenance']))
         if 'backbone' in metadata:          # the file has the head alone
             tensors.update(_backbone_weights(metadata))
         model.load_state_dict(tensors)
@@ -192,19 +106,107 @@ def _backbone_weights(metadata):
     if name != BUNDLED_BACKBONE:
         msg = f'no bundled backbone {name!r}'
         raise ValueError(msg)
-    vit = load_encoder(name).vit
-    if digest(vit) != metadata['sha256']:
+    backbone = load_backbone(name)
+    if digest(backbone.vit) != metadata['sha256']:
         msg = f'it is the head of other weights than those of {name!r}'
         raise ValueError(msg)
-    return {f'vit.{key}': value for key, value in vit.state_dict().items()}
+    return backbone.state_dict()
 
 
-@lru_cache
-def _check_bundled(path):
-    """Compare the bundled file with the sha256 beside it."""
-    wanted = path.with_suffix('.sha256').read_text().split()[0]
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != wanted:
-        msg = (f'path: bundled weights {path.name!r} have sha256 {found}, '
-               f'not {wanted}; the installation is damaged')
-        raise ModelFileError(msg)
+def load_backbone(name_or_path=None, *, key=None, planes=None):
+    """
+    Load a backbone.
+
+    Parameters
+    ----------
+    name_or_path : str, path-like, Backbone or model, optional
+        * `None`: the bundled one, trained without labels;
+        * a backbone, which is returned, or a model, which has one;
+        * the name of a bundled backbone or model, ``'backbone_tiny'`` or
+          ``'grouping_tiny'``;
+        * a file of `~astrodino_seg.Model`,
+          `~astrodino_seg.models.semantic.SemanticModel` or
+          `~astrodino_seg.models.backbone.Backbone`;
+        * a file of DINO, DINOv2 or DINOv3 as Meta or ``timm`` have it
+          (``.pth``, ``.bin``, ``.safetensors``), or a checkpoint of a training
+          run with a teacher and a student;
+        * ``astrodino.ckpt`` or ``astroclip.ckpt`` of AstroCLIP (Parker et al.
+          2024, MNRAS 531, 4990);
+        * the name of such a model in ``timm``, which downloads it.
+    key : str, optional
+        Which part of a checkpoint to read, ``'student'`` for example. By
+        default the teacher where there is one. Ignored unless a file of
+        others is read.
+    planes : callable, optional
+        Rule for the input instead of that of the family; see
+        `~astrodino_seg.models.backbone.Backbone`.
+
+    Returns
+    -------
+    backbone : `~astrodino_seg.models.backbone.Backbone`
+        In evaluation mode, on the CPU, in float32.
+
+    Raises
+    ------
+    FileNotFoundError
+        If ``name_or_path`` looks like a path and there is no such file.
+    ModelFileError
+        If the file cannot be read safely, a parameter of it is unknown,
+        missing or of a wrong shape (all of these are listed), or weights are
+        not finite.
+    ValueError
+        If the name is of no family known here, or ``planes`` does not fit.
+    ImportError
+        If a name is given and ``timm`` cannot be imported.
+    OSError
+        If ``timm`` cannot download the weights.
+
+    Examples
+    --------
+    >>> from astrodino_seg.models.load import load_backbone
+    >>> backbone = load_backbone()
+    >>> backbone.vit.patch_size, backbone.planes.n_planes
+    (16, 5)
+    """
+    own = getattr(name_or_path, 'backbone', name_or_path)
+    if isinstance(own, Backbone):
+        return own
+    if name_or_path is None:
+        name_or_path = BUNDLED_BACKBONE
+    path, name = Path(name_or_path), os.fspath(name_or_path)
+    if name in BUNDLED or _is_own(path):
+        model = load_any(name_or_path)
+        own = getattr(model, 'backbone', model)
+        return Backbone(model.vit, planes or own.planes,
+                        name if name in BUNDLED else path.name,
+                        model.provenance).eval()
+    # not before: what is ours needs nothing of it
+    from astrodino_seg.models import foreign
+
+    if path.is_file():
+        try:
+            return foreign.from_file(path, key, planes)
+        except ModelFileError as err:
+            msg = f'name_or_path: {name!r}: {err}'
+            raise ModelFileError(msg) from err
+    if any(re.fullmatch(one, name) for one in foreign.TIMM_NAMES):
+        return foreign.from_timm(name, planes)
+    if isinstance(name_or_path, Path) or path.suffix in (
+            '.pth', '.pt', '.ckpt', '.bin', '.safetensors') or os.sep in name:
+        msg = f'name_or_path: no weights file {name!r}'
+        raise FileNotFoundError(msg)
+    msg = (f'name_or_path: {name!r} is neither a file nor a name of timm for '
+           f'a Vision Transformer of DINO, DINOv2 or DINOv3')
+    raise ValueError(msg)
+
+
+def _is_own(path):
+    """Whether this package wrote a file."""
+    if path.suffix != '.safetensors' or not path.is_file():
+        return False
+    try:
+        with safe_open(path, 'pt') as f:
+            form = (f.metadata() or {}).get('format', '')
+    except (SafetensorError, OSError):
+        return False
+    return form.startswith('astrodino_seg/')

@@ -14,68 +14,39 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from astrodino_seg.inputs.channels import PreprocessSpec
-from astrodino_seg.inputs.rules import planes_from_dict, planes_to_dict
-from astrodino_seg.models.convolutions import N_CLASSES
+from astrodino_seg.inputs.binning import oversampling
+from astrodino_seg.models.backbone import Backbone, DenseModel, resample
 from astrodino_seg.models.files import digest, write_weights
-from astrodino_seg.models.vit import VisionTransformer
+from astrodino_seg.models.head import N_CLASSES
 
-__all__ = ['HEADS', 'SEMANTIC_FORMAT', 'PixelHead', 'SemanticModel',
-           'at_pixels']
+__all__ = ['HEADS', 'PixelHead', 'SemanticModel', 'at_pixels']
 
-#: Name and version of the file format of a `SemanticModel`.
-SEMANTIC_FORMAT = 'astrodino_seg/semantic-1'
 #: For each head, of how many of the last layers it reads the tokens, and the
 #: scales of the image.
 HEADS = {'linear': (1, (1.0,)), 'ms': (4, (1.0, 1.5, 2.0))}
 
 
 class PixelHead(nn.Sequential):
-    """
-    Batch norm and a 1x1 convolution: one linear layer on normed tokens.
-
-    Parameters
-    ----------
-    dim : int
-        Length of the tokens.
-    n_classes : int, optional
-        Number of classes.
-    """
+    """Batch norm and a 1x1 convolution: one linear layer on normed tokens."""
 
     def __init__(self, dim, n_classes=N_CLASSES):
         super().__init__(nn.BatchNorm2d(dim), nn.Conv2d(dim, n_classes, 1))
 
 
 def at_pixels(scores, shape):
-    """
-    Interpolate the scores of patches to pixels.
-
-    Parameters
-    ----------
-    scores : `~torch.Tensor`
-        (B, class, rows, columns).
-    shape : tuple of int
-        (y, x) of the pixels that the patches cover.
-
-    Returns
-    -------
-    scores : `~torch.Tensor`
-        (B, class, y, x).
-    """
+    """Scores (B, class, rows, columns) of patches, at their pixels."""
     return F.interpolate(scores, size=tuple(shape), mode='bilinear',
                          align_corners=False)
 
 
-class SemanticModel(nn.Module):
+class SemanticModel(DenseModel):
     """
-    A Vision Transformer, the rule for its input, and a semantic head.
+    A backbone and a semantic head.
 
     Parameters
     ----------
-    vit : dict
-        Arguments of `~astrodino_seg.models.vit.VisionTransformer`.
-    planes : dict
-        The rule, as of `~astrodino_seg.inputs.rules.planes_to_dict`.
+    vit, planes : dict, optional
+        As of `~astrodino_seg.models.backbone.Backbone.from_spec`.
     head : dict, optional
         ``kind``, a key of `HEADS`; and ``scales``, where they are not those.
     provenance : dict, optional
@@ -88,20 +59,21 @@ class SemanticModel(nn.Module):
         not positive.
     """
 
-    def __init__(self, *, vit, planes, head=None, provenance=None):
-        super().__init__()
+    #: Name and version of the file format.
+    FORMAT = 'astrodino_seg/semantic-1'
+
+    def __init__(self, *, vit=None, planes=None, head=None, provenance=None):
+        super().__init__(Backbone.from_spec(vit=vit, planes=planes),
+                         provenance)
         head = {'kind': 'linear', **(head or {})}
         self.n_last, scales = _check_head(**head)
-        self.planes = planes_from_dict(planes)
-        self.vit = VisionTransformer(**vit)
         if self.n_last > len(self.vit.blocks):
             msg = (f'head {head["kind"]!r} reads {self.n_last} layers, vit '
                    f'has {len(self.vit.blocks)}')
             raise ValueError(msg)
         self.head = PixelHead(self.n_last * self.vit.dim)
-        self.spec = {'vit': dict(vit), 'planes': dict(planes),
-                     'head': {'kind': head['kind'], 'scales': list(scales)}}
-        self.provenance = dict(provenance or {})
+        self.spec = {**self.backbone.spec, 'head': {
+            'kind': head['kind'], 'scales': list(scales)}}
 
     @classmethod
     def from_backbone(cls, backbone, head='linear', *, scales=None):
@@ -135,99 +107,39 @@ class SemanticModel(nn.Module):
         table = {'kind': head}
         if scales is not None:
             table['scales'] = list(scales)
-        model = cls(vit=backbone.vit.spec, head=table,
-                    planes=planes_to_dict(backbone.planes),
-                    provenance={'backbone': backbone.name})
-        model.vit.load_state_dict(backbone.vit.state_dict())
-        return model.eval()
+        return cls(**backbone.spec, head=table, provenance={
+            'backbone': backbone.name})._copy_backbone(backbone)
 
     @property
     def scales(self):
         """Factors by which the image is enlarged."""
         return tuple(self.spec['head']['scales'])
 
-    @property
-    def preprocess(self):
-        """
-        How the background and the noise are measured, a
-        `~astrodino_seg.inputs.channels.PreprocessSpec`.
-        """
-        return getattr(self.planes, 'spec', None) or PreprocessSpec()
+    def binning(self, channels):
+        """As many pixels as a blurred image has too many."""
+        return oversampling(channels)
 
     def tokens(self, x, scale=1.0):
         """
-        Patch tokens of an image that is resampled to whole patches.
-
-        Parameters
-        ----------
-        x : `~torch.Tensor`
-            (B, plane, y, x), of any size.
-        scale : float, optional
-            Factor on its sides.
-
-        Returns
-        -------
-        tokens : `~torch.Tensor`
-            (B, n_last * dim, rows, columns), the deepest layer last.
+        Patch tokens (B, n_last * dim, rows, columns), the deepest layer last,
+        of an image (B, plane, y, x) whose sides are scaled to whole patches.
         """
         patch = self.vit.patch_size
-        size = [max(round(scale * n / patch), 1) * patch for n in x.shape[-2:]]
-        if size != list(x.shape[-2:]):
-            x = F.interpolate(x, size=size, mode='bilinear',
-                              align_corners=False, antialias=True)
+        x = resample(x, [max(round(scale * n / patch), 1) * patch
+                         for n in x.shape[-2:]])
         return torch.cat(self.vit.forward_features(x, self.n_last).patches,
                          dim=1)
 
     def forward(self, x, scale=1.0):
-        """
-        Logits of the classes at one scale.
-
-        Parameters
-        ----------
-        x, scale
-            As of `tokens`.
-
-        Returns
-        -------
-        logits : `~torch.Tensor`
-            (B, 4, y, x) of sky, star, galaxy, artifact.
-        """
+        """Logits (B, 4, y, x) of sky, star, galaxy, artifact, at a scale."""
         return self.logits(self.tokens(x, scale), x.shape[-2:])
 
     def logits(self, tokens, shape):
-        """
-        Logits of the classes from tokens.
-
-        Parameters
-        ----------
-        tokens : `~torch.Tensor`
-            Of `tokens`.
-        shape : tuple of int
-            (y, x) of the pixels.
-
-        Returns
-        -------
-        logits : `~torch.Tensor`
-            (B, 4, y, x).
-        """
+        """Logits (B, 4, y, x) of the classes from tokens."""
         return at_pixels(self.head(tokens), shape)
 
     def probabilities(self, x, factor=1.0):
-        """
-        Probabilities of the classes, the mean over the scales.
-
-        Parameters
-        ----------
-        x : `~torch.Tensor`
-            As of `tokens`.
-        factor : float, optional
-            A factor on all scales.
-
-        Returns
-        -------
-        probabilities : `~torch.Tensor`
-            (B, 4, y, x).
-        """
+        """Probabilities (B, 4, y, x), the mean over all scales."""
         return sum(self(x, factor * scale).softmax(dim=1)
                    for scale in self.scales) / len(self.scales)
 
@@ -252,8 +164,7 @@ class SemanticModel(nn.Module):
         """
         but, more = (None, {}) if backbone is None else (
             'vit', {'backbone': backbone, 'sha256': digest(self.vit)})
-        write_weights(path, self, SEMANTIC_FORMAT, half=half, but=but,
-                      more=more)
+        write_weights(path, self, half=half, but=but, more=more)
 
 
 def _check_head(*, kind, scales=None):

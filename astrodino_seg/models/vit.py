@@ -2,43 +2,168 @@
 """
 The Vision Transformer: images of any size and any number of bands to tokens.
 
-Parameter names equal those of ``timm``'s ``VisionTransformer``, so that a
-DINO or DINOv2 state dict in timm's layout loads unchanged. Shapes in comments:
-``B`` batch, ``D`` dim, ``h`` heads, ``P`` prefix tokens (CLS and registers),
-``N = gh * gw`` patch tokens, ``T = P + N``.
+Parameter names are those of ``timm``, whose state dicts of DINO and DINOv2
+load unchanged; its import costs more seconds than a segmentation. Shapes in
+comments: ``B`` batch, ``D`` dim, ``h`` heads, ``P`` prefix tokens (CLS and
+registers), ``N = gh * gw`` patch tokens, ``T = P + N``.
 """
 
+import math
+from collections import OrderedDict
 from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from astrodino_seg.models.layers import Block, PatchEmbed, rotary_angles
-
 __all__ = ['Features', 'VisionTransformer']
+
+ROPE_BASE = 100.0  # from the fastest wave (1 rad per patch) to the slowest
+
+
+def attention_weights(q, k):
+    """Rows (B, h, R, T) of the attention of some queries to all keys."""
+    logits = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
+    return logits.softmax(dim=-1)
+
+
+def attend(q, k, v):
+    """Return ``softmax(q k^T / sqrt(d)) v``, each ``(B, h, T, d)``."""
+    if q.dtype is torch.bfloat16 and q.device.type == 'cpu':
+        # the fused kernel takes two to five times as long there, with gradient
+        return attention_weights(q, k) @ v
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, with optional rotary positions."""
+
+    def __init__(self, dim, n_heads, qkv_bias, qk_norm, norm_eps):
+        super().__init__()
+        self.n_heads = n_heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.q_norm, self.k_norm = (
+            nn.LayerNorm(dim // n_heads, eps=norm_eps) if qk_norm
+            else nn.Identity() for _ in range(2))
+        self.proj = nn.Linear(dim, dim)
+
+    def split_heads(self, x, rope):
+        """Return queries, keys and values, each ``(B, h, T, D / h)``."""
+        n_batch, n_tokens, dim = x.shape
+        qkv = self.qkv(x).reshape(n_batch, n_tokens, 3, self.n_heads,
+                                  dim // self.n_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if rope is not None:
+            q, k = rotate(q, *rope), rotate(k, *rope)
+        return q, k, v
+
+    def forward(self, x, rope=None):
+        q, k, v = self.split_heads(x, rope)
+        x_att = attend(q, k, v)  # (B, h, T, D / h)
+        return self.proj(x_att.transpose(1, 2).reshape(x.shape))
+
+
+class Mlp(nn.Module):
+    """Two linear layers, a GELU between; or the first gated by half of it."""
+
+    def __init__(self, dim, hidden, gated=False):
+        super().__init__()
+        self.gated = gated
+        self.fc1 = nn.Linear(dim, hidden * (2 if gated else 1))
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x):
+        if not self.gated:
+            return self.fc2(F.gelu(self.fc1(x)))
+        gate, value = self.fc1(x).chunk(2, dim=-1)
+        return self.fc2(F.silu(gate) * value)
+
+
+class LayerScale(nn.Module):
+    """A learned factor for each channel of a residual branch, or none."""
+
+    def __init__(self, dim, init):
+        super().__init__()
+        self.gamma = None
+        if init is not None:
+            self.gamma = nn.Parameter(torch.full((dim,), float(init)))
+
+    def forward(self, x):
+        return x if self.gamma is None else x * self.gamma
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training, drop the branch of some samples."""
+
+    def __init__(self, rate):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x):
+        if not self.training or self.rate == 0:
+            return x
+        keep = 1 - self.rate
+        kept = x.new_empty(x.shape[0], 1, 1).bernoulli_(keep)  # (B, 1, 1)
+        return x * kept / keep
+
+
+class Block(nn.Module):
+    """One layer of the transformer: attention, then an MLP."""
+
+    def __init__(self, dim, n_heads, *, mlp_ratio=4.0, qkv_bias=True,
+                 layer_scale=None, drop_path=0.0, mlp='gelu', norm_eps=1e-6,
+                 qk_norm=False):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attn = Attention(dim, n_heads, qkv_bias, qk_norm, norm_eps)
+        self.ls1 = LayerScale(dim, layer_scale)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = Mlp(dim, round(dim * mlp_ratio), gated=mlp == 'swiglu')
+        self.ls2 = LayerScale(dim, layer_scale)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x, rope=None):
+        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x), rope)))
+        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
+
+
+def rotary_angles(grid, head_dim, device=None, relative=False):
+    """
+    Cosines and sines, each (N, head_dim / 2), of rotary positions: half of the
+    waves count rows and half columns, in units of patches; or, if relative,
+    in units of the image (DINOv3; Simeoni et al. 2025, arXiv:2508.10104).
+    """
+    n_freq = head_dim // 4
+    step = torch.arange(n_freq, device=device, dtype=torch.float32) / n_freq
+    freq = ROPE_BASE ** -step  # radians per patch
+    rows, cols = (torch.arange(n, device=device) for n in grid)
+    if relative:
+        rows, cols = (2 * math.pi * ((2 * i + 1) / len(i) - 1)
+                      for i in (rows, cols))
+    row, col = rows[:, None, None] * freq, cols[None, :, None] * freq
+    angle = torch.cat([row.expand(*grid, -1), col.expand(*grid, -1)], dim=-1)
+    angle = angle.flatten(0, 1)  # (gh, gw, head_dim / 2) -> (N, head_dim / 2)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x, cos, sin):
+    """Rotate the patch tokens of ``(B, h, T, D / h)``; keep the prefix."""
+    n_prefix = x.shape[2] - cos.shape[0]
+    first, second = x[:, :, n_prefix:].chunk(2, dim=-1)
+    turned = torch.cat([first * cos - second * sin,
+                        first * sin + second * cos], dim=-1)
+    return torch.cat([x[:, :, :n_prefix], turned.to(x.dtype)], dim=2)
 
 
 class Features(NamedTuple):
     """
-    What `VisionTransformer.forward_features` returns.
-
-    Attributes
-    ----------
-    cls : `~torch.Tensor`
-        The CLS token of the last layer, normed; shape ``(B, D)``.
-    patches : list of `~torch.Tensor`
-        The patch tokens of the last ``n_last`` layers, the deepest last, each
-        after the final norm; shape ``(B, D, gh, gw)``.
-    attention : `~torch.Tensor` or `None`
-        The attention of the CLS token in the last layer, per head; shape
-        ``(B, n_heads, P + gh * gw)``. Each row sums to 1; the first ``P``
-        entries are the CLS and register tokens.
+    The CLS token (B, D) of the last layer, normed, and the patch tokens
+    (B, D, gh, gw) of the last layers, the deepest last, each normed.
     """
 
     cls: torch.Tensor
     patches: list
-    attention: torch.Tensor | None = None
 
 
 class VisionTransformer(nn.Module):
@@ -47,51 +172,37 @@ class VisionTransformer(nn.Module):
 
     Parameters
     ----------
-    patch_size : int, optional
-        The side of a patch in pixels.
-    in_channels : int, optional
-        The number of bands of the image.
+    patch_size, in_channels : int, optional
+        The side of a patch in pixels, and the bands of the image.
     dim, depth, n_heads : int, optional
-        The length of a token, the number of layers, and the number of
-        attention heads of each layer. ``dim`` is a multiple of ``n_heads``.
+        The length of a token, a multiple of the heads; layers; heads.
     mlp_ratio : float, optional
         The hidden size of the MLP in units of ``dim``.
-    mlp : {'gelu', 'swiglu'}, optional
-        The kind of MLP. ViT-g of DINOv2 and some of DINOv3 have ``'swiglu'``.
-    norm_eps : float, optional
-        What the layer norms add to the variance; 1e-5 in DINOv3.
     n_registers : int, optional
-        The number of register tokens, which follow the CLS token.
+        Register tokens, which follow the CLS token.
     layer_scale : float, optional
         The initial factor of each residual branch (DINOv2). `None` has none.
     pos_embed : {'learned', 'none'}, optional
-        Whether a positional embedding is learned and added to the tokens. It
-        is resampled if the image has another grid than ``grid_size``.
-    grid_size : tuple of int, optional
-        The rows and columns of the grid of patches for which the positional
-        embedding is stored. Ignored if ``pos_embed='none'``.
-    embed_prefix : bool, optional
-        Whether the positional embedding has entries for the CLS and register
-        tokens. `False` is timm's ``no_embed_class=True``, used by the DINOv2
-        models with registers. Ignored if ``pos_embed='none'``.
+        Whether a positional embedding is learned: for the patches of
+        ``grid_size`` (rows, columns), and with ``embed_prefix`` also for the
+        CLS and register tokens. It is resampled for images of another grid.
     rope : bool or 'dinov3', optional
-        Whether queries and keys of the patch tokens are rotated by their row
-        and column, in units of patches. The attention between two patches
-        then depends on their offset alone, on a grid of any size. With
-        ``'dinov3'`` positions are in units of the image instead. Has no
-        parameters; ``dim / n_heads`` is a multiple of 4.
+        Whether queries and keys of patches are rotated by their row and
+        column, in units of patches or, with ``'dinov3'``, of the image;
+        ``dim / n_heads`` is a multiple of 4.
     drop_path : float, optional
-        The rate of stochastic depth in the last layer; it rises linearly
-        from 0 in the first. Ignored outside training.
-    qkv_bias : bool, optional
-        Whether queries, keys and values have a bias.
-    qk_norm : bool, optional
-        Whether queries and keys are normed (Dehghani et al. 2023,
-        arXiv:2302.05442), so that attention cannot collapse to single
-        tokens.
+        The rate of stochastic depth in the last layer, in training; it rises
+        linearly from 0 in the first.
+    qkv_bias, qk_norm : bool, optional
+        Whether queries, keys and values have a bias, and whether the first
+        two are normed (Dehghani et al. 2023, arXiv:2302.05442).
+    mlp : {'gelu', 'swiglu'}, optional
+        ViT-g of DINOv2 and some of DINOv3 have ``'swiglu'``.
+    norm_eps : float, optional
+        What the layer norms add to the variance; 1e-5 in DINOv3.
     patch_border : int, optional
-        How many pixels beyond its patch a token sees on each side, so that
-        less depends on where the grid of patches lies.
+        Pixels beyond its patch that a token sees on each side, so that less
+        depends on where the grid of patches lies.
     """
 
     def __init__(self, *, patch_size=16, in_channels=3, dim=384, depth=12,
@@ -103,32 +214,27 @@ class VisionTransformer(nn.Module):
         spec = {k: v for k, v in locals().items()
                 if k not in ('self', '__class__')}
         super().__init__()
-        self.spec = spec
-        check_spec(dim, n_heads, pos_embed, rope, mlp)
-        self.patch_size = patch_size
-        self.in_channels = in_channels
-        self.dim = dim
-        self.n_prefix = 1 + n_registers
-        self.grid_size = tuple(grid_size)
-        self.embed_prefix = embed_prefix
-        self.rope = rope
-        self.head_dim = dim // n_heads
-
-        self.patch_embed = PatchEmbed(patch_size, in_channels, dim,
-                                      patch_border)
+        self.spec = {**spec, 'grid_size': list(grid_size)}
+        _check_spec(dim, n_heads, pos_embed, rope, mlp)
+        self.patch_size, self.in_channels = patch_size, in_channels
+        self.dim, self.head_dim = dim, dim // n_heads
+        self.n_prefix, self.embed_prefix = 1 + n_registers, embed_prefix
+        self.grid_size, self.rope = tuple(grid_size), rope
+        self.patch_embed = nn.Sequential(OrderedDict(proj=nn.Conv2d(
+            in_channels, dim, patch_size + 2 * patch_border, patch_size,
+            padding=patch_border)))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.reg_token = self.pos_embed = None
         if n_registers:
             self.reg_token = nn.Parameter(torch.zeros(1, n_registers, dim))
         if pos_embed == 'learned':
-            n_embed = self.grid_size[0] * self.grid_size[1]
-            n_embed += self.n_prefix if embed_prefix else 0
+            n_embed = math.prod(grid_size) + embed_prefix * self.n_prefix
             self.pos_embed = nn.Parameter(torch.zeros(1, n_embed, dim))
-        rates = torch.linspace(0, drop_path, depth, device='cpu').tolist()
         self.blocks = nn.ModuleList(
             Block(dim, n_heads, mlp_ratio=mlp_ratio, qkv_bias=qkv_bias,
                   layer_scale=layer_scale, drop_path=rate, mlp=mlp,
-                  norm_eps=norm_eps, qk_norm=qk_norm) for rate in rates)
+                  norm_eps=norm_eps, qk_norm=qk_norm) for rate in
+            torch.linspace(0, drop_path, depth, device='cpu').tolist())
         self.norm = nn.LayerNorm(dim, eps=norm_eps)
         self.init_weights()
 
@@ -146,18 +252,19 @@ class VisionTransformer(nn.Module):
 
     def embed(self, x, mask=None, mask_token=None):
         """Return the tokens ``(B, T, D)`` of an image, and the grid."""
-        check_image(x, self.in_channels, self.patch_size)
+        _check_image(x, self.in_channels, self.patch_size)
         x = self.patch_embed(x)  # (B, C, H, W) -> (B, D, gh, gw)
         grid = tuple(x.shape[-2:])
         x = x.flatten(2).transpose(1, 2)  # (B, N, D)
         if mask is not None:
-            check_mask(mask, x.shape[0], grid)
+            shape = len(x), *grid
+            _require(mask.shape == shape, f'mask must have the shape {shape};'
+                                          f' got {tuple(mask.shape)}')
             x = torch.where(mask.flatten(1)[..., None],
                             mask_token.to(x.dtype), x)
-        prefix = [self.cls_token]
+        prefix = self.cls_token  # (1, P, D)
         if self.reg_token is not None:
-            prefix.append(self.reg_token)
-        prefix = torch.cat(prefix, dim=1)  # (1, P, D)
+            prefix = torch.cat([prefix, self.reg_token], dim=1)
         if self.pos_embed is not None:
             n_embed = self.n_prefix if self.embed_prefix else 0
             x = x + resample_pos_embed(self.pos_embed[:, n_embed:],
@@ -168,70 +275,32 @@ class VisionTransformer(nn.Module):
         return torch.cat([prefix.to(x.dtype), x], dim=1), grid
 
     def forward(self, x):
-        """
-        Return the normed tokens of the last layer.
-
-        Parameters
-        ----------
-        x : `~torch.Tensor`
-            The images, ``(B, in_channels, H, W)``; ``H`` and ``W`` are
-            multiples of ``patch_size``.
-
-        Returns
-        -------
-        tokens : `~torch.Tensor`
-            ``(B, T, D)``: the CLS token, the registers, then the patches row
-            by row.
-        """
+        """The normed tokens (B, T, D) of the last layer."""
         x, grid = self.embed(x)
         rope = self.rotary(grid, x)
         for block in self.blocks:
             x = block(x, rope)  # (B, T, D)
         return self.norm(x)
 
-    def forward_features(self, x, n_last=1, return_attention=False, *,
-                         mask=None, mask_token=None):
+    def forward_features(self, x, n_last=1, *, mask=None, mask_token=None):
         """
-        Return the features that heads and galleries work with.
-
-        Parameters
-        ----------
-        x : `~torch.Tensor`
-            The images, ``(B, in_channels, H, W)``; ``H`` and ``W`` are
-            multiples of ``patch_size``.
-        n_last : int, optional
-            Of how many of the last layers to return the patch tokens.
-        return_attention : bool, optional
-            Whether to return also the attention of the CLS token in the last
-            layer. The other outputs do not depend on it.
-        mask : `~torch.Tensor`, optional
-            ``(B, gh, gw)`` bool: the patches that are hidden.
-        mask_token : `~torch.Tensor`, optional
-            ``(D,)``, what stands in their place, before the positional
-            embedding. Ignored without a mask.
-
-        Returns
-        -------
-        features : `Features`
-            The CLS token, the patch tokens as maps, and the attention.
+        `Features` of images (B, in_channels, H, W), of the last layers; in
+        place of the patches that a mask (B, gh, gw) hides stands the token
+        (D,), before the positional embedding.
         """
-        if not 1 <= n_last <= len(self.blocks):
-            msg = (f'n_last must be between 1 and the depth '
-                   f'{len(self.blocks)}; got {n_last!r}')
-            raise ValueError(msg)
+        _require(1 <= n_last <= len(self.blocks),
+                 'n_last must be between 1 and the depth '
+                 f'{len(self.blocks)}; got {n_last!r}')
         x, grid = self.embed(x, mask, mask_token)
         rope = self.rotary(grid, x)
-        patches, attention = [], None
-        n_skip = len(self.blocks) - n_last
+        patches, n_skip = [], len(self.blocks) - n_last
         for i, block in enumerate(self.blocks):
-            if return_attention and i == len(self.blocks) - 1:
-                attention = block.attn.cls_attention(block.norm1(x), rope)
             x = block(x, rope)  # (B, T, D)
             if i >= n_skip:
                 tokens = self.norm(x)
                 patches.append(tokens[:, self.n_prefix:].transpose(1, 2)
                                .unflatten(2, grid))  # (B, D, gh, gw)
-        return Features(tokens[:, 0], patches, attention)
+        return Features(tokens[:, 0], patches)
 
     def rotary(self, grid, x):
         """Return cosines and sines, each ``(N, D / 2h)``, or `None`."""
@@ -241,47 +310,34 @@ class VisionTransformer(nn.Module):
                              relative=self.rope == 'dinov3')
 
 
-def check_spec(dim, n_heads, pos_embed, rope, mlp='gelu'):
+def _require(fits, msg):
+    if not fits:
+        raise ValueError(msg)
+
+
+def _check_spec(dim, n_heads, pos_embed, rope, mlp):
     """Raise `ValueError` for sizes that do not fit one another."""
-    if dim % n_heads:
-        msg = f'dim must be a multiple of n_heads={n_heads}; got {dim}'
-        raise ValueError(msg)
-    if rope and (dim // n_heads) % 4:
-        msg = ('rope needs dim / n_heads to be a multiple of 4; got '
-               f'{dim // n_heads}')
-        raise ValueError(msg)
-    if pos_embed not in ('learned', 'none'):
-        msg = f"pos_embed must be 'learned' or 'none'; got {pos_embed!r}"
-        raise ValueError(msg)
-    if rope not in (False, True, 'dinov3'):
-        msg = f"rope must be a bool or 'dinov3'; got {rope!r}"
-        raise ValueError(msg)
-    if mlp not in ('gelu', 'swiglu'):
-        msg = f"mlp must be 'gelu' or 'swiglu'; got {mlp!r}"
-        raise ValueError(msg)
+    for name, value, known in (('pos_embed', pos_embed, ('learned', 'none')),
+                               ('rope', rope, (False, True, 'dinov3')),
+                               ('mlp', mlp, ('gelu', 'swiglu'))):
+        _require(value in known,
+                 f'{name} must be one of {known}; got {value!r}')
+    _require(dim % n_heads == 0,
+             f'dim must be a multiple of n_heads={n_heads}; got {dim}')
+    _require(not rope or dim // n_heads % 4 == 0,
+             'rope needs dim / n_heads to be a multiple of 4; got '
+             f'{dim // n_heads}')
 
 
-def check_image(x, in_channels, patch_size):
+def _check_image(x, in_channels, patch):
     """Raise `ValueError` for images that the model cannot take."""
-    if x.ndim != 4:
-        msg = f'x must have 4 dimensions (B, C, H, W); got {tuple(x.shape)}'
-        raise ValueError(msg)
-    if x.shape[1] != in_channels:
-        msg = f'x must have in_channels={in_channels}; got {x.shape[1]}'
-        raise ValueError(msg)
-    height, width = x.shape[-2:]
-    if not height or not width or height % patch_size or width % patch_size:
-        msg = (f'the height and width of x must be multiples of patch_size='
-               f'{patch_size}; got {height} x {width}')
-        raise ValueError(msg)
-
-
-def check_mask(mask, n_images, grid):
-    """Raise `ValueError` for a mask that is not one value a patch."""
-    if tuple(mask.shape) != (n_images, *grid):
-        msg = (f'mask must have the shape {(n_images, *grid)}; got '
-               f'{tuple(mask.shape)}')
-        raise ValueError(msg)
+    _require(x.ndim == 4, 'x must have 4 dimensions (B, C, H, W); got '
+                          f'{tuple(x.shape)}')
+    _require(x.shape[1] == in_channels,
+             f'x must have in_channels={in_channels}; got {x.shape[1]}')
+    _require(x.numel() and not any(n % patch for n in x.shape[2:]),
+             'the height and width of x must be multiples of patch_size='
+             f'{patch}; got {x.shape[2]} x {x.shape[3]}')
 
 
 def resample_pos_embed(pos, old_grid, new_grid):

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from astrodino_seg.inputs.binning import bin_channels
-from astrodino_seg.models.convolutions import STRIDES
+from astrodino_seg.models.head import STRIDES
 from astrodino_seg.models.instance import KEPT
 from astrodino_seg.predict.tiles import CONTEXT, taper, tiles
 

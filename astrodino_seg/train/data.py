@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from astrodino_seg.image import Image
 from astrodino_seg.inputs.binning import bin_channels
 from astrodino_seg.inputs.channels import bands_in_noise, fold, normalise
-from astrodino_seg.models.convolutions import STRIDES
+from astrodino_seg.models.head import STRIDES
 from astrodino_seg.simulate.observe import observe
 from astrodino_seg.train.crops import (
     ClassCrop,

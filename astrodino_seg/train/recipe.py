@@ -17,9 +17,10 @@ from astrodino_seg.datasets import FolderImages
 from astrodino_seg.image import read_label_map
 from astrodino_seg.inputs.channels import PreprocessSpec
 from astrodino_seg.inputs.rules import NoiseUnits
-from astrodino_seg.models.backbone import load_backbone
+from astrodino_seg.models.backbone import Backbone
 from astrodino_seg.models.head import InstanceHead
-from astrodino_seg.models.load import Encoder, Model, load_model
+from astrodino_seg.models.instance import Model
+from astrodino_seg.models.load import load_backbone, load_model
 from astrodino_seg.models.semantic import HEADS, SemanticModel
 from astrodino_seg.models.vit import VisionTransformer
 from astrodino_seg.simulate import SceneLibrary
@@ -51,7 +52,7 @@ def train_from_config(config, out):
     config : dict
         * ``model``: ``start``, a bundled model's name or a file, of a model
           to go on with; or ``backbone``, what
-          `~astrodino_seg.models.backbone.load_backbone` takes, with ``head =
+          `~astrodino_seg.models.load.load_backbone` takes, with ``head =
           'linear'`` or ``'ms'`` and perhaps ``scales``, or with ``head =
           'grouping'`` or arguments of the grouping head in ``head`` and
           perhaps ``preprocess``, if it has planes of its own; or arguments
@@ -121,7 +122,8 @@ def pretrain_from_config(config, out, *, progress=True):
     Parameters
     ----------
     config : dict
-        * ``model``: arguments of `~astrodino_seg.models.load.Encoder`.
+        * ``model``: arguments of
+          `~astrodino_seg.models.backbone.Backbone.from_spec`.
         * ``images``: a list of tables, each with a ``kind``. The kind
           ``'scenes'`` takes arguments of
           `~astrodino_seg.simulate.SceneLibrary`, the split being ``'train'``;
@@ -141,7 +143,7 @@ def pretrain_from_config(config, out, *, progress=True):
 
     Returns
     -------
-    encoder : `~astrodino_seg.models.load.Encoder`
+    encoder : `~astrodino_seg.models.backbone.Backbone`
         The trained encoder.
 
     Raises
@@ -282,10 +284,11 @@ def _check_decision(table, model, data):
 
 def make_encoder(table):
     """The encoder of a recipe, with random weights; the default if empty."""
-    check('model', table, Encoder, without=['provenance'])
+    check('model', table, Backbone.from_spec,
+          without=['planes', 'name', 'provenance'])
     check('model.vit', table.get('vit', {}), VisionTransformer)
     check('model.preprocess', table.get('preprocess', {}), PreprocessSpec)
-    return Encoder(**table)
+    return Backbone.from_spec(**table)
 
 
 def make_objective(table):

@@ -54,7 +54,7 @@ def pretrain(encoder, views, *, out, n_steps, batch_size=64, n_parts=1,
 
     Parameters
     ----------
-    encoder : `~astrodino_seg.models.load.Encoder`
+    encoder : `~astrodino_seg.models.backbone.Backbone`
         What is trained; changed in place, in the end to the teacher's.
     views : `~torch.utils.data.Dataset`
         ``n_steps * batch_size`` items or more, each a
@@ -113,7 +113,7 @@ def pretrain(encoder, views, *, out, n_steps, batch_size=64, n_parts=1,
 
     Returns
     -------
-    encoder : `~astrodino_seg.models.load.Encoder`
+    encoder : `~astrodino_seg.models.backbone.Backbone`
         The teacher, in evaluation mode, on the CPU.
 
     Raises

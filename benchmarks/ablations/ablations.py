@@ -36,7 +36,8 @@ import numpy as np
 
 from astrodino_seg.evaluate.benchmark import benchmark_tables, run_benchmark
 from astrodino_seg.evaluate.tables import list_table
-from astrodino_seg.models.load import BUNDLED_BACKBONE, load_encoder
+from astrodino_seg.models.files import BUNDLED_BACKBONE
+from astrodino_seg.models.load import load_backbone
 from astrodino_seg.segmenter import DinoSegmenter
 from astrodino_seg.train import train_from_config
 
@@ -46,9 +47,9 @@ DECISION_SCENES = 60
 
 def random(config, args):
     """The same network from random weights."""
-    encoder = load_encoder(config['model'].pop('backbone'))
-    config['model'].update(vit=encoder.spec['vit'],
-                           preprocess=encoder.spec['preprocess'])
+    backbone = load_backbone(config['model'].pop('backbone'))
+    config['model'].update(vit=backbone.spec['vit'],
+                           preprocess=backbone.preprocess.to_dict())
     config['fit'].update(layer_decay=1.0)
 
 

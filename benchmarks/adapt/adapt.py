@@ -24,7 +24,7 @@ import torch
 
 from astrodino_seg import load_model
 from astrodino_seg.evaluate.tables import list_table
-from astrodino_seg.models.backbone import load_backbone
+from astrodino_seg.models import load_backbone
 from astrodino_seg.models.semantic import SemanticModel
 from astrodino_seg.simulate import make_scene, observe
 from astrodino_seg.train import as_labelled, fit_head

@@ -35,11 +35,11 @@ HOMES = {
     'rgb_image': ['astrodino_seg.plotting'],
     'SceneLibrary': ['astrodino_seg.simulate'],
     'observe': ['astrodino_seg.simulate'],
-    'attention_maps': ['astrodino_seg.embed.attention'],
-    'cutouts': ['astrodino_seg.embed.cutouts'],
-    'label_cutouts': ['astrodino_seg.embed.cutouts'],
-    'embed': ['astrodino_seg.embed.embed'],
-    'Encoder': ['astrodino_seg.models.load'],
+    'attention_maps': ['astrodino_seg.embed'],
+    'cutouts': ['astrodino_seg.embed'],
+    'label_cutouts': ['astrodino_seg.embed'],
+    'embed': ['astrodino_seg.embed'],
+    'Backbone': ['astrodino_seg.models'],
     'DINO': ['astrodino_seg.train', 'astrodino_seg.pretrain'],
     'ViewDataset': ['astrodino_seg.train', 'astrodino_seg.pretrain'],
     'pretrain': ['astrodino_seg.train', 'astrodino_seg.pretrain'],
@@ -282,7 +282,7 @@ def pretraining(data):
 
     def run(folder, *, seed=0, last=None):
         torch.manual_seed(seed)
-        encoder = get('Encoder')(vit=VIT)
+        encoder = get('Backbone').from_spec(vit=VIT)
         views = get('ViewDataset')(
             crops, encoder.preprocess, N_STEPS * BATCH_SIZE, global_size=32,
             local_size=16, n_local=3, seed=0)

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from astrodino_seg.models.files import digest
-from astrodino_seg.models.load import BUNDLED_BACKBONE, load_any, load_encoder
+from astrodino_seg.models.files import BUNDLED_BACKBONE, digest
+from astrodino_seg.models.load import load_any, load_backbone
 from astrodino_seg.models.semantic import SemanticModel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +62,7 @@ def main():
     model.provenance['name'] = args.name
     path = ROOT / 'astrodino_seg' / 'data' / f'{args.name}.safetensors'
     if isinstance(model, SemanticModel):
-        if digest(model.vit) != digest(load_encoder().vit):
+        if digest(model.vit) != digest(load_backbone().vit):
             parser.error(f'the backbone of {args.run} is not the bundled one')
         model.save(path, half=True, backbone=BUNDLED_BACKBONE)
     else:

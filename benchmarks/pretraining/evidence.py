@@ -44,23 +44,23 @@ import torch
 from matplotlib.figure import Figure
 
 from astrodino_seg.datasets import PictureFolder, random_split
-from astrodino_seg.embed.attention import attention_maps
-from astrodino_seg.embed.cutouts import cutouts
-from astrodino_seg.embed.embed import embed
-from astrodino_seg.embed.prepare import Inputs
-from astrodino_seg.embed.probe import (
-    class_map,
+from astrodino_seg.embed import (
+    attention_maps,
+    cutouts,
+    embed,
     evaluate,
     evaluate_network,
-    fold_splits,
     linear_segmentation,
-    mean_interval,
     patch_maps,
     pca_rgb,
 )
+from astrodino_seg.embed.classifiers import fold_splits
+from astrodino_seg.embed.dense import class_map
+from astrodino_seg.embed.prepare import Inputs
+from astrodino_seg.embed.probe import mean_interval
 from astrodino_seg.evaluate.tables import list_table
 from astrodino_seg.image import as_image
-from astrodino_seg.models.backbone import Backbone, load_backbone
+from astrodino_seg.models import Backbone, load_backbone
 from astrodino_seg.plotting import rgb_image, save_figure
 from astrodino_seg.simulate import (
     KINDS,

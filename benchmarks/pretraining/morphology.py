@@ -26,11 +26,11 @@ from pathlib import Path
 
 import numpy as np
 
-from astrodino_seg.embed.embed import embed
-from astrodino_seg.embed.probe import BASELINES, evaluate, evaluate_network
-from astrodino_seg.embed.probe.study import STUDY
+from astrodino_seg.embed import embed, evaluate, evaluate_network
+from astrodino_seg.embed.networks import BASELINES
+from astrodino_seg.embed.probe import STUDY
 from astrodino_seg.evaluate.tables import list_table
-from astrodino_seg.models.backbone import load_backbone
+from astrodino_seg.models import load_backbone
 from benchmarks.pretraining.evidence import (
     simulated,
     splits_by_sky,

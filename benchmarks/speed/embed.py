@@ -28,12 +28,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from astrodino_seg.embed.cutouts import cutouts
-from astrodino_seg.embed.embed import embed
+from astrodino_seg.embed import cutouts, embed
 from astrodino_seg.embed.prepare import Inputs
 from astrodino_seg.image import as_image
 from astrodino_seg.inputs.rules import NoiseUnits
-from astrodino_seg.models.backbone import Backbone
+from astrodino_seg.models import Backbone
 from astrodino_seg.models.vit import VisionTransformer
 
 SIZE, FIELD = 160, 2048

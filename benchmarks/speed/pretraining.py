@@ -33,7 +33,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from astrodino_seg.models.load import Encoder
+from astrodino_seg.models import Backbone
 from astrodino_seg.train import ViewDataset, pretrain_from_config
 from astrodino_seg.train.batches import Batches
 from astrodino_seg.train.methods import Student, decay_groups
@@ -69,7 +69,7 @@ def matmul_rate(fabric, n):
 
 def make_step(config, batch, fabric):
     """A function that does one whole step on a batch."""
-    encoder = Encoder(**config.get('model', {}))
+    encoder = Backbone.from_spec(**config.get('model', {}))
     objective = fabric.to_device(make_objective(config.get('objective', {})))
     student = Student(encoder.vit, objective.projector,
                       patches=objective.patches, drop_path=0.1).train()
@@ -115,7 +115,7 @@ def main():
         for k in range(len(images)):
             images[k]
         n_steps, batch_size = args.steps + 5, fit.get('batch_size', 64)
-        encoder = Encoder(**config.get('model', {}))
+        encoder = Backbone.from_spec(**config.get('model', {}))
         views = ViewDataset(images, encoder.preprocess, n_steps * batch_size,
                             **config.get('views', {}))
         data = Batches(views, batch_size, encoder.vit.patch_size)

@@ -13,7 +13,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from astrodino_seg.embed.prepare import check_size, is_picture, prepare
-from astrodino_seg.models.backbone import load_backbone
+from astrodino_seg.embed.probe import confusion_matrix
+from astrodino_seg.errors import require
+from astrodino_seg.models.load import load_backbone
 from astrodino_seg.models.semantic import PixelHead, at_pixels
 
 __all__ = ['SegmentationScore', 'class_map', 'intersection_over_union',
@@ -114,7 +116,7 @@ def linear_segmentation(train, test, backbone=None, *, classes=CLASSES,
         Images and class maps, (y, x) int with -1 for pixels that do not
         count; of one shape.
     backbone : `~astrodino_seg.models.backbone.Backbone`, str or path, optional
-        As of `~astrodino_seg.embed.embed.embed`.
+        As of `~astrodino_seg.embed.embedding.embed`.
     classes : sequence of str, optional
         The names of the classes.
     size : int or tuple of int, optional
@@ -139,8 +141,7 @@ def linear_segmentation(train, test, backbone=None, *, classes=CLASSES,
     ValueError
         If there are no images, shapes differ, or a class is out of range.
     """
-    if not hasattr(backbone, 'vit'):
-        backbone = load_backbone(backbone)
+    backbone = load_backbone(backbone)
     read = _tokens if frozen else _inputs
     parts = [] if frozen else [PatchTokens(backbone.vit)]
     x, y = _stack(train, read, backbone, size, len(classes), 'train')
@@ -149,17 +150,13 @@ def linear_segmentation(train, test, backbone=None, *, classes=CLASSES,
         layer = nn.Sequential(*parts,
                               PixelHead(backbone.vit.dim, len(classes)))
         _fit(layer.train(), x, y, n_epochs, batch_size, rate)
-    confusion = np.zeros((len(classes), len(classes)), np.int64)
     x, y = _stack(test, read, backbone, size, len(classes), 'test')
-    for features, true in zip(x.split(batch_size), y.split(batch_size)):
-        with torch.inference_mode():
-            called = at_pixels(layer(features),
-                               true.shape[1:]).argmax(dim=1)
-        counts = true != VOID
-        where = len(classes) * true[counts] + called[counts]
-        confusion += np.bincount(
-            where.numpy(), minlength=confusion.size).reshape(confusion.shape)
-    return SegmentationScore(tuple(classes), confusion)
+    with torch.inference_mode():
+        called = torch.cat([at_pixels(layer(part), y.shape[1:]).argmax(dim=1)
+                            for part in x.split(batch_size)])
+    counts = y != VOID
+    return SegmentationScore(tuple(classes), confusion_matrix(
+        y[counts].numpy(), called[counts].numpy(), len(classes)))
 
 
 def _fit(layer, x, y, n_epochs, batch_size, rate):
@@ -239,9 +236,9 @@ def patch_maps(images, backbone=None, *, size=None):
     Parameters
     ----------
     images : iterable
-        As of `~astrodino_seg.embed.embed.embed`.
+        As of `~astrodino_seg.embed.embedding.embed`.
     backbone : `~astrodino_seg.models.backbone.Backbone`, str or path, optional
-        As of `~astrodino_seg.embed.embed.embed`.
+        As of `~astrodino_seg.embed.embedding.embed`.
     size : int or tuple of int, optional
         Rows and columns that images are resampled to.
 
@@ -255,8 +252,7 @@ def patch_maps(images, backbone=None, *, size=None):
     ValueError
         If there is nothing in an image.
     """
-    if not hasattr(backbone, 'vit'):
-        backbone = load_backbone(backbone)
+    backbone = load_backbone(backbone)
     for tokens in _tokens(images, backbone, check_size(size)):
         yield tokens.numpy()
 
@@ -280,13 +276,10 @@ def pca_rgb(maps):
         (gy, gx, 3) uint8; red is the first component. Each is scaled so that
         1% of the patches of all maps are darkest and 1% brightest.
     """
+    decomposition = require('sklearn.decomposition', 'probe')
     tokens = np.concatenate([one.reshape(len(one), -1).T for one in maps])
-    tokens = tokens.astype(float) - tokens.mean(axis=0, dtype=float)
-    _, vectors = np.linalg.eigh(tokens.T @ tokens)
-    vectors = vectors[:, :-4:-1]
-    # the sign is free: that of the largest entry is positive
-    largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(3)]
-    parts = tokens @ (vectors * np.sign(largest))
+    parts = decomposition.PCA(3, svd_solver='covariance_eigh').fit_transform(
+        tokens.astype(float))
     low, high = np.percentile(parts, [1, 99], axis=0)
     parts = (parts - low) / np.maximum(high - low, 1e-12)
     colours = (255 * parts.clip(0, 1)).round().astype(np.uint8)

@@ -7,24 +7,29 @@ with their number, but for the vectors.
 """
 
 import hashlib
+import os
 import warnings
+from collections.abc import Mapping
 from itertools import islice
 
 import astropy.units as u
 import numpy as np
 import torch
+from astropy.nddata import NDData
 from astropy.table import QTable
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from astrodino_seg.embed.cutouts import FLAGS, Cutouts, plain_columns
+from astrodino_seg.embed.cutout import FLAGS, Cutouts, plain_columns
 from astrodino_seg.embed.prepare import Inputs, check_size
 from astrodino_seg.embed.vectors import RowStore, check_path, write_embeddings
 from astrodino_seg.errors import SkippedWarning
-from astrodino_seg.models.backbone import load_backbone
+from astrodino_seg.image import Image
+from astrodino_seg.models.files import digest
+from astrodino_seg.models.load import load_backbone
 from astrodino_seg.version import __version__
 
-__all__ = ['WHAT', 'embed', 'embedding_table', 'weights_hash']
+__all__ = ['embed', 'embedding_table']
 
 #: What can be taken as the vector of an image, and its length in units of
 #: that of a token.
@@ -39,15 +44,17 @@ def embed(images, backbone=None, *, what='cls', size=None, batch_size=32,
     Parameters
     ----------
     images : iterable
-        Images or cutouts, as `~astrodino_seg.embed.cutouts.cutouts`,
-        `~astrodino_seg.embed.cutouts.label_cutouts` and
-        `~astrodino_seg.datasets` have them; what
-        `~astrodino_seg.embed.prepare.prepare` takes. Cutouts are normalised
-        with the image that they are cut out of if the rule for the planes
-        says what is ``blank``, others by themselves.
+        Images or cutouts, as `cutouts`, `label_cutouts` and
+        `~astrodino_seg.datasets` have them. Each is what
+        `~astrodino_seg.as_image` takes; or a picture, uint8 of shape (y, x,
+        3) in red, green and blue; or a tuple of one of these and a dict with
+        ``object_id``, ``ra`` and ``dec``. A path, a dict, an `Image` or an
+        `~astropy.nddata.NDData` is one image. Cutouts are normalised with the
+        image that they are cut out of if the rule for the planes says what is
+        ``blank``, others by themselves.
     backbone : `~astrodino_seg.models.backbone.Backbone`, str or path, optional
-        A backbone, or what `~astrodino_seg.models.backbone.load_backbone` takes;
-        the bundled one if `None`. The device of its ``vit`` is used.
+        A backbone, or what `~astrodino_seg.models.load.load_backbone`
+        takes; the bundled one if `None`. The device of its ``vit`` is used.
     what : {'cls', 'patch', 'both'}, optional
         The CLS token, the mean of the patch tokens, or the one followed by
         the other; of the last layer, after its norm.
@@ -82,13 +89,14 @@ def embed(images, backbone=None, *, what='cls', size=None, batch_size=32,
     Examples
     --------
     >>> import numpy as np
-    >>> from astrodino_seg.embed.embed import embed
+    >>> from astrodino_seg.embed import embed
     >>> rng = np.random.default_rng(0)
     >>> embed(rng.normal(size=(3, 1, 64, 64)), what='both').shape
     (3, 384)
     """
     _check(what, batch_size, n_workers)
-    backbone = _as_backbone(backbone)
+    images = _many(images)
+    backbone = load_backbone(backbone)
     rows = _all_rows(_embed(
         images, backbone, what=what, size=size, batch_size=batch_size,
         n_workers=n_workers, progress_bar=progress_bar))
@@ -120,9 +128,9 @@ def embedding_table(images, backbone=None, *, path=None, overwrite=False,
         What ``images.table`` or ``images.paths`` tell of each image, and
         ``id``; ``ra`` and ``dec`` (degrees, ICRS), those of the image's
         centre if nothing else tells them, where there is a WCS; ``flags``,
-        bits of `~astrodino_seg.embed.cutouts.FLAGS`; ``embedding``, (n, d)
-        float32. Its ``meta`` tells the backbone, the sha256 of its weights
-        (`weights_hash`), the rule for its input, and the arguments.
+        bits of `~astrodino_seg.embed.cutout.FLAGS`; ``embedding``, (n, d)
+        float32. Its ``meta`` tells the backbone, the sha256 of its weights,
+        the rule for its input, and the arguments.
 
     Raises
     ------
@@ -137,7 +145,8 @@ def embedding_table(images, backbone=None, *, path=None, overwrite=False,
         As of `embed`.
     """
     _check(what, batch_size, n_workers)
-    backbone = _as_backbone(backbone)
+    images = _many(images)
+    backbone = load_backbone(backbone)
     provenance = _provenance(backbone, what, size)
     options = {'what': what, 'size': size, 'batch_size': batch_size,
                'n_workers': n_workers, 'progress_bar': progress_bar}
@@ -164,30 +173,15 @@ def embedding_table(images, backbone=None, *, path=None, overwrite=False,
     return table
 
 
-def weights_hash(module):
-    """
-    A fingerprint of a network.
-
-    Parameters
-    ----------
-    module : `~torch.nn.Module`
-        The network.
-
-    Returns
-    -------
-    sha256 : str
-        Of the names, types, shapes and values of its parameters and buffers.
-    """
-    code = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        value = value.detach().cpu().contiguous()
-        code.update(f'{name} {value.dtype} {tuple(value.shape)}'.encode())
-        code.update(value.view(-1).view(torch.uint8).numpy())
-    return code.hexdigest()
-
-
-def _as_backbone(backbone):
-    return backbone if hasattr(backbone, 'vit') else load_backbone(backbone)
+def _many(images):
+    """The images, also if it is one alone."""
+    one = isinstance(images, (str, os.PathLike, Mapping, NDData, Image))
+    if one and isinstance(images, (str, os.PathLike)) and os.path.isdir(
+            images):
+        msg = (f'images: {str(images)!r} is a folder; astrodino_seg.datasets'
+               '.FolderImages reads the images in it')
+        raise ValueError(msg)
+    return [images] if one else images
 
 
 def _row_type(dim):
@@ -218,10 +212,9 @@ def _embed(images, backbone, *, what, size, batch_size, n_workers,
             for row, one in zip(rows, batch):
                 row['ra'], row['dec'] = one.ra, one.dec
                 row['name'] = _as_bytes(one.name)
-                if one.x is None and not one.missing:
-                    row['flags'] = FLAGS['empty']
-                elif one.missing:
-                    row['flags'] = FLAGS['off_image']
+                if one.x is None:
+                    row['flags'] = FLAGS['off_image' if one.missing
+                                         else 'empty']
             wrong = (rows['flags'] == 0) & ~np.isfinite(
                 rows['vector']).all(axis=1)
             if wrong.any():
@@ -287,7 +280,7 @@ def _provenance(backbone, what, size):
     """Names of 8 letters or fewer, as FITS headers have them."""
     size = check_size(size)
     return {'BACKBONE': str(backbone.name),
-            'WEIGHTS': weights_hash(backbone.vit),
+            'WEIGHTS': digest(backbone.vit),
             'PLANES': repr(backbone.planes), 'WHAT': what,
             'IMGSIZE': 'own' if size is None else '{} x {}'.format(*size),
             'CREATOR': f'astrodino_seg {__version__}'}

@@ -1,41 +1,95 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Labels as numbers, and splits of a sample into train and test.
+Classifiers of frozen vectors, their labels, and splits of a sample.
+
+Each classifier is a function of (n, d) vectors and (n,) int64 labels that
+returns the (m,) labels of the others.
 """
 
 import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
 
 from astrodino_seg.datasets import random_split
 from astrodino_seg.errors import require
 
-__all__ = ['check_splits', 'encode_labels', 'fold_splits', 'seed_splits']
+__all__ = ['PROTOCOLS', 'check_splits', 'encode_labels', 'fit', 'fold_splits',
+           'knn', 'linear', 'make_mlp', 'mlp', 'seed_splits']
+
+
+def knn(train, labels, test, *, n_classes=None, seed=0, k=20,
+        temperature=0.07):
+    """
+    Weighted nearest neighbours, as DINO is measured: the ``k`` of the largest
+    cosine similarity s vote with the weight exp(s / temperature) (Wu et al.
+    2018, arXiv:1805.01978, section 3.4; Caron et al. 2021, arXiv:2104.14294).
+    """
+    neighbors = require('sklearn.neighbors', 'probe')
+    model = neighbors.KNeighborsClassifier(
+        min(k, len(train)), metric='cosine', algorithm='brute',
+        weights=lambda distance: np.exp((1 - distance) / temperature))
+    return model.fit(train, labels).predict(test)
+
+
+def linear(train, labels, test, *, n_classes=None, seed=0, strength=0.1):
+    """
+    Logistic regression of standardised vectors; ``strength`` is the inverse
+    of the L2 penalty. There is one optimum, whatever the seed.
+    """
+    pipeline = require('sklearn.pipeline', 'probe')
+    preprocessing = require('sklearn.preprocessing', 'probe')
+    models = require('sklearn.linear_model', 'probe')
+    model = pipeline.make_pipeline(
+        preprocessing.StandardScaler(),
+        models.LogisticRegression(C=strength, max_iter=5000))
+    return model.fit(train, labels).predict(test)
+
+
+def mlp(train, labels, test, *, n_classes, seed=0, hidden=256, n_epochs=30,
+        batch_size=64, rate=1e-3):
+    """A network of one hidden layer of ReLU units, by Adam."""
+    x = torch.as_tensor(np.asarray(train, np.float32))
+    y = torch.as_tensor(np.asarray(labels, np.int64))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = make_mlp(x.shape[1], n_classes, hidden=hidden)
+        epochs = (((x[rows], y[rows]) for rows in
+                   torch.randperm(len(x)).split(batch_size))
+                  for _ in range(n_epochs))
+        fit(network, epochs, rate=rate)
+    with torch.inference_mode():
+        scores = network(torch.as_tensor(np.asarray(test, np.float32)))
+    return scores.argmax(dim=1).numpy()
+
+
+def make_mlp(dim, n_classes, *, hidden=256):
+    """The network of `mlp`, with random weights."""
+    return nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(),
+                         nn.Linear(hidden, n_classes))
+
+
+def fit(network, epochs, *, rate):
+    """Train by Adam and cross-entropy on the inputs and labels of steps."""
+    optimizer = torch.optim.Adam(network.parameters(), lr=rate)
+    network.train()
+    for batches in epochs:
+        for x, y in batches:
+            loss = F.cross_entropy(network(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return network.eval()
+
+
+#: The classifiers by name.
+PROTOCOLS = {'mlp': mlp, 'knn': knn, 'linear': linear}
 
 
 def encode_labels(labels, classes=None):
     """
-    Number the labels.
-
-    Parameters
-    ----------
-    labels : array_like
-        (n,) names of classes, or int.
-    classes : sequence of str, optional
-        The classes in their order. Labels are then their names, or their
-        positions from 0. If `None`, the classes are the labels that there
-        are, sorted.
-
-    Returns
-    -------
-    y : int64 `~numpy.ndarray`
-        (n,) position of the class of each.
-    classes : tuple of str
-        The names.
-
-    Raises
-    ------
-    ValueError
-        If there are no labels, fewer than two classes, or labels that are
-        missing or outside the classes.
+    The position (n,) int64 of the class of each label, and the names of the
+    classes, which are the labels that there are, sorted, if they are `None`.
     """
     labels = np.ma.asarray(labels)
     if labels.ndim != 1 or not labels.size:
@@ -137,27 +191,7 @@ def fold_splits(labels, *, n_folds=5, n_repeats=10, seed=0):
 
 
 def check_splits(splits, n):
-    """
-    Check splits of a sample.
-
-    Parameters
-    ----------
-    splits : iterable of tuple of array_like
-        Indices of train and test.
-    n : int
-        The size of the sample.
-
-    Returns
-    -------
-    splits : list of tuple of `~numpy.ndarray`
-        The same as arrays.
-
-    Raises
-    ------
-    ValueError
-        If there are none, a part is empty, an index is not in the sample, or
-        train and test share items.
-    """
+    """The splits of a sample as arrays, unless they do not fit it."""
     splits = [tuple(np.asarray(part) for part in split) for split in splits]
     if not splits:
         msg = 'splits are empty'

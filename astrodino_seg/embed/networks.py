@@ -13,17 +13,17 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from astrodino_seg.embed.prepare import Inputs
-from astrodino_seg.embed.probe.classifiers import fit
-from astrodino_seg.embed.probe.result import ProbeResult
-from astrodino_seg.embed.probe.splits import (
+from astrodino_seg.embed.classifiers import (
     check_splits,
     encode_labels,
+    fit,
     seed_splits,
 )
+from astrodino_seg.embed.prepare import Inputs
+from astrodino_seg.embed.probe import ProbeResult
 from astrodino_seg.errors import require
 from astrodino_seg.inputs.rules import Photographic
-from astrodino_seg.models.backbone import load_backbone
+from astrodino_seg.models.load import load_backbone
 
 __all__ = ['BASELINES', 'FineTuned', 'evaluate_network', 'make_baseline']
 
@@ -34,16 +34,7 @@ RATE = 1e-3     # of the others, whose weights may be random
 
 
 class FineTuned(nn.Module):
-    """
-    A Vision Transformer with a linear layer on its CLS token.
-
-    Parameters
-    ----------
-    vit : `~astrodino_seg.models.vit.VisionTransformer`
-        The network; a copy is trained.
-    n_classes : int
-        Outputs.
-    """
+    """A copy of a Vision Transformer, and a linear layer on its CLS token."""
 
     def __init__(self, vit, n_classes):
         super().__init__()
@@ -93,19 +84,19 @@ def evaluate_network(images, labels, network='finetune', *, backbone=None,
     Parameters
     ----------
     images : sequence
-        As of `~astrodino_seg.embed.embed.embed`.
+        As of `~astrodino_seg.embed.embedding.embed`.
     labels : array_like
         (n,) classes.
     network : str, optional
         ``'finetune'`` trains all of the backbone and a linear layer; others
         are names as of `make_baseline`, which see the images as photographs
-        (`~astrodino_seg.models.backbone.Photographic`).
+        (`~astrodino_seg.inputs.rules.Photographic`).
     backbone : `~astrodino_seg.models.backbone.Backbone`, str or path, optional
         What to fine-tune; ignored for the others.
     pretrained : bool, optional
         As of `make_baseline`; ignored by ``'finetune'``.
     splits, classes, seed
-        As of `evaluate`.
+        As of `~astrodino_seg.embed.probe.evaluate`.
     size : int, optional
         Side that images are resized to.
     n_epochs, batch_size : int, optional
@@ -140,8 +131,7 @@ def evaluate_network(images, labels, network='finetune', *, backbone=None,
     splits = check_splits(seed_splits(len(truth), seed=seed)
                           if splits is None else splits, len(truth))
     if network == 'finetune':
-        if not hasattr(backbone, 'vit'):
-            backbone = load_backbone(backbone)
+        backbone = load_backbone(backbone)
         inputs = Inputs(images, backbone.planes, size=size,
                         patch_size=backbone.vit.patch_size)
         make = partial(FineTuned, backbone.vit, len(classes))
