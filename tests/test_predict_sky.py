@@ -109,7 +109,7 @@ def test_grow():
     found = _grow(objects)
     r = np.hypot(x - 20, y - 20)
     assert found[r <= 9].all()
-    assert found[20, 29:31].all()
+    assert found[20, 29]
     assert not found[(r > 10.5) & (np.hypot(x - 50, y - 50) > 1)].any()
     assert found[49:52, 49:52].sum() == 5
     nothing = np.zeros((5, 5), bool)

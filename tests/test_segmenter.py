@@ -196,7 +196,7 @@ def test_nothing_found(data, method):
     with pytest.warns(NoDetectionsWarning, match='No sources were found'):
         assert getattr(finder, method)(data) is None
     with pytest.warns(NoDetectionsWarning):
-        assert getattr(finder, method)(data, 1e6) is None
+        assert getattr(DinoSegmenter(), method)(data, 1e6) is None
 
 
 @pytest.mark.parametrize('cls', [SourceFinder, DinoSegmenter])

@@ -41,7 +41,7 @@ def add_parser(commands):
     add('--connectivity', type=int, choices=(4, 8), default=8)
     add('--merge', type=float, default=0.3,
         help='0 splits most, 1 merges most (%(default)s)')
-    add('--min-seed', type=float, default=0.6,
+    add('--min-seed', type=float, default=0.7,
         help='least probability that a piece is of an object (%(default)s)')
     add('--bin-factor', type=int,
         help='pixels to bin in x and y before the network looks (1)')

@@ -89,7 +89,8 @@ def _make(stored, *kinds):
 
 def _without_old_decision(path, spec, tensors):
     """The spec, and weights, less a decision that compared pairs alone."""
-    if 'n_layers' in spec.get('decision', {'n_layers': 0}):
+    if not isinstance(spec, dict) or (
+            'n_layers' in (spec.get('decision') or {'n_layers': 0})):
         return spec
     msg = (f'path: the decision in {str(path)!r} is of an earlier form and '
            'left out; astrodino_seg.train.fit_decision makes a new one')
