@@ -197,7 +197,7 @@ def test_other_weights_have_another_name(looks, file, tmp_path):
     network = looks.Network(tmp_path / 'calibrated.safetensors')
     assert network.calibration == Calibration(class_temperature=0.5)
     assert network.digest == looks.Network(file).digest
-    model.decision.pair.mean += 1
+    model.decision.of_pair.mean += 1
     model.save(tmp_path / 'other.safetensors')
     assert (looks.Network(tmp_path / 'other.safetensors').digest
             != network.digest)

@@ -17,7 +17,7 @@ from test_backbones import dinov2
 import astrodino_seg
 from astrodino_seg import load_model
 from astrodino_seg.inputs.rules import Photographic, WithNoiseUnits
-from astrodino_seg.models.backbone import TIMM_NAMES
+from astrodino_seg.models.foreign import TIMM_NAMES
 from astrodino_seg.models.semantic import HEADS, SemanticModel
 from astrodino_seg.train import (
     fit_decision,

@@ -14,7 +14,8 @@ from astrodino_seg.errors import require
 
 #: The least of integers that may be less, or must be more, than 1.
 LEAST = {'seed': 0, 'n_workers': 0, 'warmup': 0, 'own_seeds_from': 0,
-         'n_local': 0, 'first': 0, 'n_registers': 0, 'local_size': 8,
+         'n_local': 0, 'first': 0, 'n_registers': 0, 'patch_border': 0,
+         'local_size': 8,
          'global_size': 16}
 #: Ranges of other numbers, or of both of a pair; they are 0 or more else.
 RANGES = {**dict.fromkeys([
