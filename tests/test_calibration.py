@@ -24,6 +24,7 @@ from astrodino_seg.models.calibration import (
 from astrodino_seg.predict.decode import Grouping, decode
 from astrodino_seg.predict.pyramid import look
 from astrodino_seg.predict.shares import share_flux
+from astrodino_seg.predict.sky import input_of
 from astrodino_seg.predict.threshold import has_pixels
 
 NOTHING = {'class_temperature': 1.0, 'share_power': 1, 'confidence': None,
@@ -216,7 +217,8 @@ def test_confidence(image, plain, expected, calibrated):
     decision = np.clip(expected.table['group_confidence'].astype(float),
                        1 - DECISION_LIMIT, DECISION_LIMIT)
     # the seeds that the objects have, from another look
-    levels = look(copy.deepcopy(plain).fused(), plain.planes(image))
+    model = copy.deepcopy(plain).fused()
+    levels = look(model, input_of(model, image)[1])
     grouping = decode(levels, plain.decision, image.shape,
                       keep=lambda labels, n: has_pixels(labels, n, 5, 8))
     heat = np.concatenate([level.heat for level in levels]).astype(float)
@@ -228,7 +230,8 @@ def test_confidence(image, plain, expected, calibrated):
 
 def test_share_power(image, plain, calibrated):
     found = segment(calibrated({'share_power': 0.5}), image, split_flux=True)
-    levels = look(copy.deepcopy(plain).fused(), plain.planes(image))
+    model = copy.deepcopy(plain).fused()
+    levels = look(model, input_of(model, image)[1])
     grouping = decode(levels, plain.decision, image.shape,
                       keep=lambda labels, n: has_pixels(labels, n, 5, 8))
     some = [share_flux(levels, grouping, power=power).shares

@@ -50,6 +50,7 @@ from astrodino_seg.inputs.channels import PreprocessSpec
 from astrodino_seg.inputs.rules import NoiseUnits
 from astrodino_seg.predict.decode import Grouping
 from astrodino_seg.predict.instances import Instances
+from astrodino_seg.predict.sky import input_of
 
 SAMPLE = Path(astrodino_seg.__file__).parent / 'data' / 'demo_griz.fits.fz'
 PARAMETERS = ('n_pixels', 'connectivity', 'n_sigma', 'merge', 'min_seed',
@@ -388,7 +389,9 @@ def test_n_sigma(image, model, softening):
     other = copy.deepcopy(model)
     other.backbone.planes = NoiseUnits(PreprocessSpec(softening=softening))
     result = DinoSegmenter(model=other, min_seed=0.2).segment(image)
-    sn = ((image.cube - result.background) / result.noise).sum(axis=0) / 2
+    # of all bands, in noise that counts its correlation
+    found = input_of(DinoSegmenter(model=other)._fetch_model(), image)[0]
+    sn = softening * np.sinh(found.channels[0])
     for n_sigma in (3, 10, 30):
         expected = detected(result.segmentation_image, sn > n_sigma)
         segm = find(DinoSegmenter(model=other, min_seed=0.2,
