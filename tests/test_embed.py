@@ -231,7 +231,7 @@ def test_digest_of_weights():
 def test_one_image(tmp_path):
     """It need not be in a list."""
     path = tmp_path / 'one.fits'
-    write_image(path, as_image(IMAGES[2]))
+    write_image(path, as_image(IMAGES[2], bands='gr'))
     for one in (path, str(path), as_image(IMAGES[2]), NDData(IMAGES[2]),
                 {'g': IMAGES[2][0], 'r': IMAGES[2][1]}):
         found = embed(one, BACKBONE)

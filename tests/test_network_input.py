@@ -64,7 +64,8 @@ def test_cutouts_are_normalised_with_their_image(planes):
     labels[10:30, 10:30], labels[20:40, 30:50] = 1, 2
     some = label_cutouts(image, labels, 40, mask_others=True)
     # what is cut off and what is masked is what a masked image has there
-    padded = as_image(np.pad(image.cube, ((0, 0), (20, 20), (20, 20))),
+    padded = as_image(np.pad(image.cube, ((0, 0), (20, 20), (20, 20)),
+                             mode='reflect'),
                       bands='grz', mask=np.pad(np.zeros(image.shape, bool),
                                                20, constant_values=True))
     nothing = planes(padded)[:, :20].reshape(planes.n_planes, -1)
