@@ -74,6 +74,10 @@ class SegmentationResult:
     background, noise : `~numpy.ndarray`
         (band, y, x) background and 1-sigma noise that were used, in the
         image's unit. The noise is infinite in invalid pixels.
+    noise_correlation : `~numpy.ndarray`
+        (band, n) by how much the noise of the sum over a square exceeds that
+        of independent pixels; the sides of the squares are
+        `~astrodino_seg.inputs.background.SIDES`.
     shares : `~astrodino_seg.predict.shares.FluxShares` or None
         Which objects share the light of each pixel, if ``split_flux`` was
         set.
@@ -87,6 +91,7 @@ class SegmentationResult:
     image: Image
     background: np.ndarray
     noise: np.ndarray
+    noise_correlation: np.ndarray
     shares: FluxShares | None = None
 
 
@@ -321,7 +326,8 @@ class DinoSegmenter:
             table=make_table(image, normalised, grouping, found.classes,
                              found.shares),
             image=image, background=normalised.background,
-            noise=normalised.noise, shares=found.shares)
+            noise=normalised.noise,
+            noise_correlation=normalised.correlation, shares=found.shares)
 
     def _fetch_model(self):
         """The model, ready to run; a file is read once."""

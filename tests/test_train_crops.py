@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from level_toys import disc_truth
+from scipy.ndimage import gaussian_filter
 
 from astrodino_seg.image import Image
 from astrodino_seg.inputs.binning import bin_channels
@@ -59,6 +60,23 @@ def test_sky_beneath_the_light():
     assert abs(np.sinh(blind[0]).mean()) < 0.1
     # both bands at a S/N of 15
     assert np.sinh(known[0]).mean() == pytest.approx(15 * 2**0.5, rel=0.05)
+
+
+def test_light_on_correlated_noise():
+    """An object is as bright beside its sky as above a known one."""
+    image = noise_image(n=256)
+    smooth = gaussian_filter(image.cube, (0, 1, 1))
+    y, x = np.mgrid[:256, :256]
+    light = np.repeat(100 * np.exp(-(((x - 90)**2 + (y - 70)**2) / 50))[None],
+                      2, axis=0).astype(np.float32)
+    both = Image(smooth + light, image.mask, bands=image.bands)
+    blind, known = (np.sinh(planes_of_level(both, SPEC, 1.0, one)[0, 70, 90])
+                    for one in (None, light))
+    assert blind == pytest.approx(known, rel=0.1)
+    # sums over 4 x 4 pixels have the noise that they would have if white
+    sky = np.sinh(planes_of_level(both, SPEC, 1.0, light)[0])[:, 128:]
+    sums = sky.reshape(64, 4, 32, 4).sum(axis=(1, 3)) / 4
+    assert sums.std() == pytest.approx(1, rel=0.1)
 
 
 def test_items(scenes):
@@ -189,7 +207,9 @@ def test_binned_pixels_are_means():
     """A crop as large as the binned image is the binned image, turned."""
     one = labelled([(50, 45, 32)], side=96)
     crop = LevelCrops([one], SPEC, 1, crop_size=96)[0][1]
-    wanted = bin_channels(normalise(one.image, SPEC).channels, 2)
+    channels = normalise(one.image, SPEC,
+                         objects=one.truth.labels > 0).channels
+    wanted = bin_channels(channels, 2)
     found = crop.channels.numpy()
     assert found.shape == wanted.shape == (5, 48, 48)
     turns = [Window((0, 0), 48, k) for k in range(8)]

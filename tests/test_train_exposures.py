@@ -364,7 +364,7 @@ def make_image(n_bands=4, shape=(96, 110), seed=0, grain=0.0):
 def test_folding_is_that_of_use():
     image = make_image()
     for spec in (SPEC, PreprocessSpec(n_slots=2, softening=3.0)):
-        sn, valid = signal_to_noise(image, spec)
+        sn, valid, _ = signal_to_noise(image, spec)
         known = normalise(image, spec)
         assert_array_equal(fold(zip(sn, valid), 4, spec), known.channels)
         assert_array_equal(valid, np.isfinite(known.noise))
@@ -375,6 +375,13 @@ def test_expose():
     found = expose(make_image(3), SPEC)
     assert_allclose(found.wavelengths, [0.481, 0.622, 0.764])
     assert_array_equal(found.variance, np.ones((3, 1, 1)))
+    image = make_image(2, grain=1.5)
+    found = expose(image, SPEC)         # the noise of pixels is below 1 here
+    assert (found.variance < 0.2).all()
+    for signal, valid, variance in zip(found.signal, found.valid,
+                                       found.variance):
+        spread = 1.4826 * np.median(np.abs(signal[valid]))
+        assert_allclose(spread**2, variance.item(), rtol=0.25)
     image = make_image(2)
     image = Image(image.cube, image.mask, bands=('g', 'mine'))
     assert_array_equal(np.isnan(expose(image, SPEC).wavelengths),

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 __all__ = ['SIDES', 'background_mesh', 'correlation', 'correlation_of_area',
-           'measure_background']
+           'measure_background', 'noise_of_sums']
 
 #: Share of a box, and pixels, that must be left when objects are masked.
 LEAST_SHARE, LEAST_PIXELS = 0.1, 8
@@ -259,3 +259,21 @@ def correlation_of_area(factors, n_pixels):
     """
     return np.interp(np.log(np.maximum(n_pixels, 1)) / 2, np.log(SIDES),
                      factors)
+
+
+def noise_of_sums(factors):
+    """
+    By how much the noise of a pixel is too small for what is to be seen.
+
+    Parameters
+    ----------
+    factors : `~numpy.ndarray`
+        (n,) of one band, as of `correlation`.
+
+    Returns
+    -------
+    factor : float
+        That of squares of `TYPICAL` pixels; 1 for nearly white noise.
+    """
+    typical = float(factors[SIDES.index(TYPICAL)])
+    return typical if typical > WHITE else 1.0

@@ -15,10 +15,9 @@ import numpy as np
 
 from astrodino_seg.inputs.background import (
     SIDES,
-    TYPICAL,
-    WHITE,
     correlation,
     measure_background,
+    noise_of_sums,
 )
 
 __all__ = ['Normalised', 'PreprocessSpec', 'band_weights', 'bands_in_noise',
@@ -151,9 +150,7 @@ def bands_in_noise(image, spec, background, noise, *, objects=None,
         if factors_of is not None:
             factors_of[b] = factors
         sn /= noise[b]
-        typical = factors[SIDES.index(TYPICAL)]
-        if typical > WHITE:
-            sn /= np.float32(typical)
+        sn /= np.float32(noise_of_sums(factors))
         yield sn, valid
 
 
@@ -174,14 +171,19 @@ def signal_to_noise(image, spec):
         (band, y, x) float32, 0 where not valid.
     valid : `~numpy.ndarray`
         (band, y, x) bool: neither masked nor without noise.
+    sigma : `~numpy.ndarray`
+        (band,) float32, the noise of a pixel of ``sn``: less than 1 where it
+        is correlated and sums have more than those of independent pixels.
     """
     background, noise = np.empty((2, *image.cube.shape), np.float32)
     sn = np.empty_like(image.cube)
     valid = np.empty(sn.shape, bool)
-    bands = bands_in_noise(image, spec, background, noise)
+    factors = np.ones((image.n_bands, len(SIDES)))
+    bands = bands_in_noise(image, spec, background, noise, factors_of=factors)
     for b, (values, good) in enumerate(bands):
         sn[b], valid[b] = values, good
-    return sn, valid
+    sigma = [1 / noise_of_sums(one) for one in factors]
+    return sn, valid, np.array(sigma, np.float32)
 
 
 def fold(bands, n_bands, spec):

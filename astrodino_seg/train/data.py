@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from astrodino_seg.image import Image
+from astrodino_seg.inputs.background import SIDES, noise_of_sums
 from astrodino_seg.inputs.binning import bin_channels
 from astrodino_seg.inputs.channels import bands_in_noise, fold, normalise
 from astrodino_seg.models.head import STRIDES
@@ -57,11 +58,15 @@ def planes_of_level(image, spec, b=1.0, light=None):
         sky = Image(image.cube - light, image.mask, image.noise,
                     bands=image.bands)
     background, noise = np.empty((2, *image.cube.shape), np.float32)
+    factors = np.ones((image.n_bands, len(SIDES)))
 
     def bands():
         for k, (sn, valid) in enumerate(bands_in_noise(
-                sky, spec, background, noise)):
-            yield (sn if light is None else sn + light[k] / noise[k]), valid
+                sky, spec, background, noise, factors_of=factors)):
+            if light is not None:
+                unit = noise[k] * np.float32(noise_of_sums(factors[k]))
+                sn = sn + light[k] / unit
+            yield sn, valid
 
     return fold(bands(), image.n_bands,
                 replace(spec, softening=spec.softening * b))
@@ -157,8 +162,10 @@ class LevelCrops(_Crops):
         return np.concatenate([channels, self.others(image)])
 
     def _of_labelled(self, rng, image, truth):
-        channels = self._with_others(normalise(image, self.spec).channels,
-                                     image)
+        inside = truth.labels > 0
+        normalised = normalise(image, self.spec,
+                               objects=inside if inside.any() else None)
+        channels = self._with_others(normalised.channels, image)
         out = [self._crop(rng, channels, truth, 1, self.crop_size)]
         least = min(image.shape)
         n = int(np.log2(max(least // LEAST_CROP, 1)))

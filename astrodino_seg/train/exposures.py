@@ -304,9 +304,9 @@ def _some(rng, n):
 
 def expose(image, spec):
     """Bring an image into units of its noise, once for all of its views."""
-    sn, valid = signal_to_noise(image, spec)
+    sn, valid, sigma = signal_to_noise(image, spec)
     waves = [wavelength(name) for name in image.bands]
-    return Exposure(sn, valid, np.ones((len(sn), 1, 1), np.float32),
+    return Exposure(sn, valid, sigma[:, None, None]**2,
                     _grain(sn, valid),
                     np.array([np.nan if w is None else w for w in waves]))
 

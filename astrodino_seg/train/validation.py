@@ -10,9 +10,7 @@ import torch
 
 from astrodino_seg.evaluate.matching import match_labels
 from astrodino_seg.models.semantic import SemanticModel
-from astrodino_seg.predict.decode import decode
-from astrodino_seg.predict.pyramid import look
-from astrodino_seg.predict.regions import predict_classes, segment_classes
+from astrodino_seg.predict.instances import find_instances
 from astrodino_seg.predict.sky import input_of
 from astrodino_seg.predict.threshold import has_pixels
 from astrodino_seg.train.crops import UNKNOWN
@@ -69,14 +67,13 @@ def match_scenes(model, scenes, *, seed=0):
 def _segment(model, image):
     """Labels that a model draws, and the class of each if those count."""
     parts, planes = input_of(model, image)
+    found = find_instances(model, planes, keep=_is_connected,
+                           mask=~np.isfinite(parts.noise).any(axis=0),
+                           bin_factor=model.binning(parts.channels))
+    classes = None
     if isinstance(model, SemanticModel):
-        probabilities = predict_classes(model, planes)
-        grouping, classes = segment_classes(probabilities)
-        return grouping.groups, 1 + classes.argmax(axis=1)
-    dead = ~np.isfinite(parts.noise).any(axis=0)
-    levels = look(model, planes)
-    return decode(levels, model.decision, image.shape, mask=dead,
-                  keep=_is_connected).groups, None
+        classes = 1 + found.classes.argmax(axis=1)
+    return found.grouping.groups, classes
 
 
 def _is_connected(labels, n):
