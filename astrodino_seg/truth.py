@@ -93,7 +93,7 @@ def make_truth(light, owner, own_sn, dead, objects):
     dead : `~numpy.ndarray`
         (y, x) bool: what no band sees.
     objects : dict of list
-        Of all objects, as in `~astrodino_seg.simulate.Scene`.
+        Of all objects, as in `~astrodino_seg.simulate.scene.Scene`.
 
     Returns
     -------

@@ -24,8 +24,9 @@ from astrodino_seg.predict.pyramid import MIN_HEAT, look
 from astrodino_seg.predict.sky import input_of
 from astrodino_seg.predict.threshold import has_pixels
 from astrodino_seg.segmenter import DinoSegmenter
-from astrodino_seg.simulate import SceneLibrary, Truth
+from astrodino_seg.simulate import SceneLibrary
 from astrodino_seg.simulate.scene_library import VERSION
+from astrodino_seg.truth import Truth
 
 DEFAULTS = DinoSegmenter()
 KIDS = 'kids_viking/{}.fits'

@@ -7,9 +7,9 @@ import hashlib
 
 import numpy as np
 
-from astrodino_seg.simulate import CONDITIONS, CONTENT, Scene
-from astrodino_seg.simulate.scene import Canvas
-from astrodino_seg.simulate.surveys import Sky
+from astrodino_seg.simulate import CONDITIONS, CONTENT
+from astrodino_seg.simulate.scene import Canvas, Scene
+from astrodino_seg.simulate.sky import Sky
 
 #: Rates that leave everything out.
 EMPTY = dict.fromkeys(CONTENT, 0)

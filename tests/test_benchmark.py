@@ -26,7 +26,8 @@ from astrodino_seg.evaluate.benchmark import (
     write_rst,
 )
 from astrodino_seg.plotting import plot_benchmark
-from astrodino_seg.simulate import SPLITS, SceneLibrary
+from astrodino_seg.simulate import SceneLibrary
+from astrodino_seg.simulate.scene_library import SPLITS
 
 pytest.importorskip('galsim')
 SIZE = 128

@@ -17,13 +17,13 @@ from simulate_helpers import EMPTY
 from astrodino_seg.cli import main
 from astrodino_seg.image import as_image, read_label_map
 from astrodino_seg.simulate import (
-    BAND_SETS,
     CONDITIONS,
     CONTENT,
     SceneLibrary,
     make_scene,
     observe,
 )
+from astrodino_seg.simulate.sky import BAND_SETS
 
 pytest.importorskip('galsim')
 

@@ -11,7 +11,8 @@ import pytest
 
 from astrodino_seg import truth
 from astrodino_seg.cli import _parser
-from astrodino_seg.simulate import BAND_SETS, CONDITIONS, CONTENT
+from astrodino_seg.simulate import CONDITIONS, CONTENT
+from astrodino_seg.simulate.sky import BAND_SETS
 
 DOCS = Path(__file__).parents[1] / 'docs'
 

@@ -22,7 +22,8 @@ from astrodino_seg.evaluate.tables import (
     curve,
     summary,
 )
-from astrodino_seg.simulate import Truth, make_scene, observe
+from astrodino_seg.simulate import make_scene, observe
+from astrodino_seg.truth import Truth
 
 FEW = settings(deadline=None, max_examples=20)
 GR = SimpleNamespace(bands=('g', 'r'))

@@ -29,7 +29,8 @@ from astrodino_seg.models.files import BUNDLED_BACKBONE, BUNDLED_HEADS
 from astrodino_seg.models.load import load_any
 from astrodino_seg.models.semantic import HEADS, SemanticModel
 from astrodino_seg.predict.regions import predict_classes, segment_classes
-from astrodino_seg.simulate import SPLITS, make_scene, observe
+from astrodino_seg.simulate import make_scene, observe
+from astrodino_seg.simulate.scene_library import SPLITS
 
 RULES = [NoiseUnits(PreprocessSpec(softening=2.0)), Photographic(),
          Photographic((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)), NanomaggyRGB()]

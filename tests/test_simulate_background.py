@@ -8,8 +8,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from simulate_helpers import PLAIN, hand_scene
 
-from astrodino_seg.simulate import background, observe
-from astrodino_seg.simulate.background import draw_background
+from astrodino_seg.simulate import observe, sky
+from astrodino_seg.simulate.sky import draw_background
 
 
 def structure(seed, shape=(2, 120, 150), **rates):
@@ -35,7 +35,7 @@ def test_pedestal(seed):
     assert .29 < max(steps) < 5.01
 
 
-@pytest.mark.parametrize('draw', background.SCATTERED)
+@pytest.mark.parametrize('draw', sky.SCATTERED)
 def test_smooth(draw):
     """Broad and of some sigma; what is small is not bright."""
     heights = []
@@ -52,7 +52,7 @@ def test_smooth(draw):
 
 
 def test_slope():
-    heights = [np.ptp(background._slope(np.random.default_rng(k), 90, 90))
+    heights = [np.ptp(sky._slope(np.random.default_rng(k), 90, 90))
                for k in range(60)]
     assert min(heights) > 2.9
     assert 15 < max(heights) < 30.1
@@ -62,7 +62,7 @@ def test_cirrus():
     """Between 0.3 and 10 sigma, with the power of the cube of scales."""
     power, sigma = 0, []
     for seed in range(40):
-        image = background._cirrus(np.random.default_rng(seed), 128, 128)
+        image = sky._cirrus(np.random.default_rng(seed), 128, 128)
         sigma.append(image.std())
         window = np.hanning(128)[:, None] * np.hanning(128)
         waves = np.fft.fft2((image - image.mean()) / image.std() * window)

@@ -14,8 +14,10 @@ from simulate_helpers import EMPTY, digest
 
 from astrodino_seg.image import as_image
 from astrodino_seg.inputs.channels import PreprocessSpec, normalise
-from astrodino_seg.simulate import BAND_SETS, KINDS, make_scene, observe
+from astrodino_seg.simulate import make_scene, observe
 from astrodino_seg.simulate.compose import DRAWN
+from astrodino_seg.simulate.galaxies import KINDS
+from astrodino_seg.simulate.sky import BAND_SETS
 
 pytest.importorskip('galsim')
 

@@ -13,7 +13,7 @@ from scipy.ndimage import center_of_mass
 from simulate_helpers import EMPTY
 
 from astrodino_seg.simulate import build_stamps, make_scene
-from astrodino_seg.simulate.cosmos import MAX_ZOOM, CosmosGalaxies
+from astrodino_seg.simulate.render import MAX_ZOOM, CosmosGalaxies
 
 WAVES = np.array([0.48, 0.62, 0.87])
 

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from simulate_helpers import PLAIN, hand_scene
 
 from astrodino_seg.simulate import observe
-from astrodino_seg.simulate.damage import (
+from astrodino_seg.simulate.artifacts import (
     add_bad_lines,
     draw_edge,
     fill,

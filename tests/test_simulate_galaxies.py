@@ -8,8 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import center_of_mass
 
-from astrodino_seg.simulate import KINDS, resolved_galaxy
-from astrodino_seg.simulate.profiles import make_frame
+from astrodino_seg.simulate.galaxies import KINDS, make_frame, resolved_galaxy
 
 WAVES = np.array([0.48, 0.62, 0.87])
 

@@ -11,12 +11,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from simulate_helpers import EMPTY, digest, hand_scene
 
 from astrodino_seg.simulate import (
-    SPLITS,
     SceneLibrary,
     build_stamps,
     make_scene,
     observe,
 )
+from astrodino_seg.simulate.scene_library import SPLITS
 
 library = import_module('astrodino_seg.simulate.scene_library')
 

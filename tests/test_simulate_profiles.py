@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.special import gammaincinv
 
-from astrodino_seg.simulate.profiles import (
+from astrodino_seg.simulate.galaxies import (
     clumps,
     make_frame,
     mix,

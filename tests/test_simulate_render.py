@@ -11,7 +11,8 @@ from scipy.ndimage import center_of_mass
 from scipy.signal import fftconvolve
 from simulate_helpers import make_sky
 
-from astrodino_seg.simulate import CONTENT, resolved_galaxy
+from astrodino_seg.simulate import CONTENT
+from astrodino_seg.simulate.galaxies import resolved_galaxy
 from astrodino_seg.simulate.rates import merge_rates
 from astrodino_seg.simulate.render import Renderer, convolve, psf_kernel
 

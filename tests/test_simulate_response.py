@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import spearmanr
 from simulate_helpers import PLAIN, check_truth, hand_scene
 
-from astrodino_seg.simulate import Scene, observe
+from astrodino_seg.simulate import observe
 from astrodino_seg.simulate.rates import CONDITIONS
 from astrodino_seg.simulate.response import (
     FWHM,
@@ -21,6 +21,7 @@ from astrodino_seg.simulate.response import (
     smooth_noise,
     stretch,
 )
+from astrodino_seg.simulate.scene import Scene
 
 observing = import_module('astrodino_seg.simulate.observe')
 

@@ -17,7 +17,6 @@ from simulate_helpers import EMPTY, check_truth, digest
 
 from astrodino_seg.errors import ModelFileError
 from astrodino_seg.simulate import (
-    BAND_SETS,
     StampLibrary,
     build_stamps,
     make_scene,
@@ -25,6 +24,7 @@ from astrodino_seg.simulate import (
     stamps,
 )
 from astrodino_seg.simulate.scene import VERSION
+from astrodino_seg.simulate.sky import BAND_SETS
 from astrodino_seg.simulate.stamps import Stamps, _turn, _turn_offset
 
 pytest.importorskip('galsim')

@@ -11,9 +11,13 @@ from numpy.testing import assert_allclose
 from scipy.stats import kstest
 from simulate_helpers import EMPTY, check_truth, make_canvas, make_sky
 
-from astrodino_seg.simulate import make_scene, observe, starfields
-from astrodino_seg.simulate.starfields import add_star_field
-from astrodino_seg.simulate.stars import moffat, moffat_reach, star_flux
+from astrodino_seg.simulate import make_scene, observe, stars
+from astrodino_seg.simulate.stars import (
+    add_star_field,
+    moffat,
+    moffat_reach,
+    star_flux,
+)
 
 
 def field(seed, shape=(200, 300), **kwargs):
@@ -33,7 +37,7 @@ def test_density():
 
 def test_stars(monkeypatch):
     """Each is one object with the PSF and the flux that it should have."""
-    monkeypatch.setattr(starfields, 'GLOBULAR', 0)
+    monkeypatch.setattr(stars, 'GLOBULAR', 0)
     canvas = field(3, (400, 400), fwhm=3.0)
     rows = canvas.rows
     assert {row['kind'] for row in rows} == {'star'}
@@ -55,21 +59,21 @@ def test_stars(monkeypatch):
 
 def test_power_law():
     """The number above a flux goes with the flux to minus the slope."""
-    values = starfields._power_law(np.random.default_rng(0), 20000, 1.2, 5.,
+    values = stars._power_law(np.random.default_rng(0), 20000, 1.2, 5.,
                                    1e9)
     assert values.min() >= 5
     for factor in (2, 10, 50):
         assert_allclose((values > 5 * factor).mean(), factor**-1.2, rtol=.15)
-    capped = starfields._power_law(np.random.default_rng(0), 20000, .5, 5.,
+    capped = stars._power_law(np.random.default_rng(0), 20000, .5, 5.,
                                    500.)
     assert capped.max() <= 500
 
 
 def test_globular(monkeypatch):
     """Half of Plummer's cluster is within one core radius of its centre."""
-    monkeypatch.setattr(starfields, 'GLOBULAR', 1)
+    monkeypatch.setattr(stars, 'GLOBULAR', 1)
     for seed in range(4):
-        x, y = starfields._positions(np.random.default_rng(seed), 6000,
+        x, y = stars._positions(np.random.default_rng(seed), 6000,
                                      (300, 300))
         counts, xs, ys = np.histogram2d(x, y, bins=30,
                                         range=[[0, 300]] * 2)
@@ -108,7 +112,7 @@ def test_scene():
 
 def test_fast(monkeypatch):
     """Two thousand stars are no matter of seconds."""
-    monkeypatch.setattr(starfields, 'DENSITY', (1 / 51, 1 / 50))
+    monkeypatch.setattr(stars, 'DENSITY', (1 / 51, 1 / 50))
     start = time.process_time()
     canvas = field(1, (320, 320), n_bands=3)
     assert len(canvas.rows) > 1700

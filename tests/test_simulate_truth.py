@@ -10,8 +10,10 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from simulate_helpers import PLAIN, check_truth, make_canvas
 
-from astrodino_seg.simulate import ISOPHOTE, Scene, make_scene, observe
+from astrodino_seg.simulate import make_scene, observe
 from astrodino_seg.simulate.artifacts import Artifact
+from astrodino_seg.simulate.scene import Scene
+from astrodino_seg.truth import ISOPHOTE
 
 # the function of this name hides the module
 observing = import_module('astrodino_seg.simulate.observe')

@@ -21,7 +21,8 @@ from astrodino_seg.datasets import FolderImages
 from astrodino_seg.errors import SkippedWarning
 from astrodino_seg.image import Image
 from astrodino_seg.inputs.channels import PreprocessSpec, normalise
-from astrodino_seg.simulate import Scene, observe
+from astrodino_seg.simulate import observe
+from astrodino_seg.simulate.scene import Scene
 from astrodino_seg.train import Mixture, ObservedScenes, ViewDataset
 from astrodino_seg.train import views as data_module
 from astrodino_seg.train.exposures import Exposure

@@ -116,8 +116,8 @@ def _write(image, truth, seed, paths):
     from astropy.table import QTable
 
     from astrodino_seg.image import write_image, write_maps
-    from astrodino_seg.simulate import ISOPHOTE
     from astrodino_seg.simulate.scene import CLASSES, VERSION
+    from astrodino_seg.truth import ISOPHOTE
 
     meta = {'SEED': seed, 'SCENES': VERSION, 'ISOPHOTE': ISOPHOTE}
     columns = dict(truth.objects)

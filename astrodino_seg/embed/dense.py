@@ -85,7 +85,7 @@ def class_map(truth):
 
     Parameters
     ----------
-    truth : `~astrodino_seg.simulate.Truth`
+    truth : `~astrodino_seg.truth.Truth`
         The truth.
 
     Returns

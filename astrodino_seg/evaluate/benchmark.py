@@ -121,7 +121,7 @@ def run_benchmark(finders, path, *, n_scenes=200, split='benchmark',
     n_scenes : int, optional
         How many scenes.
     split : str, optional
-        A key of `~astrodino_seg.simulate.SPLITS`.
+        A key of `~astrodino_seg.simulate.scene_library.SPLITS`.
     size : int, optional
         Side of the scenes in pixels.
     cache : path-like, optional

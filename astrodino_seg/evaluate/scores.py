@@ -28,7 +28,7 @@ def scene_scores(truth, labels, image, classes=None):
 
     Parameters
     ----------
-    truth : `~astrodino_seg.simulate.Truth`
+    truth : `~astrodino_seg.truth.Truth`
         The truth of the scene.
     labels : array_like of int
         (y, x) predicted labels; 0 is sky.

@@ -7,22 +7,21 @@ import math
 
 import numpy as np
 
-from astrodino_seg.simulate.clusters import (
+from astrodino_seg.simulate.galaxies import sed
+from astrodino_seg.simulate.large import (
     STREWN,
     bright_knots,
+    enlarge,
+    faint_disc,
     nucleus,
+    roughen,
     strew,
 )
-from astrodino_seg.simulate.filling import enlarge, faint_disc, roughen
-from astrodino_seg.simulate.profiles import sed
 from astrodino_seg.simulate.rates import CONTENT, happens, merge_rates
 from astrodino_seg.simulate.render import Renderer
 from astrodino_seg.simulate.scene import Canvas
-from astrodino_seg.simulate.starfields import add_star_field
-from astrodino_seg.simulate.stars import star_flux, star_stamp
-from astrodino_seg.simulate.surveys import draw_sky
-
-__all__ = ['make_scene']
+from astrodino_seg.simulate.sky import draw_sky
+from astrodino_seg.simulate.stars import add_star_field, star_flux, star_stamp
 
 #: Kinds of large galaxies that are drawn, with rates of these names.
 DRAWN = ('spiral', 'lenticular', 'elliptical', 'irregular', 'edge_on', 'lsb',

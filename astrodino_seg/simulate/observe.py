@@ -14,11 +14,11 @@ from astropy.wcs import WCS
 from scipy.ndimage import gaussian_filter
 
 from astrodino_seg.image import Image
-from astrodino_seg.simulate.artifacts import draw_artifacts, draw_masks
-from astrodino_seg.simulate.background import draw_background
-from astrodino_seg.simulate.damage import (
+from astrodino_seg.simulate.artifacts import (
     add_bad_lines,
+    draw_artifacts,
     draw_edge,
+    draw_masks,
     fill,
     odd_cores,
 )
@@ -32,9 +32,8 @@ from astrodino_seg.simulate.response import (
     stretch,
 )
 from astrodino_seg.simulate.scene import insert_owner
+from astrodino_seg.simulate.sky import draw_background
 from astrodino_seg.truth import make_truth
-
-__all__ = ['observe']
 
 
 def observe(scene, seed, *, depth=None, bands=None, rates=None):
@@ -43,7 +42,7 @@ def observe(scene, seed, *, depth=None, bands=None, rates=None):
 
     Parameters
     ----------
-    scene : `~astrodino_seg.simulate.Scene`
+    scene : `~astrodino_seg.simulate.scene.Scene`
         What there is.
     seed : int or sequence of int
         Seed of noise and artifacts; the same seed gives the same image.
@@ -156,21 +155,13 @@ def _flux(scene):
 
 
 class Detector(NamedTuple):
-    """
-    What takes the light.
+    """What takes the light."""
 
-    Attributes
-    ----------
-    plate : bool
-        Whether it is a photographic plate.
-    counts : float
-        Photons of the sky in a pixel if they are counted, or 0.
-    gain : float
-        Variance for each unit of light, in that of the sky.
-    """
-
+    #: Whether it is a photographic plate.
     plate: bool = False
+    #: Photons of the sky in a pixel if they are counted, or 0.
     counts: float = 0.0
+    #: Variance for each unit of light, in that of the sky.
     gain: float = 0.0
 
 

@@ -11,22 +11,13 @@ import math
 from numbers import Real
 from typing import NamedTuple
 
-__all__ = ['CONDITIONS', 'CONTENT', 'Rate', 'happens', 'merge_rates']
-
 
 class Rate(NamedTuple):
-    """
-    How often an ingredient comes.
+    """How often an ingredient comes."""
 
-    Attributes
-    ----------
-    value : float
-        The default.
-    what : str
-        What the ingredient is, and what its rate counts.
-    """
-
+    #: The default.
     value: float
+    #: What the ingredient is, and what its rate counts.
     what: str
 
 
@@ -147,44 +138,12 @@ def happens(rng, rate):
     Whether an ingredient comes; a rate of 0 draws no random number.
 
     So seeds give what they gave before there was the ingredient.
-
-    Parameters
-    ----------
-    rng : `numpy.random.Generator`
-        Source of all randomness.
-    rate : float
-        The probability.
-
-    Returns
-    -------
-    happens : bool
-        Whether it comes.
     """
     return rate > 0 and rng.random() < rate
 
 
 def merge_rates(rates, known):
-    """
-    Put the caller's rates over the defaults.
-
-    Parameters
-    ----------
-    rates : dict of float or `None`
-        Names of ``known``, each with a rate of 0 or more.
-    known : dict of `Rate`
-        `CONTENT` or `CONDITIONS`.
-
-    Returns
-    -------
-    merged : dict of float
-        One for each name of ``known``.
-
-    Raises
-    ------
-    ValueError
-        If a name is unknown, or a rate is not a number, negative or not
-        finite.
-    """
+    """Put the caller's rates over the defaults."""
     merged = {name: rate.value for name, rate in known.items()}
     for name, value in (rates or {}).items():
         if name not in known:

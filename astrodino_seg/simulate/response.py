@@ -8,8 +8,6 @@ The truth is that of the light; see `~astrodino_seg.simulate.observe`.
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-__all__ = ['count', 'photographic', 'quantise', 'smooth_noise', 'stretch']
-
 FWHM = 2 * np.sqrt(2 * np.log(2))
 
 
@@ -17,19 +15,7 @@ def smooth_noise(rng, shape, sigma):
     """
     Noise of one sigma a pixel that is smooth in each band.
 
-    Parameters
-    ----------
-    rng : `numpy.random.Generator`
-        Source of all randomness.
-    shape : tuple of int
-        (band, y, x) pixels.
-    sigma : float
-        Of the Gaussian, pixels.
-
-    Returns
-    -------
-    noise : `~numpy.ndarray`
-        (band, y, x) float32.
+    Gives ``noise`` (band, y, x) float32.
     """
     noise = rng.standard_normal(shape, dtype=np.float32)
     point = np.zeros(2 * int(5 * sigma + 2) + 1)
@@ -44,22 +30,8 @@ def count(rng, light, noise_map, sky):
     """
     Count photons.
 
-    Parameters
-    ----------
-    rng : `numpy.random.Generator`
-        Source of all randomness.
-    light : `~numpy.ndarray`
-        (band, y, x) in units of the noise of the sky.
-    noise_map : `~numpy.ndarray`
-        (y, x) relative noise; where it is large, exposure times are short.
-    sky : float
-        Photons of the sky in a pixel.
-
-    Returns
-    -------
-    image : `~numpy.ndarray`
-        (band, y, x) float32, in units of the noise of the sky: multiples of
-        one over the root of ``sky``.
+    ``light`` (band, y, x), ``noise_map`` (y, x) -> ``image`` (band, y, x)
+    float32.
     """
     root = np.sqrt(sky)
     mean = (sky + root * light.astype(float)) / noise_map**2
@@ -80,20 +52,8 @@ def photographic(rng, light, noise_map):
     455) of density over the logarithm of the exposure is a logistic one: a
     toe, a straight part, a shoulder. The grain is that of densities.
 
-    Parameters
-    ----------
-    rng : `numpy.random.Generator`
-        Source of all randomness.
-    light : `~numpy.ndarray`
-        (band, y, x) above the sky, in units of its noise.
-    noise_map : `~numpy.ndarray`
-        (y, x) relative noise.
-
-    Returns
-    -------
-    image : `~numpy.ndarray`
-        (band, y, x) float32 densities above that of the sky, in units of
-        the grain; the darkest possible are 15 to 150.
+    ``light`` (band, y, x), ``noise_map`` (y, x) -> ``image`` (band, y, x)
+    float32.
     """
     image = np.empty_like(light)
     steepness, toe = rng.uniform(1, 2.5), rng.uniform(.04, .3)
@@ -113,18 +73,7 @@ def stretch(rng, image):
     """
     Values as they are shown on a screen.
 
-    Parameters
-    ----------
-    rng : `numpy.random.Generator`
-        Source of all randomness.
-    image : `~numpy.ndarray`
-        (band, y, x) with noise of one.
-
-    Returns
-    -------
-    stretched : `~numpy.ndarray`
-        (band, y, x) float32 from 0 to 255, in half of the images integers;
-        some are clipped at the black end, most at the white one.
+    ``image`` (band, y, x) -> ``stretched`` (band, y, x) float32.
     """
     # the cheapest of robust levels
     sky = np.median(image[:, ::3, ::3], axis=(1, 2), keepdims=True)

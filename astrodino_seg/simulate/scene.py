@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ['CLASSES', 'VERSION', 'Canvas', 'Scene', 'insert_owner']
-
 #: In the names of files of scenes and stamps; raised with every change of
 #: what a seed gives.
 VERSION = 4
@@ -24,38 +22,26 @@ COLUMNS = ('x', 'y', 'cls', 'kind', 're', 'primary')
 
 @dataclass
 class Scene:
-    """
-    A noiseless scene.
+    """A noiseless scene."""
 
-    Attributes
-    ----------
-    cube : `~numpy.ndarray`
-        (band, y, x) float32, in units of the nominal noise.
-    owner : `~numpy.ndarray`
-        (3, y, x) int32: the three objects (ids from 1; 0 is none) with the
-        largest own S/N in each pixel, largest first.
-    own_sn : `~numpy.ndarray`
-        (3, y, x) float32: their own noiseless S/N, the root of the sum of
-        squares over bands.
-    bands : dict
-        Band name to wavelength in micron.
-    psf_fwhm : `~numpy.ndarray`
-        Pixels, one a band.
-    objects : dict of `~numpy.ndarray`
-        One entry an object: ``x``, ``y`` (pixels), ``cls`` (index into
-        `CLASSES`), ``kind`` (str), ``re`` (pixels), ``primary`` (bool) and
-        ``flux``, (object, band) float32, the sum of its light within the
-        frame, in the unit of ``cube``.
-    pixel_scale : float or `None`
-        Arcsec, for the WCS of observations.
-    """
-
+    #: (band, y, x) float32, in units of the nominal noise.
     cube: np.ndarray
+    #: (3, y, x) int32: the three objects (ids from 1; 0 is none) with the
+    #: largest own S/N in each pixel, largest first.
     owner: np.ndarray
+    #: (3, y, x) float32: their own noiseless S/N, the root of the sum of
+    #: squares over bands.
     own_sn: np.ndarray
+    #: Band name to wavelength in micron.
     bands: dict
+    #: Pixels, one a band.
     psf_fwhm: np.ndarray
+    #: One entry an object: ``x``, ``y`` (pixels), ``cls`` (index into
+    #: `CLASSES`), ``kind`` (str), ``re`` (pixels), ``primary`` (bool) and
+    #: ``flux``, (object, band) float32, the sum of its light within the frame,
+    #: in the unit of ``cube``.
     objects: dict = field(default_factory=dict)
+    #: Arcsec, for the WCS of observations.
     pixel_scale: float | None = None
 
 
@@ -63,14 +49,7 @@ def insert_owner(owner, own_sn, number, sn):
     """
     Put an object among the strongest of each pixel, in place.
 
-    Parameters
-    ----------
-    owner, own_sn : `~numpy.ndarray`
-        (k, y, x) ids and own S/N, strongest first.
-    number : int
-        The id of the object.
-    sn : `~numpy.ndarray`
-        (y, x) its own S/N.
+    Takes owner, own_sn (k, y, x), ``sn`` (y, x).
     """
     number = np.asarray(number, owner.dtype)
     beaten = [sn > values for values in own_sn]
@@ -86,16 +65,7 @@ def insert_owner(owner, own_sn, number, sn):
 
 
 class Canvas:
-    """
-    Adds objects and keeps the three strongest owners of each pixel.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        (y, x) pixels.
-    sky : `~astrodino_seg.simulate.surveys.Sky`
-        Bands and their depths.
-    """
+    """Adds objects and keeps the three strongest owners of each pixel."""
 
     def __init__(self, shape, sky):
         self.shape, self.sky = tuple(shape), sky
@@ -108,16 +78,7 @@ class Canvas:
         """
         Add an object.
 
-        Parameters
-        ----------
-        stamp : `~numpy.ndarray`
-            (band, y, x) its light, before the bands' depths are applied.
-        x0, y0 : int
-            The pixel of the scene under the stamp's first one.
-        factor : float, optional
-            On the stamp.
-        **row
-            What `Scene` tells of the object, but its flux.
+        Takes ``stamp`` (band, y, x).
         """
         (ys, xs), there = self._overlap(stamp, x0, y0)
         if ys.start >= ys.stop or xs.start >= xs.stop:
@@ -136,17 +97,7 @@ class Canvas:
         """
         Stamps in one, for an object that has many.
 
-        Parameters
-        ----------
-        stamps : list of tuple
-            The first three or four arguments of `add`.
-
-        Returns
-        -------
-        stamp : `~numpy.ndarray`
-            (band, y, x) float32, what of them lies in the scene.
-        x0, y0 : int
-            Zero.
+        Gives ``stamp`` (band, y, x) float32.
         """
         whole = np.zeros_like(self.cube)
         for stamp, x0, y0, *factor in stamps:

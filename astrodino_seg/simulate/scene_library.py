@@ -15,8 +15,6 @@ from astrodino_seg.simulate.rates import CONTENT, merge_rates
 from astrodino_seg.simulate.scene import VERSION, Scene
 from astrodino_seg.simulate.stamps import StampLibrary
 
-__all__ = ['SPLITS', 'SceneLibrary']
-
 #: Seeds of the splits: first seed, and one past the last.
 SPLITS = {'train': (0, 1_000_000),
           'validation': (1_000_000, 1_100_000),

@@ -23,9 +23,7 @@ from astrodino_seg.simulate.compose import DRAWN
 from astrodino_seg.simulate.rates import CONTENT, merge_rates
 from astrodino_seg.simulate.render import Large, Renderer, Small
 from astrodino_seg.simulate.scene import VERSION
-from astrodino_seg.simulate.surveys import Sky, check_bands, draw_sky
-
-__all__ = ['StampLibrary', 'Stamps', 'build_stamps']
+from astrodino_seg.simulate.sky import Sky, check_bands, draw_sky
 
 #: Stamps are scaled to this largest value, so that their wings stay within
 #: what float16 can tell from zero.
@@ -52,19 +50,7 @@ def _turn_offset(k, x, y):
 
 
 class Stamps:
-    """
-    The stamps of one sky; a source of galaxies like `Renderer`.
-
-    Parameters
-    ----------
-    path : path-like
-        A file that `build_stamps` wrote.
-
-    Raises
-    ------
-    ModelFileError
-        If it is not such a file, or of another version.
-    """
+    """The stamps of one sky; a source of galaxies like `Renderer`."""
 
     def __init__(self, path):
         try:

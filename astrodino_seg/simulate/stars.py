@@ -1,16 +1,23 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Stars: the point-spread function with its wings, spikes and reflections.
+Stars: the point-spread function with its wings, spikes and reflections, and
+fields crowded with stars.
 """
 
 import math
 
 import numpy as np
 
-__all__ = ['moffat', 'moffat_reach', 'star_flux', 'star_stamp']
+from astrodino_seg.simulate.galaxies import sed
 
 #: Largest half-width of a star's stamp, pixels.
 MAX_REACH = 256
+#: Stars a pixel.
+DENSITY = 1 / 3000, 1 / 50
+#: How often they are a globular cluster.
+GLOBULAR = 0.3
+#: Stars that need a wider stamp than this have spikes and haloes too.
+MAX_HALF = 24
 
 
 def moffat(r2, fwhm, beta):
@@ -20,23 +27,7 @@ def moffat(r2, fwhm, beta):
 
 
 def moffat_reach(sky, flux, floor=.02):
-    """
-    Half-widths of stamps beyond which a Moffat profile is below a floor.
-
-    Parameters
-    ----------
-    sky : `~astrodino_seg.simulate.surveys.Sky`
-        Through what stars are seen.
-    flux : `~numpy.ndarray`
-        Total fluxes in units of the noise of a pixel.
-    floor : float, optional
-        In units of the noise of a pixel.
-
-    Returns
-    -------
-    half : `~numpy.ndarray`
-        Int, pixels.
-    """
+    """Half-widths of stamps beyond which a Moffat profile is below a floor."""
     width = sky.psf_fwhm.max()
     a = width / 2 / math.sqrt(2**(1 / sky.beta) - 1)
     peak = flux * moffat(0, sky.psf_fwhm.min(), sky.beta)
@@ -54,23 +45,7 @@ def star_stamp(sky, flux, x, y, shape):
     """
     A star, out to where its wings drown in the noise.
 
-    Parameters
-    ----------
-    sky : `~astrodino_seg.simulate.surveys.Sky`
-        Through what it is seen.
-    flux : `~numpy.ndarray`
-        (band,) total fluxes in units of the noise of a pixel.
-    x, y : float
-        Where the star lies in the scene, pixels.
-    shape : tuple of int
-        (y, x) pixels of the scene.
-
-    Returns
-    -------
-    stamp : `~numpy.ndarray`
-        (band, y, x) float32, what lies in the scene; may be empty.
-    x0, y0 : int
-        The pixel of the scene under the stamp's first one.
+    ``flux`` (band,), Gives ``stamp`` (band, y, x) float32.
     """
     half = _reach(sky, flux.max())
     x0, y0 = (max(round(c) - half, 0) for c in (x, y))
@@ -123,3 +98,73 @@ def _reflections(x, y, r2, optics):
         disc = 1 / (1 + np.exp(np.clip((np.sqrt(r2) - radius) / 2, -30, 30)))
         image += share * disc / (np.pi * radius**2)
     return image
+
+
+def add_star_field(rng, canvas):
+    """
+    Add the stars of a field, each an object of its own.
+
+    Their number above a flux goes with flux**-a, a in [0.5, 1.5]: 1.5 is a
+    uniform space, and counts in the Galaxy are flatter (Bahcall & Soneira
+    1980, ApJS 44, 73). In a globular cluster they are distributed by the
+    model of Plummer (1911, MNRAS 71, 460), but a third of them.
+    """
+    sky = canvas.sky
+    # more would be fragments, not stars
+    most = min(DENSITY[1], .4 / sky.mean_fwhm**2)
+    density = np.exp(rng.uniform(np.log(DENSITY[0]), np.log(most)))
+    n = rng.poisson(density * canvas.shape[0] * canvas.shape[1])
+    x, y = _positions(rng, n, canvas.shape)
+    sn = _power_law(rng, n, rng.uniform(.5, 1.5), 10**rng.uniform(.3, 1),
+                    10**rng.uniform(2.5, 4.5))
+    tint = sed(sky.wavelengths, rng.normal(.6, .7, (n, 1)))
+    flux = star_flux(sky, sn[:, None]) * tint
+    half = moffat_reach(sky, flux.max(axis=1, initial=0))
+    for k in np.flatnonzero(half > MAX_HALF):
+        _add(canvas, x[k], y[k],
+             *star_stamp(sky, flux[k], x[k], y[k], canvas.shape))
+    for size in np.unique(half[half <= MAX_HALF]):
+        _add_small_ones(canvas, *(a[half == size] for a in (flux, x, y)),
+                        size)
+
+
+def _positions(rng, n, shape):
+    """Uniform, or about a centre."""
+    x, y = rng.uniform(0, 1, (2, n)) * np.array(shape[::-1])[:, None]
+    if rng.random() < GLOBULAR:
+        centre = rng.uniform(.2, .8, 2) * shape[::-1]
+        core = rng.uniform(.04, .2) * min(shape)
+        u, angle = rng.uniform(0, .95, n), rng.uniform(0, 2 * np.pi, n)
+        r = core * np.sqrt(u / (1 - u))
+        bound = rng.random(n) < 2 / 3
+        x = np.where(bound, centre[0] + r * np.cos(angle), x)
+        y = np.where(bound, centre[1] + r * np.sin(angle), y)
+    return x, y
+
+
+def _power_law(rng, n, slope, lowest, highest):
+    """Numbers of a cumulative power law between two limits."""
+    tail = (highest / lowest)**-slope
+    return lowest * (1 - (1 - tail) * rng.random(n))**(-1 / slope)
+
+
+def _add_small_ones(canvas, flux, x, y, half):
+    """Stars with stamps of one size, drawn together."""
+    sky = canvas.sky
+    ix, iy = np.round(x).astype(int), np.round(y).astype(int)
+    span = np.arange(-half, half + 1)
+    r2 = ((span - (x - ix)[:, None])[:, None]**2
+          + (span - (y - iy)[:, None])[:, :, None]**2).astype(np.float32)
+    rim = np.clip((1 - np.sqrt(r2) / half) / .15, 0, 1)
+    widths, group = sky.groups
+    light = np.stack([rim * moffat(r2, width, sky.beta)
+                      for width in widths.tolist()], axis=1)
+    flux = flux.astype(np.float32)[:, :, None, None]
+    for k in range(len(x)):
+        _add(canvas, x[k], y[k], flux[k] * light[k, group], ix[k] - half,
+             iy[k] - half)
+
+
+def _add(canvas, x, y, stamp, x0, y0):
+    canvas.add(stamp, int(x0), int(y0), x=x, y=y, cls=1, kind='star',
+               re=canvas.sky.mean_fwhm / 2, primary=False)

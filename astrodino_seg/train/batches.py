@@ -135,7 +135,7 @@ class ObservedScenes(Sequence):
 
     Parameters
     ----------
-    scenes : sequence of `~astrodino_seg.simulate.Scene`
+    scenes : sequence of `~astrodino_seg.simulate.scene.Scene`
         For example a `~astrodino_seg.simulate.SceneLibrary`.
     seed : int, optional
         Seed of noise, depth, bands and artifacts.

@@ -33,7 +33,7 @@ class LabelledImage:
     ----------
     image : `~astrodino_seg.Image`
         The image.
-    truth : `~astrodino_seg.simulate.Truth`
+    truth : `~astrodino_seg.truth.Truth`
         Its labels (from 1 without gaps, 0 sky, -1 void), and for each the
         centre, the class and the number of pixels. What only a simulation
         knows is left out.
@@ -175,7 +175,7 @@ def fit_head(model, data, *, out, n_steps=200, validation=0.2, partial=False,
     data : sequence
         Each item is a pair (image, labels), a triple with the classes, or a
         dict of the arguments of `~astrodino_seg.train.as_labelled`; or what
-        that returns, or a `~astrodino_seg.simulate.Scene`, of which
+        that returns, or a `~astrodino_seg.simulate.scene.Scene`, of which
         observations are made anew at each step.
     out : path-like
         Folder for the checkpoint, the log and ``model.safetensors``.

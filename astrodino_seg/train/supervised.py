@@ -54,7 +54,7 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2, crop_size=256,
         The model; changed in place, in the end to the running average. The
         decision of a `~astrodino_seg.Model` is left as it is, unless
         ``decision`` is given.
-    scenes : sequence of `~astrodino_seg.simulate.Scene` or \
+    scenes : sequence of `~astrodino_seg.simulate.scene.Scene` or \
             `~astrodino_seg.train.LabelledImage`
         What to train on.
     out : path-like

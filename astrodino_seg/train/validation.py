@@ -33,7 +33,7 @@ def panoptic_quality(model, scenes, *, seed=0):
         The model, which is left as it is.
     scenes : sequence
         Of `~astrodino_seg.train.LabelledImage` or of
-        `~astrodino_seg.simulate.Scene`.
+        `~astrodino_seg.simulate.scene.Scene`.
     seed : int, optional
         Seed of the observations of scenes.
 

@@ -38,7 +38,8 @@ from astrodino_seg.predict.decode import decode
 from astrodino_seg.predict.masks import compose, paint_levels
 from astrodino_seg.predict.pyramid import STEP
 from astrodino_seg.predict.sky import input_of
-from astrodino_seg.simulate import SPLITS, make_scene, observe
+from astrodino_seg.simulate import make_scene, observe
+from astrodino_seg.simulate.scene_library import SPLITS
 from astrodino_seg.train.decision import seed_truth
 from benchmarks.common import DEFAULTS, Network, keep
 

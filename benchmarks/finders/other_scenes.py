@@ -29,7 +29,7 @@ from astrodino_seg.evaluate.benchmark import (
 from astrodino_seg.image import Image
 from astrodino_seg.segmenter import DinoSegmenter
 from astrodino_seg.simulate.scene import Canvas
-from astrodino_seg.simulate.surveys import Sky
+from astrodino_seg.simulate.sky import Sky
 from astrodino_seg.truth import make_truth
 
 SIZE = 400
@@ -87,7 +87,7 @@ def other_scene(seed):
     -------
     image : `~astrodino_seg.image.Image`
         The image, with noise of 1.
-    truth : `~astrodino_seg.simulate.Truth`
+    truth : `~astrodino_seg.truth.Truth`
         What is in it.
     """
     rng = np.random.default_rng([seed, 31])

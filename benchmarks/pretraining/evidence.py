@@ -62,13 +62,9 @@ from astrodino_seg.evaluate.tables import list_table
 from astrodino_seg.image import as_image
 from astrodino_seg.models import Backbone, load_backbone
 from astrodino_seg.plotting import rgb_image, save_figure
-from astrodino_seg.simulate import (
-    KINDS,
-    SPLITS,
-    build_stamps,
-    make_scene,
-    observe,
-)
+from astrodino_seg.simulate import build_stamps, make_scene, observe
+from astrodino_seg.simulate.galaxies import KINDS
+from astrodino_seg.simulate.scene_library import SPLITS
 from benchmarks.common import add_data
 
 MORPHOLOGIES = [kind for kind in KINDS if kind != 'central']

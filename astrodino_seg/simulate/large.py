@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Star clusters, HII regions and nuclei, not resolved, as part of a galaxy.
-
-They look like stars one by one, and only their crowd about a galaxy tells that
-they are of it.
+What is done to a large galaxy that is drawn: points strewn over it (star
+clusters, HII regions, nuclei, which look like stars one by one, and only their
+crowd tells that they are of it), and enlargement until it fills the frame. And
+discs too faint to be seen pixel by pixel.
 """
 
 import math
@@ -11,13 +11,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from astrodino_seg.simulate.profiles import sed
+from astrodino_seg.simulate.galaxies import noise_field, sed
 from astrodino_seg.simulate.stars import moffat, star_stamp
-
-__all__ = ['STREWN', 'bright_knots', 'nucleus', 'strew']
 
 #: Kinds of galaxies that have such clusters.
 STREWN = ('spiral', 'irregular', 'edge_on', 'lsb', 'disturbed')
+#: Central S/N of a pixel of faint discs, in all bands together.
+FAINT = 0.2, 1.2
 
 
 def strew(rng, galaxy, sky):
@@ -28,20 +28,6 @@ def strew(rng, galaxy, sky):
     light (in the mean of the bands), about evenly or by the luminosity
     function of young clusters, dN/dL ~ L**-2, over a factor of 50 (Portegies
     Zwart, McMillan & Gieles 2010, ARA&A 48, 431).
-
-    Parameters
-    ----------
-    rng : `numpy.random.Generator`
-        Source of all randomness.
-    galaxy : `~astrodino_seg.simulate.render.Large`
-        The galaxy, through the PSF.
-    sky : `~astrodino_seg.simulate.surveys.Sky`
-        Bands and PSFs.
-
-    Returns
-    -------
-    galaxy : `~astrodino_seg.simulate.render.Large`
-        The galaxy with its clusters; the mean of the bands' light is kept.
     """
     n = int(10**rng.uniform(.8, 2))
     share = 10**rng.uniform(-2, -.4)
@@ -67,25 +53,6 @@ def nucleus(rng, sky, total, x, y, shape):
     An active nucleus, a point with a peak of 30 to 5000 sigma.
 
     It is no more than three times as bright as its galaxy.
-
-    Parameters
-    ----------
-    rng : `numpy.random.Generator`
-        Source of all randomness.
-    sky : `~astrodino_seg.simulate.surveys.Sky`
-        Bands and PSFs.
-    total : float
-        The flux of the galaxy, the mean of the bands.
-    x, y : float
-        Where it lies in the scene, pixels.
-    shape : tuple of int
-        (y, x) pixels of the scene.
-
-    Returns
-    -------
-    stamps : list of tuple
-        One or none: (band, y, x) its light, and x and y of the pixel of the
-        scene under its first one.
     """
     return _bright_point(rng, sky, (30, 5000), 3 * total, rng.normal(0, .9),
                          x, y, shape)
@@ -99,25 +66,7 @@ def bright_knots(rng, sky, light, total, re, x, y):
     shines, and each has up to 30 per cent of its light; half of them are
     wider than the PSF, by up to 60 per cent.
 
-    Parameters
-    ----------
-    rng : `numpy.random.Generator`
-        Source of all randomness.
-    sky : `~astrodino_seg.simulate.surveys.Sky`
-        Bands and PSFs.
-    light : `~numpy.ndarray`
-        (y, x) the galaxy, as it lies in the scene.
-    total : float
-        Its flux, the mean of the bands.
-    re : float
-        Its half-light radius, pixels.
-    x, y : float
-        Where it lies in the scene, pixels.
-
-    Returns
-    -------
-    stamps : list of tuple
-        As of `nucleus`; none if the galaxy is too faint for them.
+    Takes ``light`` (y, x).
     """
     n = rng.integers(1, 9)
     angle = rng.uniform(0, 2 * np.pi, 12 * n)
@@ -170,3 +119,63 @@ def _add_point(cube, sky, light, x, y, size):
         point = rim * moffat(r2, size * width, sky.beta)
         for b in np.flatnonzero(group == g):
             cube[b, ys, xs] += light[b] * point
+
+
+def enlarge(galaxy, re, x, y, shape):
+    """What a frame shows of an enlarged galaxy."""
+    factor = max(re / galaxy.re, 1)
+    middle = galaxy.cube.shape[1] // 2
+    rows, columns = (_spline(np.arange(n) - c, factor, middle,
+                             galaxy.cube.shape[1])
+                     for n, c in zip(shape, (y, x)))
+    part = galaxy.cube[:, rows[1], columns[1]].astype(np.float32)
+    return galaxy._replace(cube=rows[0] @ part @ columns[0].T,
+                           scale=galaxy.scale / factor**2,
+                           re=factor * galaxy.re)
+
+
+def _spline(offsets, factor, middle, n):
+    """Weights of a cubic B-spline, and the pixels of the stamp they are of."""
+    where = middle + offsets / factor
+    part = slice(int(np.clip(math.floor(where[0]) - 1, 0, n)),
+                 int(np.clip(math.ceil(where[-1]) + 2, 0, n)))
+    away = np.abs(where[:, None] - np.arange(part.start, part.stop))
+    weights = (np.clip(2 - away, 0, None)**3
+               - 4 * np.clip(1 - away, 0, None)**3) / 6
+    return weights.astype(np.float32), part
+
+
+def roughen(rng, galaxy, sky):
+    """Give an enlarged galaxy structure as fine as the PSF again."""
+    ny, nx = galaxy.cube.shape[1:]
+    fields = [noise_field(rng, max(ny, nx), factor * sky.mean_fwhm)
+              for factor in (1.5, 4)]
+    lumps = rng.uniform(.05, .3) * sum(fields)[:ny, :nx]
+    return galaxy._replace(cube=np.exp(lumps) * galaxy.cube)
+
+
+def faint_disc(rng, sky, shape):
+    """
+    An exponential disc, smooth and of low surface brightness.
+
+    Its scale is 8 to 200 pixels, at most half the frame's side.
+
+    Gives ``stamp`` (band, y, x) float32.
+    """
+    x, y = rng.uniform(0, 1, 2) * shape[::-1]
+    largest = min(200, min(shape) / 2)
+    scale = np.exp(rng.uniform(np.log(min(8, largest)), np.log(largest)))
+    q, angle = rng.uniform(.25, 1), rng.uniform(0, np.pi)
+    dx = np.arange(shape[1], dtype=np.float32) - np.float32(x)
+    dy = np.arange(shape[0], dtype=np.float32)[:, None] - np.float32(y)
+    c, s = np.float32(math.cos(angle)), np.float32(math.sin(angle))
+    u, v = dx * c + dy * s, (dy * c - dx * s) / np.float32(q)
+    # the PSF rounds the cusp off, and does no more to so wide a disc
+    core = np.float32((sky.mean_fwhm / 2.35)**2)
+    disc = np.exp((math.sqrt(core) - np.sqrt(u**2 + v**2 + core))
+                  / np.float32(scale))
+    tint = sed(sky.wavelengths, rng.normal(.8, .6))
+    peak = np.exp(rng.uniform(*np.log(FAINT)))
+    tint *= peak / np.sqrt(((tint * sky.depth)**2).sum())
+    return (tint.astype(np.float32)[:, None, None] * disc,
+            {'x': x, 'y': y, 're': 1.678 * scale})
