@@ -85,6 +85,33 @@ def test_sky(image):
     assert on_sky.table['flags'].tolist() == [FLAGS['edge'], 0]
 
 
+@pytest.mark.parametrize(('axes', 'frame'), [
+    (('ELON-TAN', 'ELAT-TAN'), 'barycentricmeanecliptic'),
+    (('GLON-TAN', 'GLAT-TAN'), 'galactic'),
+    (('DEC--TAN', 'RA---TAN'), 'icrs')])
+def test_frames_of_the_sky(axes, frame):
+    wcs = make_wcs(shape=SHAPE)
+    wcs.wcs.ctype = axes
+    wcs.wcs.radesys = 'FK5' if frame == 'galactic' else ''
+    x, y = wcs.wcs.crpix - 1
+    both = wcs.wcs.crval[::-1 if axes[0].startswith('DEC') else 1]
+    there = SkyCoord(*both, unit='deg', frame=frame).icrs
+    found = cutouts(as_image(CUBE, wcs=wcs), [(x, y)], 5).table
+    assert_allclose((found['ra'][0].value, found['dec'][0].value),
+                    (there.ra.deg, there.dec.deg), atol=1e-6)
+    back = cutouts(as_image(CUBE, wcs=wcs), there, 5).table
+    assert_allclose((back['x'][0], back['y'][0]), (x, y), atol=1e-6)
+
+
+def test_the_sun():
+    wcs = make_wcs(shape=SHAPE)
+    wcs.wcs.ctype = 'HPLN-TAN', 'HPLT-TAN'
+    image = as_image(CUBE, wcs=wcs)
+    assert 'ra' not in cutouts(image, [(3, 4)], 5).table.colnames
+    with pytest.raises(ValueError, match='no WCS that astropy knows, but'):
+        cutouts(image, SkyCoord(150, 2, unit='deg'), 5)
+
+
 def test_far_on_the_sky(image):
     # the other side of the sky, where the projection has no answer, and
     # where a distortion does not converge

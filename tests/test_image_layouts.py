@@ -376,6 +376,25 @@ def test_brightness_is_interpolated(text, factor):
     assert_allclose(image.cube[1][~image.mask[1]], 7 * factor, rtol=1e-4)
 
 
+@pytest.mark.parametrize(('name', 'unit', 'value'), [
+    ('ERR', 'mJy', 3000), ('ERR', 'Jy', 3), ('ERR', None, 3),
+    ('VAR', 'mJy2', 9e6), ('VAR', 'Jy', 9), ('IVAR', 'mJy-2', 1 / 9e6)])
+def test_unit_of_the_noise(name, unit, value):
+    keys = {} if unit is None else {'BUNIT': unit}
+    image = as_image(fits.HDUList([
+        primary(), hdu(SKY[0], 'SCI', BUNIT='Jy'),
+        hdu(const(value, 'f8'), name, **keys)]))
+    assert_allclose(image.noise, 3, rtol=1e-6)
+
+
+def test_noise_in_a_foreign_unit():
+    with pytest.warns(AstroDinoUserWarning, match='whose unit electron cann'):
+        image = as_image(fits.HDUList([
+            primary(), hdu(SKY[0], 'SCI', BUNIT='electron/s'),
+            hdu(const(3), 'ERR', BUNIT='ELECTRONS')]))
+    assert image.noise is None
+
+
 # ------------------------------------------------------------------- frames
 @pytest.mark.parametrize(('keys', 'frame', 'icrs'), [
     (wcs('ELON-TAN', 'ELAT-TAN'), 'icrs', (52.4222, 39.6062)),
@@ -461,6 +480,24 @@ def test_pedestal(pedestal, dtype):
     for plane, one, whole in zip(image.cube, image.pedestal, data):
         assert_allclose(plane + (one - pedestal), whole, atol=1e-4)
     assert as_image(SKY).pedestal == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize('unit', ['MJy/sr', 'Jy'])
+def test_pedestal_on_the_whole_sky(unit):
+    # many of the new pixels are off the sky, where they have no area
+    data = 1e8 + np.random.default_rng(1).normal(size=(40, 40))
+    old = primary(data, BUNIT=unit, **wcs(CDELT1=-1.0, CDELT2=1.0))
+    new = WCS(naxis=2)
+    new.wcs.ctype = ['RA---AIT', 'DEC--AIT']
+    new.wcs.cdelt = -3, 3
+    new.wcs.crval = 60, 0
+    new.wcs.crpix = 61, 31
+    new.array_shape = 61, 121
+    with pytest.warns(AstroDinoUserWarning, match='which is subtracted'):
+        image = as_image({'g': old}, reference=new)
+    # pixels of 9 square degrees in place of one
+    expected = 1e8 if unit == 'MJy/sr' else 9e8
+    assert_allclose(image.pedestal, expected, rtol=0.25)
 
 
 def test_too_large():

@@ -6,6 +6,7 @@ Tests for the network_input module.
 import numpy as np
 import pytest
 import torch
+from astropy.coordinates import SkyCoord
 from embed_toys import make_backbone, make_images
 from helpers import make_wcs
 from numpy.testing import assert_allclose, assert_array_equal
@@ -98,6 +99,11 @@ def test_what_is_known():
     assert (got.ra, got.name) == (7.5, 'a1')
     assert_allclose(got.dec, 2, atol=1e-9)
     assert np.isnan(prepare(make_images(1)[0], NoiseUnits()).ra)
+    wcs = make_wcs(shape=(32, 40))
+    wcs.wcs.ctype = 'ELON-TAN', 'ELAT-TAN'
+    got = prepare(as_image(make_images(1)[0], wcs=wcs), NoiseUnits())
+    there = SkyCoord(150, 2, unit='deg', frame='barycentricmeanecliptic').icrs
+    assert_allclose((got.ra, got.dec), (there.ra.deg, there.dec.deg))
 
 
 def test_nothing_to_see():

@@ -18,7 +18,7 @@ import numpy as np
 from astropy.coordinates import SkyCoord
 
 from astrodino_seg.errors import DownloadError
-from astrodino_seg.image import as_image
+from astrodino_seg.image import as_image, sky_to_pixels
 
 __all__ = ['MAX_SIZE', 'NATIVE_SCALE', 'SERVICE', 'CutoutRequest']
 
@@ -140,7 +140,7 @@ class CutoutRequest:
         if image.wcs is None:
             msg = 'the answer has no WCS'
             raise ValueError(msg)
-        x, y = image.wcs.world_to_pixel(position)
+        x, y = sky_to_pixels(image, position)
         middle = (self.size - 1) / 2
         if not np.hypot(x - middle, y - middle) < 1:
             msg = (f'the answer has the position at ({x:.1f}, {y:.1f}), not '

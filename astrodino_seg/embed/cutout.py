@@ -6,7 +6,6 @@ A cutout is made when it is asked for: memory does not grow with their number.
 What lies beyond the edge of the image is masked, and the cutout is flagged.
 """
 
-import warnings
 from collections.abc import Sequence
 from copy import copy
 from operator import index
@@ -16,7 +15,6 @@ import numpy as np
 from astropy.coordinates import SkyCoord
 from astropy.nddata import overlap_slices
 from astropy.table import QTable, Table
-from astropy.wcs.utils import proj_plane_pixel_scales
 from photutils.segmentation import SegmentationImage
 
 from astrodino_seg.datasets.tables import (
@@ -25,7 +23,7 @@ from astrodino_seg.datasets.tables import (
     read_positions,
     sky_columns,
 )
-from astrodino_seg.image import Image, as_image
+from astrodino_seg.image import Image, as_image, sky_to_pixels
 
 __all__ = ['FLAGS', 'Cutouts', 'cutouts', 'label_cutouts', 'plain_columns']
 
@@ -284,12 +282,9 @@ def _read(image, positions):
         if pixels is not None and (image.wcs is None
                                    or not _has_coordinates(table)):
             return table, *pixels
-    if image.wcs is None:
-        msg = 'positions are on the sky, and the image has no WCS'
-        raise ValueError(msg)
     known = read_positions(positions)
-    coords = SkyCoord(known['ra'], known['dec'], unit='deg')
-    return known, *_to_pixels(image.wcs, coords)
+    return known, *sky_to_pixels(image, SkyCoord(
+        known['ra'], known['dec'], unit='deg'))
 
 
 def _columns(positions):
@@ -307,18 +302,6 @@ def _has_coordinates(table):
         isinstance(table[name], SkyCoord) for name in table.colnames)
 
 
-def _to_pixels(wcs, coords):
-    """Pixels of coordinates; NaN where the WCS has no answer."""
-    with warnings.catch_warnings():
-        # distortions do not converge far off the image
-        warnings.simplefilter('ignore')
-        x, y = wcs.world_to_pixel(coords)
-        back = wcs.pixel_to_world(x, y).icrs
-    pixel = proj_plane_pixel_scales(wcs).min() * u.deg
-    good = back.separation(coords.icrs) < pixel
-    return np.where(good, x, np.nan), np.where(good, y, np.nan)
-
-
 def _table(image, ids, x, y, known=None):
     """The table of `Cutouts`, but its flags."""
     table = QTable({'id': np.asarray(ids), 'x': np.asarray(x, float),
@@ -326,9 +309,11 @@ def _table(image, ids, x, y, known=None):
     if known is not None and {'ra', 'dec'} <= set(known.colnames):
         table['ra'], table['dec'] = (u.Quantity(known[name], u.deg)
                                      for name in ('ra', 'dec'))
-    elif image.wcs is not None:
-        coords = image.wcs.pixel_to_world(table['x'], table['y']).icrs
-        table['ra'], table['dec'] = coords.ra.to(u.deg), coords.dec.to(u.deg)
+    else:
+        sky = image.sky(table['x'], table['y'])
+        if sky is not None:
+            table['ra'] = sky.icrs.ra.to(u.deg)
+            table['dec'] = sky.icrs.dec.to(u.deg)
     for name in plain_columns(known or Table(), RESERVED):
         table[name] = known[name]
     return table

@@ -121,12 +121,12 @@ class Inputs(Dataset):
 
 
 def _centre(image):
-    """Right ascension and declination in degrees, NaN without a WCS."""
-    if image.wcs is None:
-        return np.nan, np.nan
+    """Right ascension and declination in degrees, NaN if not known."""
     ny, nx = image.shape
-    centre = image.wcs.pixel_to_world((nx - 1) / 2, (ny - 1) / 2).icrs
-    return centre.ra.deg, centre.dec.deg
+    centre = image.sky((nx - 1) / 2, (ny - 1) / 2)
+    if centre is None:
+        return np.nan, np.nan
+    return centre.icrs.ra.deg, centre.icrs.dec.deg
 
 
 def _fit(x, size, patch_size):

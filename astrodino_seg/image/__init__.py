@@ -12,7 +12,7 @@ else reads or writes FITS or WCS. Within it, data flow one way::
 """
 
 from astrodino_seg.image.image import Image, as_image
-from astrodino_seg.image.wcs import ds9_positions
+from astrodino_seg.image.wcs import ds9_positions, sky_to_pixels
 from astrodino_seg.image.write import (
     read_label_map,
     write_image,
@@ -22,4 +22,5 @@ from astrodino_seg.image.write import (
 )
 
 __all__ = ['Image', 'as_image', 'ds9_positions', 'read_label_map',
-           'write_image', 'write_label_map', 'write_maps', 'write_plane']
+           'sky_to_pixels', 'write_image', 'write_label_map', 'write_maps',
+           'write_plane']

@@ -238,9 +238,11 @@ def _reproject(layer, wcs, shape):
         mask |= ~np.isfinite(noise)
         noise[mask] = np.nan
     data[mask] = 0
+    pedestal = layer.pedestal
+    if pedestal and not mask.all():
+        pedestal *= float(np.median(np.broadcast_to(scale, shape)[~mask]))
     return Layer(data.astype(np.float32), mask, noise, wcs, layer.name,
-                 layer.unit, pedestal=layer.pedestal * float(
-                     np.median(np.broadcast_to(scale, shape))))
+                 layer.unit, pedestal=pedestal)
 
 
 def _inside_and_area(layer, wcs, shape):

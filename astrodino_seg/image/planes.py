@@ -10,6 +10,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import astropy.units as u
 import numpy as np
 from astropy.io import fits
 
@@ -257,18 +258,18 @@ def _read(plane, extras, primary, hdus, label, stem, bad_bits, unused):
             bad = _bad(extra, (header, primary), label, bad_bits, unused)
             if bad is not None:
                 mask |= bad.reshape(_trim(bad.shape))
-    for extra in sorted((one for one in extras if one.role in _NOISE),
-                        key=lambda one: _NOISE.index(one.role)):
-        noise = _sigma(extra, label, unused)
-        if noise is not None:
-            noise = np.broadcast_to(noise.reshape(_trim(noise.shape)),
-                                    data.shape)
-            break
     unit, unread = unit_of(header, primary)
     if unread:
         msg = (f'BUNIT = {unread!r} of {label!r} is not understood; the '
                f'values have no unit and are taken for fluxes per pixel')
         warnings.warn(msg, AstroDinoUserWarning)
+    for extra in sorted((one for one in extras if one.role in _NOISE),
+                        key=lambda one: _NOISE.index(one.role)):
+        noise = _sigma(extra, unit, label, unused)
+        if noise is not None:
+            noise = np.broadcast_to(noise.reshape(_trim(noise.shape)),
+                                    data.shape)
+            break
     where = header
     if ('CTYPE1' not in header and primary is not None
             and 'CTYPE1' in primary and not is_plane(hdus[0])):
@@ -300,12 +301,24 @@ def _bad(extra, headers, label, bad_bits, unused):
     return bad
 
 
-def _sigma(extra, label, unused):
-    """The noise that a plane means, NaN where it means none; or None."""
+def _sigma(extra, unit, label, unused):
+    """
+    The noise that a plane means, in the unit of the image, NaN where it means
+    none; or None.
+    """
     array = read_pixels(extra.hdu, label).astype(float)
     power = {'std': 1, 'var': 0.5, 'ivar': -0.5}[extra.role]
+    own, factor = unit_of(extra.hdu.header)[0], 1
+    # some pipelines copy that of the image without the square
+    if own is not None and unit is not None and own != unit:
+        try:
+            factor = (own**power).to(unit)
+        except u.UnitsError:
+            unused.append(f'{extra.name}, whose unit {own} cannot be '
+                          f'converted')
+            return None
     with np.errstate(all='ignore'):
-        noise = array**power
+        noise = array**power * factor
         noise[~((noise > 0) & (noise < np.inf))] = np.nan
     if np.isnan(noise).all():
         unused.append(f'{extra.name}, in which no pixel is positive')

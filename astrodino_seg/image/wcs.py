@@ -20,14 +20,18 @@ from astropy.coordinates import (
 from astropy.io import fits
 from astropy.time import Time
 from astropy.wcs import WCS
-from astropy.wcs.utils import proj_plane_pixel_area, wcs_to_celestial_frame
+from astropy.wcs.utils import (
+    proj_plane_pixel_area,
+    proj_plane_pixel_scales,
+    wcs_to_celestial_frame,
+)
 from astropy.wcs.wcsapi import BaseHighLevelWCS, SlicedLowLevelWCS
 
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image.fits import quiet_headers
 
 __all__ = ['celestial_wcs', 'ds9_positions', 'fits_wcs', 'image_plane',
-           'sky_coordinates', 'sky_frame']
+           'sky_coordinates', 'sky_frame', 'sky_to_pixels']
 
 _TABLE_KEYS = r'(C[PQ](DIS|ERR)\d|D[PQ]\d|D2IM|AXISCORR)'
 
@@ -170,6 +174,46 @@ def sky_coordinates(wcs, x, y):
         return None
     # few programs know ecliptic coordinates
     return (sky.icrs if isinstance(frame, BarycentricMeanEcliptic) else sky)
+
+
+def sky_to_pixels(image, positions):
+    """
+    Pixels of positions on the sky, the inverse of `Image.sky`.
+
+    Parameters
+    ----------
+    image : `Image`
+        Whose pixels they are.
+    positions : `~astropy.coordinates.SkyCoord`
+        In any frame.
+
+    Returns
+    -------
+    x, y : `~numpy.ndarray`
+        Pixels, from 0; NaN where the WCS has no answer.
+
+    Raises
+    ------
+    ValueError
+        If there is no WCS, or astropy knows no frame for it.
+    """
+    wcs = image.wcs
+    frame = wcs and sky_frame(wcs)
+    if frame is None:
+        msg = 'positions are on the sky, and the image has no WCS' + (
+            f' that astropy knows, but {list(wcs.wcs.ctype)}' if wcs else '')
+        raise ValueError(msg)
+    sky = positions.transform_to(frame).spherical
+    both = sky.lon.deg, sky.lat.deg
+    with warnings.catch_warnings():
+        # distortions do not converge far off the image
+        warnings.simplefilter('ignore')
+        x, y = wcs.world_to_pixel_values(
+            *(both if wcs.wcs.lng == 0 else both[::-1]))
+        back = image.sky(x, y)
+    good = (back.separation(positions.transform_to(back.frame)).deg
+            < proj_plane_pixel_scales(wcs).min())
+    return np.where(good, x, np.nan), np.where(good, y, np.nan)
 
 
 def ds9_positions(image, x, y):
