@@ -261,6 +261,17 @@ def test_bad_bits(bad_bits, n_bad):
             as_image(hdus, bad_bits=wrong)
 
 
+@pytest.mark.parametrize('data', [
+    DATA[0], as_image(DATA[0]), [DATA[0]],
+    fits.PrimaryHDU(DATA[0]), fits.HDUList([
+        fits.PrimaryHDU(DATA[0]), image_hdu(np.ones((40, 50)), 'WHT')])])
+def test_bad_bits_of_what_has_none(data):
+    with pytest.warns(AstroDinoUserWarning, match='bad_bits is not used: da'):
+        as_image(data, bad_bits=1)
+    with pytest.raises(ValueError, match='bad_bits must be an int'):
+        as_image(data, bad_bits='some')
+
+
 def test_priority_of_uncertainties(tmp_path):
     path = write(tmp_path / 'jwst.fits', image_hdu(name='SCI'),
                  image_hdu(np.full((40, 50), 2.0), 'VAR_POISSON'),

@@ -6,7 +6,6 @@
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from numbers import Integral
 
 import astropy.units as u
 import numpy as np
@@ -16,6 +15,7 @@ from astrodino_seg.errors import AstroDinoUserWarning, EmptyImageError
 from astrodino_seg.image.filters import canonical, order_bands
 from astrodino_seg.image.grid import stack_layers
 from astrodino_seg.image.layer import check_mask, check_noise, split_cube
+from astrodino_seg.image.layouts import check_bits, warn_of_bits
 from astrodino_seg.image.sources import check_name, convert_unit, read_input
 from astrodino_seg.image.wcs import fits_wcs, image_plane, sky_coordinates
 
@@ -159,6 +159,9 @@ def as_image(data, *, mask=None, error=None, wcs=None, bands=None,
         The grid onto which bands on other grids are reprojected: the name of
         a band, or a WCS with ``array_shape``. By default, that of the band
         with the smallest pixels. ``mask`` and ``error`` are on this grid.
+    bad_bits : int or 'any', optional
+        The bits, added up, of the masks in FITS files that mark invalid
+        pixels, or any, instead of those that their pipeline calls bad.
 
     Returns
     -------
@@ -213,14 +216,15 @@ def as_image(data, *, mask=None, error=None, wcs=None, bands=None,
     >>> image.bands, image.cube.shape
     (('g', 'r'), (2, 4, 5))
     """
+    check_bits(bad_bits)
     if isinstance(data, Image):
+        warn_of_bits(bad_bits, 'data')
         if all(one is None for one in (mask, error, wcs, bands, reference)):
             return data
         layers = split_cube(data.cube, mask=data.mask, noise=data.noise,
                             wcs=data.wcs, unit=data.unit, names=data.bands,
                             pedestals=data.pedestal)
     else:
-        _check_bits(bad_bits)
         layers = read_input(data, 'data', bad_bits)
     if wcs is not None:
         _set_wcs(layers, wcs)
@@ -253,14 +257,6 @@ def as_image(data, *, mask=None, error=None, wcs=None, bands=None,
                  None if noise is None else noise[order], wcs,
                  tuple(names[i] for i in order), unit, tuple(order),
                  tuple(pedestal[i] for i in order))
-
-
-def _check_bits(bad_bits):
-    if bad_bits not in (None, 'any') and (
-            isinstance(bad_bits, bool) or not isinstance(bad_bits, Integral)):
-        msg = (f"bad_bits must be an int, the sum of bits, 'any' or None, "
-               f'got {bad_bits!r}')
-        raise ValueError(msg)
 
 
 def _set_wcs(layers, wcs):

@@ -7,14 +7,17 @@ from a file" shows.
 """
 
 import re
+import warnings
 from dataclasses import dataclass, field
+from numbers import Integral
 
 import numpy as np
 
+from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image.fits import header_value
 
 __all__ = ['FILTER_KEYS', 'PIPELINES', 'ROLES', 'Pipeline', 'bad_pixels',
-           'role_of', 'told']
+           'check_bits', 'role_of', 'told', 'warn_of_bits']
 
 #: What a plane holds, by the words of its name (EXTNAME, or EXTTYPE or
 #: IMAGETYP if that says nothing); the first that fits counts. 'skip' is known
@@ -272,3 +275,19 @@ def bad_pixels(array, header, *others, bad_bits=None):
         return array != 0
     return ('the meaning of its bits is not known; bad_bits tells those that '
             'are bad')
+
+
+def check_bits(bad_bits):
+    """Raise if these are no bits."""
+    if bad_bits not in (None, 'any') and (
+            isinstance(bad_bits, bool) or not isinstance(bad_bits, Integral)):
+        msg = (f"bad_bits must be an int, the sum of bits, 'any' or None, "
+               f'got {bad_bits!r}')
+        raise ValueError(msg)
+
+
+def warn_of_bits(bad_bits, label):
+    """Say that bits were given for what has no mask with bits."""
+    if bad_bits is not None:
+        msg = f'bad_bits is not used: {label} has no mask of bits'
+        warnings.warn(msg, AstroDinoUserWarning)

@@ -25,12 +25,13 @@ from astrodino_seg.image.fits import (
 )
 from astrodino_seg.image.header import bands_of, filter_of, linear, unit_of
 from astrodino_seg.image.layer import split_cube
-from astrodino_seg.image.layouts import bad_pixels, role_of
+from astrodino_seg.image.layouts import bad_pixels, role_of, warn_of_bits
 from astrodino_seg.image.wcs import celestial_wcs
 
 __all__ = ['read_hdus', 'read_path']
 
 _NOISE = ('std', 'ivar', 'var')         # the first that there is is used
+_WEIGHTS = ('weight', 'good')           # bad where they are not positive
 _CHIP_KEYS = ('CCDNUM', 'CCDCHIP', 'CCDNAME', 'DETID', 'DETNAME', 'CHIP',
               'DET_ID', 'CCDID', 'DETECTOR', 'AMPNAME')
 
@@ -253,11 +254,15 @@ def _read(plane, extras, primary, hdus, label, stem, bad_bits, unused):
     if data.dtype.kind in 'iu' and isinstance(blank, int):
         # astropy leaves it in unsigned integers
         mask |= data == blank + header.get('BZERO', 0)
+    no_bits = True
     for extra in extras:
         if extra.role not in _NOISE:
+            no_bits &= extra.role in _WEIGHTS
             bad = _bad(extra, (header, primary), label, bad_bits, unused)
             if bad is not None:
                 mask |= bad.reshape(_trim(bad.shape))
+    if no_bits:
+        warn_of_bits(bad_bits, label)
     unit, unread = unit_of(header, primary)
     if unread:
         msg = (f'BUNIT = {unread!r} of {label!r} is not understood; the '
@@ -287,7 +292,7 @@ def _read(plane, extras, primary, hdus, label, stem, bad_bits, unused):
 def _bad(extra, headers, label, bad_bits, unused):
     """The pixels that a mask or a weight marks as bad, or None."""
     array = read_pixels(extra.hdu, label)
-    if extra.role in ('weight', 'good'):
+    if extra.role in _WEIGHTS:
         bad = ~(array > 0)
     else:
         bad = bad_pixels(array, extra.hdu.header, *headers,

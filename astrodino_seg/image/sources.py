@@ -17,11 +17,11 @@ from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image.fits import IMAGE_HDUS
 from astrodino_seg.image.header import bands_of
 from astrodino_seg.image.layer import check_shape, split_cube
+from astrodino_seg.image.layouts import warn_of_bits
 from astrodino_seg.image.planes import read_hdus, read_path
 from astrodino_seg.image.wcs import fits_wcs, image_plane
 
 __all__ = ['check_name', 'convert_unit', 'read_input']
-
 
 
 def read_input(data, label, bad_bits=None):
@@ -32,6 +32,7 @@ def read_input(data, label, bad_bits=None):
         return read_hdus(data, label=label, bad_bits=bad_bits)
     if isinstance(data, (Mapping, list, tuple)):
         return _many(data, label, bad_bits)
+    warn_of_bits(bad_bits, label)
     if isinstance(data, NDData):
         return _nddata(data, label)
     if not hasattr(data, '__array__'):
