@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 from astropy import units as u
 from astropy.table import QTable
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import binary_dilation, maximum_filter
 from skimage.measure import label as label_regions
 
 from astrodino_seg.errors import AstroDinoUserWarning
@@ -18,13 +18,20 @@ __all__ = ['CLASS_NAMES', 'FLAGS', 'make_table']
 
 CLASS_NAMES = ('star', 'galaxy', 'artifact')
 
-#: Bits of the ``flags`` column. ``uncovered``: a band has no valid pixel of
-#: the label, and no flux; ``part_covered``: a band lacks some of its pixels.
+#: Bits of the ``flags`` column. ``saturated``: in a band the brightest pixels
+#: are a plateau, or around a hole of invalid ones; ``uncovered``: a band has
+#: no valid pixel of the label, and no flux; ``part_covered``: a band lacks
+#: some of its pixels; ``blended``: it touches another label;
+#: ``low_confidence``: the ``group_confidence`` is below 0.5.
 FLAGS = {'edge': 1, 'masked': 2, 'disjoint': 4, 'saturated': 8,
-         'uncovered': 16, 'part_covered': 32}
+         'uncovered': 16, 'part_covered': 32, 'blended': 64,
+         'low_confidence': 128}
 
 MIN_SATURATED_SN = 200
 MIN_PLATEAU = 4
+#: Of pixels above half the peak the share above 0.9 of it, 0.15 for any
+#: Gaussian and more for a plateau; and the least number of these.
+MIN_STEEP, MIN_STEEP_PIXELS = 0.3, 9
 
 
 def make_table(image, normalised, grouping, classes, shares=None):
@@ -102,7 +109,7 @@ def make_table(image, normalised, grouping, classes, shares=None):
             total(np.where(good, sigma, 0).astype(float)**2)) * seen * unit
         if shares is not None:
             _add_split(table, b, image, normalised, shares, seen, unit)
-    table['flags'] = _flags(image, normalised, groups, np.array(covered))
+    table['flags'] = _flags(image, normalised, grouping, np.array(covered))
     # a string, which FITS headers hold too
     table.meta['flags'] = ', '.join(f'{k}={v}' for k, v in FLAGS.items())
     table.meta['bands'] = ','.join(image.bands)
@@ -130,9 +137,11 @@ def _centroids(normalised, where, shape, total):
     return total(weight * columns) / norm, total(weight * rows) / norm
 
 
-def _flags(image, normalised, groups, covered):
-    n = covered.shape[1]
+def _flags(image, normalised, grouping, covered):
+    groups, n = grouping.groups, covered.shape[1]
     flags = np.zeros(n + 1, np.int32)
+    flags[1:][grouping.confidence < 0.5] |= FLAGS['low_confidence']
+    flags[_touching(groups)] |= FLAGS['blended']
     flags[1:][(covered == 0).any(axis=0)] |= FLAGS['uncovered']
     flags[1:][((covered > 0) & (covered < 1)).any(axis=0)] |= (
         FLAGS['part_covered'])
@@ -154,11 +163,43 @@ def _flags(image, normalised, groups, covered):
     return flags[1:]
 
 
+def _touching(groups):
+    """Labels next to another label, by an edge or a corner."""
+    ny, nx = groups.shape
+    found = []
+    for dy, dx in ((0, 1), (1, -1), (1, 0), (1, 1)):
+        one = groups[:ny - dy, max(-dx, 0):nx - max(dx, 0)]
+        other = groups[dy:, max(dx, 0):nx + min(dx, 0)]
+        both = (one != other) & (one > 0) & (other > 0)
+        found += [one[both], other[both]]
+    return np.unique(np.concatenate(found))
+
+
 def _saturated(data, noise, groups, n):
-    """Labels with a flat top: several pixels within 1% of a high peak."""
+    """
+    Labels with a flat top, which is some pixels within 1% of a high peak or
+    more within 10%, and a steep fall below; or with a hole in their middle.
+    """
     high = (groups > 0) & (data > MIN_SATURATED_SN * noise)
+    if not high.any():
+        return []
     labels, values = groups[high], data[high]
     peak = np.zeros(n + 1)
     np.maximum.at(peak, labels, values)
-    flat = np.bincount(labels[values > 0.99 * peak[labels]], minlength=n + 1)
-    return np.flatnonzero(flat >= MIN_PLATEAU)
+    exact, near, half = (
+        np.bincount(labels[values > share * peak[labels]], minlength=n + 1)
+        for share in (0.99, 0.9, 0.5))
+    found = (near > MIN_STEEP * half) & (
+        (exact >= MIN_PLATEAU) | (near >= MIN_STEEP_PIXELS))
+    valid = np.isfinite(noise)
+    if not valid.all():
+        holes = label_regions(~valid, connectivity=1)
+        ring = maximum_filter(holes, 3) * valid
+        size, whole, bright = (
+            np.bincount(one.ravel(), minlength=holes.max() + 1)
+            for one in (holes, ring, ring[high]))
+        hole = (size >= MIN_PLATEAU) & (bright == whole)
+        hole[0] = False
+        found[groups[hole[ring]]] = True
+        found[0] = False
+    return np.flatnonzero(found)

@@ -10,8 +10,7 @@ from importlib import import_module
 
 __all__ = ['AstroDinoWarning', 'AstroDinoUserWarning', 'BandWarning',
            'CollapseWarning', 'DownloadError', 'EmptyImageError',
-           'MissingToolError', 'ModelFileError', 'ProgramError',
-           'SkippedWarning', 'require']
+           'MissingToolError', 'ModelFileError', 'SkippedWarning', 'require']
 
 
 class AstroDinoWarning(Warning):
@@ -59,10 +58,6 @@ class DownloadError(OSError):
 
 class MissingToolError(ImportError):
     """A program that a baseline runs is not on this machine."""
-
-
-class ProgramError(RuntimeError):
-    """A program that a baseline runs has failed."""
 
 
 class EmptyImageError(ValueError):

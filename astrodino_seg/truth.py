@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 __all__ = ['ISOPHOTE', 'MIN_PIXELS', 'MIN_SN', 'PRIMARY_PIXELS', 'PRIMARY_SN',
-           'Truth', 'make_truth']
+           'Truth', 'consecutive', 'make_truth']
 
 #: Own S/N per pixel (all bands together) down to which a pixel belongs to
 #: an object. It lies well below the usual detection threshold, because a
@@ -78,6 +78,22 @@ class Truth:
     light: np.ndarray
     owners: np.ndarray
     shares: np.ndarray
+
+
+def consecutive(labels):
+    """
+    Labels, and what each was: sparse ids, as of a survey, become 1 to n.
+
+    What is less than 0 stays.
+    """
+    labels = np.asarray(labels)
+    last = int(labels.max(initial=0))
+    if last <= labels.size:
+        return labels, np.arange(last + 1)
+    names = np.unique(labels[labels > 0])
+    number = np.searchsorted(names, labels) + 1
+    return (np.where(labels > 0, number, np.minimum(labels, 0)).astype(int),
+            np.concatenate([[0], names.astype(np.int64)]))
 
 
 def make_truth(light, owner, own_sn, dead, objects):

@@ -39,7 +39,8 @@ def labels():
 
 
 def table_of(groups, *, cube=None, mask=None, unit=None, wcs=None,
-             background=3.0, sigma=2.0, n_bands=2, fragments=None):
+             background=3.0, sigma=2.0, n_bands=2, fragments=None,
+             confidence=None):
     rng = np.random.default_rng(5)
     if cube is None:
         cube = rng.uniform(0, 20, (n_bands, *SHAPE)) + background
@@ -53,7 +54,8 @@ def table_of(groups, *, cube=None, mask=None, unit=None, wcs=None,
     channels = np.arcsinh(np.repeat(sn[None], 5, axis=0))
     n = groups.max()
     grouping = Grouping(groups, groups, {}, np.arange(n),
-                        np.linspace(1, .5, n), np.ones(n, int)
+                        np.linspace(1, .5, n) if confidence is None
+                        else np.array(confidence), np.ones(n, int)
                         if fragments is None else fragments)
     table = make_table(image, Normalised(
         channels, back, noise, np.ones((len(cube), len(SIDES)))), grouping,
@@ -95,7 +97,8 @@ def test_columns():
     assert_array_equal(table['n_fragments'], [1, 3, 1])
     assert table.meta == {
         'flags': 'edge=1, masked=2, disjoint=4, saturated=8, uncovered=16, '
-                 'part_covered=32', 'bands': 'g,r'}
+                 'part_covered=32, blended=64, low_confidence=128',
+        'bands': 'g,r'}
     assert_array_equal(table['flags'], 0)
 
 
@@ -215,6 +218,55 @@ def test_flag_saturated(n_flat, level, flagged):
     cube[1, 16, 20:24] += 0.9 * level
     assert_array_equal(flags_of(groups, cube=cube),
                        [0, FLAGS['saturated'] * flagged, 0])
+
+def star(background=3.0, peak=9000, width=2.5):
+    """An unsaturated star in the middle of the second label."""
+    y, x = np.indices(SHAPE)
+    return background + peak * np.exp(
+        -((y - 17.6)**2 + (x - 21.4)**2) / 2 / width**2)
+
+
+@pytest.mark.parametrize(('kind', 'flagged'), [
+    ('star', False), ('broad', False), ('uneven plateau', True),
+    ('bleed', True), ('hole', True), ('masked pixel', False),
+    ('faint hole', False)])
+def test_patterns_of_saturation(kind, flagged):
+    """Plateaux uneven by 10%, columns that bleed, holes that are masked."""
+    cube = np.full((2, *SHAPE), 3.0)
+    groups = np.zeros(SHAPE, int)
+    groups[10:26, 12:32] = 1
+    cube[1] = star(width=6 if kind == 'broad' else 2.5)
+    mask = np.zeros(cube.shape, bool)
+    rng = np.random.default_rng(2)
+    if kind == 'uneven plateau':
+        cube[1] = np.minimum(cube[1], 4500 * rng.uniform(.93, 1, SHAPE))
+    elif kind == 'bleed':
+        cube[1] = np.minimum(cube[1], 6000 * rng.uniform(.96, 1, SHAPE))
+        cube[1, 11:25, 21] = rng.uniform(5500, 6000, 14)
+    elif kind == 'hole':
+        mask[1] = cube[1] > 5000
+    elif kind == 'masked pixel':
+        mask[1, 18, 21] = True
+    elif kind == 'faint hole':
+        mask[1, 11:14, 13:16] = True
+    flags = flags_of(groups, cube=cube, mask=mask)
+    assert bool(flags[0] & FLAGS['saturated']) == flagged
+
+
+def test_flag_blended():
+    """Labels that touch, by an edge or a corner."""
+    for pixels in ([(9, 9), (9, 10)], [(9, 9), (10, 10)], [(9, 10), (10, 9)],
+                   [(9, 9), (10, 9)]):
+        groups = np.zeros(SHAPE, int)
+        for label, where in enumerate([*pixels, (20, 20)], start=1):
+            groups[where] = label
+        assert_array_equal(flags_of(groups) & FLAGS['blended'],
+                           [FLAGS['blended'], FLAGS['blended'], 0])
+
+
+def test_flag_low_confidence():
+    assert_array_equal(flags_of(labels(), confidence=[.49, .5, .1]),
+                       [FLAGS['low_confidence'], 0, FLAGS['low_confidence']])
 
 
 def test_flags_add_up():

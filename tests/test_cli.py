@@ -3,6 +3,7 @@
 Tests for the command.
 """
 
+import hashlib
 import inspect
 import os
 import subprocess
@@ -281,6 +282,111 @@ def test_prefix(run, tmp_path, prefix):
     Path(prefix).parent.mkdir(parents=True, exist_ok=True)
     assert run('segment', 'g.fits', '-q', '-o', prefix, '--no-png')[0] == 0
     assert Path(f'{prefix}_segm.fits').is_file()
+
+
+# ------------------------------------------------ what products tell, planes
+
+def test_products_tell_what_they_are_of(run, folder):
+    """Version, weights, dials and input, by its hash, in all of them."""
+    assert run('segment', 'cube.fits', '-o', 'field', '-q', '--no-png',
+               '--merge', '0.4', '--maps', 'all')[0] == 0
+    code = hashlib.sha256((folder / 'cube.fits').read_bytes()).hexdigest()
+    history = [' '.join(fits.getheader(f'field_{name}.fits')['HISTORY'])
+               for name in ('segm', 'maps')]
+    history += [' '.join(QTable.read('field_catalog.ecsv').meta['HISTORY']),
+                Path('field.reg').read_text()]
+    for text in history:
+        for word in (f'astrodino_seg {astrodino_seg.__version__}',
+                     'grouping_tiny.safetensors sha256', 'merge=0.4',
+                     f'cube.fits sha256 {code[:16]}'):
+            assert word in text
+    assert run('segment', 'cube.fits', '-o', 'other', '-q', '--no-png',
+               '--catalog-format', 'fits')[0] == 0
+    assert 'merge=0.3' in ' '.join(
+        fits.getheader('other_catalog.fits', 1)['HISTORY'])
+
+
+def test_maps(run, image):
+    assert run('segment', 'cube.fits', '-o', 'field', '-q', '--no-png',
+               '--maps', 'all')[0] == 0
+    result = DinoSegmenter().segment(image)
+    with fits.open('field_maps.fits') as hdus:
+        for name, values in (('FRAGMENTS', result.fragments.data),
+                             ('CLASSES', result.class_map),
+                             ('PROBABILITIES', result.probabilities),
+                             ('BACKGROUND', result.background),
+                             ('NOISE', result.noise)):
+            assert_array_equal(hdus[name].data, values)
+    assert run('segment', 'cube.fits', '-o', 'two', '-q', '--no-png',
+               '--maps', 'noise,classes')[0] == 0
+    with fits.open('two_maps.fits') as hdus:
+        assert [hdu.name for hdu in hdus[1:]] == ['NOISE', 'CLASSES']
+    assert run('segment', 'cube.fits', '--maps', 'nose')[0] == 2
+
+
+def test_planes_of_the_command(run, image):
+    """A mask, and errors as an image, a number or a weight."""
+    mask = np.zeros(image.shape, np.uint8)
+    mask[:48] = 255
+    error = np.full(image.shape, 3, np.float32)
+    for name, plane in (('mask', mask), ('error', error),
+                        ('weight', np.where(mask, 0, error**-2))):
+        fits.writeto(f'{name}.fits', plane)
+    maps = {}
+    for name, options in {
+            'mask': ['--mask', 'mask.fits'], 'file': ['--error', 'error.fits'],
+            'number': ['--error', '3'], 'weight': ['--weight', 'weight.fits'],
+            }.items():
+        assert run('segment', 'cube.fits', '-o', name, '-q', '--no-png',
+                   '--maps', 'noise', '--threads', '1', *options)[0] == 0
+        maps[name] = fits.getdata(f'{name}_maps.fits')
+    assert np.isinf(maps['mask'][:, :48]).all()
+    assert np.isfinite(maps['mask'][:, 48:]).all()
+    assert_array_equal(maps['file'], 3)
+    assert_array_equal(maps['number'], 3)
+    assert_allclose(maps['weight'][:, 48:], 3)
+    assert np.isinf(maps['weight'][:, :48]).all()
+    assert not read_label_map('weight_segm.fits')[:48].any()
+    status, _, err = run('segment', 'cube.fits', '--no-png', '--threads', '0')
+    assert (status, one_line(err)) == (1, 'threads: must be 1 or more, got 0')
+
+
+def test_each(run, folder, tmp_path):
+    """A folder each; one that fails ends nothing; what is there is left."""
+    args = ['segment', '--each', 'g.fits', 'text.fits', 'nan.fits', 'r.fits',
+            '-o', 'out', '-q', '--no-png']
+    status, out, err = run(*args)
+    assert status == 1
+    assert '2 of 4 images' in out
+    assert [line.split(':')[1] for line in err.splitlines()] == [' error'] * 2
+    for name in ('text.fits', 'nan.fits'):
+        assert name in err
+    parts = ['.reg', '_catalog.ecsv', '_segm.fits']
+    for band in 'gr':
+        assert names(tmp_path / 'out' / band) == [band + end for end in parts]
+    before = Path('out/g/g_segm.fits').stat().st_mtime_ns
+    Path('out/r/r.reg').unlink()
+    status, out, _ = run(*args)
+    assert 'g.fits: is there' in out
+    assert 'r.fits: is there' not in out
+    assert Path('out/g/g_segm.fits').stat().st_mtime_ns == before
+    assert names(tmp_path / 'out' / 'r') == [f'r{end}' for end in parts]
+    status, _, err = run('segment', '--each', 'g.fits', './g.fits')
+    assert status == 1
+    assert "'g' is the name of two" in one_line(err)
+
+
+def test_file_of_numpy(run, image):
+    np.savez('field.npz', **dict(zip(image.bands, image.cube)))
+    np.save('plane.npy', image.cube[0])
+    assert run('segment', 'field.npz', '-q', '--no-png')[0] == 0
+    assert QTable.read('field_catalog.ecsv').meta['bands'] == 'g,r,i,z'
+    assert_array_equal(as_image('plane.npy').cube[0], image.cube[0])
+    np.savez('mask.npz', image=image.cube[0], mask=image.cube[0])
+    assert 'not all (y, x) bands' in one_line(run('segment', 'mask.npz')[2])
+    Path('broken.npz').write_bytes(b'PK no zip')
+    assert 'cannot be read as a file of numpy' in one_line(
+        run('segment', 'broken.npz')[2])
 
 
 # ------------------------------------------------------ what goes wrong

@@ -165,6 +165,17 @@ def test_labels(image):
     assert not some[0].cube[:, wanted].any()
     assert not label_cutouts(image, labels, 15)[0].mask[1].any()
 
+def test_sparse_labels():
+    """Ids of a survey cost no memory, and stay the ids."""
+    labels = np.zeros((40, 50), np.int64)
+    labels[3:9, 4:10], labels[20:31, 20:31] = 2**32 - 1, 17
+    image = np.random.default_rng(0).normal(size=labels.shape)
+    some = label_cutouts(image, labels, 15, mask_others=True)
+    assert some.table['id'].tolist() == [17, 2**32 - 1]
+    assert_allclose(some.table['x'], [25, 6.5])
+    assert not some[1].mask[0, 7, 7]
+    assert len(label_cutouts(image, labels.astype(np.uint32))) == 2
+
 
 def test_size_of_labels():
     labels = np.zeros((200, 300), int)

@@ -22,7 +22,9 @@ DATA = np.random.default_rng(3).normal(size=(3, 40, 50)).astype(np.float32)
 
 @pytest.mark.parametrize('names', ['grz', ['Z', 'J', 'Ks'],
                                    ['z', 'y', 'Y'], ['F606W', 'F814W',
-                                                     'F125W']])
+                                                     'F125W'],
+                                   None, ['on', 'off', 'flat'],
+                                   ['one', 'mask', 'x,x']])
 def test_image(tmp_path, names):
     """What was written is what is read."""
     mask = DATA > 2

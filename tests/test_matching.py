@@ -3,6 +3,7 @@
 Tests for the matching module.
 """
 
+import tracemalloc
 from itertools import permutations
 
 import numpy as np
@@ -475,3 +476,38 @@ def test_two_primaries():
     assert separated == [False]
     assert [row['best'] for row in rows] == [1, 1]
     assert_allclose([row['contamination'] for row in rows], [.375, .625])
+
+
+@pytest.mark.parametrize('dtype', [np.int64, np.uint32, np.uint64])
+def test_sparse_ids(dtype):
+    """Up to 2**32, as of surveys: they cost what others cost."""
+    rng = np.random.default_rng(4)
+    truth = np.kron(rng.integers(0, 6, (6, 6)), np.ones((4, 4), int))
+    names = np.array([0, 7, 10**8, 2**31, 2**32 - 9, 2**32 - 1])
+    predicted = np.roll(truth, 1, axis=0)
+    plain = match_labels(truth, predicted)
+    tracemalloc.start()
+    found = match_labels(names[truth].astype(dtype),
+                         names[predicted].astype(dtype))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1e6
+    assert_array_equal(found.truth, names[plain.truth])
+    assert_array_equal(found.predicted, names[plain.predicted])
+    assert_array_equal(found.iou, plain.iou)
+    assert (found.n_truth, found.n_predicted) == (5, plain.n_predicted)
+    classes = dict.fromkeys(names.tolist(), 'star')
+    scores = match_classes(names[truth], names[predicted], classes, classes)
+    assert scores['star'].n_truth == 5
+    brightness = rng.random(truth.shape)
+    assert haigh_scores(names[truth], names[predicted], brightness) == (
+        haigh_scores(truth, predicted, brightness))
+
+
+def test_sparse_ids_with_void():
+    truth = np.zeros((20, 20), np.int64)
+    truth[2:8, 2:8], truth[12:18, 12:18] = 2**32, -1
+    predicted = np.where(truth != 0, 3, 0)
+    found = match_labels(truth, predicted)
+    assert found.truth.tolist() == [2**32]
+    assert found.iou.tolist() == [1.0]

@@ -39,7 +39,7 @@ REFUSED = {'jwst_uds/LW_seg.fits': 'has no science image',
            'single_band/M51_table.fits': 'has no science image',
            'jwst_uds/photometry.cat': 'cannot be read as a FITS image',
            'jwst_uds/LICENSE': 'cannot be read as a FITS image',
-           'hsc/hsc_cosmos.npz': 'cannot be read as a FITS image',
+           'hsc/hsc_cosmos.npz': 'which are not all',
            'kids_viking': 'is a directory'}
 
 

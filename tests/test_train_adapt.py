@@ -382,6 +382,30 @@ def test_balanced_weights():
     assert balanced_weights([none]) == CLASS_WEIGHTS
 
 
+@pytest.mark.parametrize(('change', 'match'), [
+    ({'labels': True}, r'data\.sha256 was'), ({'seed': 4}, 'seed was 3, is 4'),
+    ({'peak_rate': 1e-3}, r'peak_rate was 0\.01, is 0\.001'),
+    ({'classes': True}, r'data\.sha256 was'),
+    ({'n_steps': 3}, 'n_steps was 2, is 3')])
+def test_of_another_run(tmp_path, change, match):
+    """What is in the folder is not returned for what was asked for."""
+    def run(labels=False, classes=False, **options):
+        data = [list(one) for one in labelled_scenes(2)]
+        if labels:
+            data[1][1] = np.where(data[1][1] == 1, 0, data[1][1])
+        if classes:
+            data[1][2] = 'star'
+        return fit_head(semantic_model(), [tuple(one) for one in data],
+                        out=tmp_path, crop_size=48, validation=None, **{
+                            'n_steps': 2, 'seed': 3, **QUIET, **options})
+
+    first = run()
+    with pytest.raises(ValueError, match=f'another run; .*{match}'):
+        run(**change)
+    for key, value in run().state_dict().items():   # the same: nothing to do
+        assert_array_equal(first.state_dict()[key], value)
+
+
 # --------------------------------------------------------------- refusals
 
 @pytest.mark.parametrize(('change', 'error', 'match'), [

@@ -4,13 +4,22 @@ What commands share: what they read, what they run, and the files that they
 write, all of them or none.
 """
 
+import hashlib
 import tempfile
+import textwrap
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ['add_image_options', 'all_finders', 'all_or_none', 'as_prefix',
-           'choose_finders', 'product_paths', 'read_images',
-           'refuse_existing', 'summarise', 'write_products']
+__all__ = ['MAPS', 'add_image_options', 'all_finders', 'all_or_none',
+           'as_prefix', 'choose_finders', 'history', 'product_paths',
+           'read_images', 'refuse_existing', 'summarise', 'write_products']
+
+#: What can be written beside, by the names on the command line.
+MAPS = {'fragments': lambda result: result.fragments.data,
+        'classes': lambda result: result.class_map,
+        'probabilities': lambda result: result.probabilities,
+        'background': lambda result: result.background,
+        'noise': lambda result: result.noise}
 
 
 def add_image_options(add):
@@ -30,15 +39,44 @@ def _bits(text):
     return text if text == 'any' else int(text)
 
 
-def read_images(names, bands=None, reference=None, bad_bits=None):
-    """The image of one cube, or of one file a band."""
+def read_images(names, bands=None, reference=None, bad_bits=None, **planes):
+    """
+    The image of one cube, or of one file a band; ``planes`` are a ``mask``
+    and an ``error`` of `as_image`.
+    """
     from astrodino_seg.image import as_image
 
     if bands and ',' in bands:
         bands = [name.strip() for name in bands.split(',')]
     source = names[0] if len(names) == 1 else names
     return as_image(source, bands=bands, reference=reference,
-                    bad_bits=bad_bits)
+                    bad_bits=bad_bits, **planes)
+
+
+def history(names, weights, **dials):
+    """
+    What products were made of and by, in lines that FITS headers hold: the
+    files ``names`` and that of the weights with a hash each, the version, and
+    the dials.
+    """
+    from astrodino_seg.models.files import weights_file
+    from astrodino_seg.version import __version__
+
+    lines = [f'astrodino_seg {__version__}']
+    for kind, file in (('weights', weights_file(weights)),
+                       *(('input', name) for name in names)):
+        path = Path(str(file).split('[')[0] if not Path(file).exists()
+                    else file)
+        code = ''
+        if path.is_file():
+            with path.open('rb') as stream:
+                code = hashlib.file_digest(stream, 'sha256').hexdigest()
+        lines.append(f'{kind} {Path(file).name} sha256 {code[:16]}'
+                     if code else f'{kind} {file}')
+    lines.append(', '.join(f'{k}={v}' for k, v in dials.items()
+                           if v is not None))
+    return [part for line in lines if line for part in textwrap.wrap(
+        line.encode('ascii', 'replace').decode(), 70)]
 
 
 def all_finders(model=None):
@@ -71,7 +109,8 @@ def choose_finders(names, model=None):
 def as_prefix(output, image):
     """The path that the names of all products begin with."""
     name = Path(image.split('[')[0]).name
-    for suffix in ('.fz', '.gz', '.bz2', '.fits', '.fit', '.fts'):
+    for suffix in ('.fz', '.gz', '.bz2', '.fits', '.fit', '.fts', '.npy',
+                   '.npz'):
         name = name.removesuffix(suffix)
     prefix = Path(output or '.')
     if prefix.is_dir():
@@ -82,12 +121,14 @@ def as_prefix(output, image):
     return prefix
 
 
-def product_paths(prefix, catalog_format, *, png):
+def product_paths(prefix, catalog_format, *, png, maps=False):
     """The paths of a segmentation's products."""
     add = {'labels': '_segm.fits', 'catalog': f'_catalog.{catalog_format}',
            'regions': '.reg'}
     if png:
         add['picture'] = '.png'
+    if maps:
+        add['maps'] = '_maps.fits'
     return {kind: prefix.with_name(prefix.name + end)
             for kind, end in add.items()}
 
@@ -117,9 +158,12 @@ def all_or_none(paths):
         print(f'wrote {path}')
 
 
-def write_products(result, paths, other=None):
-    """Write all products, or none; ``other`` labels are drawn beside."""
-    from astrodino_seg.image import write_label_map
+def write_products(result, paths, other=None, *, maps=(), lines=()):
+    """
+    Write all products, or none; ``other`` labels are drawn beside, ``maps``
+    are names in `MAPS`, and ``lines`` are those of `history`.
+    """
+    from astrodino_seg.image import write_label_map, write_maps
     from astrodino_seg.plotting import (
         plot_segmentations,
         rgb_image,
@@ -127,10 +171,19 @@ def write_products(result, paths, other=None):
     )
 
     labels = result.segmentation_image.data
+    meta = {'HISTORY': list(lines)}
+    table = result.table.copy()
+    table.meta.update(meta if lines else {})
     with all_or_none(paths) as parts:
-        write_label_map(parts['labels'], labels, result.image)
-        result.table.write(parts['catalog'])
+        write_label_map(parts['labels'], labels, result.image, meta=meta)
+        table.write(parts['catalog'])
         _ds9_regions(result).write(parts['regions'], format='ds9')
+        with parts['regions'].open('a') as stream:
+            stream.writelines(f'# {line}\n' for line in lines)
+        if maps:
+            write_maps(parts['maps'], {
+                name.upper(): MAPS[name](result) for name in maps},
+                result.image, meta=meta)
         if 'picture' in parts:
             rgb = rgb_image(result.image, result.background, result.noise)
             both = {'DinoSegmenter': labels, **(other or {})}

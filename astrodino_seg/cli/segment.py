@@ -4,10 +4,14 @@
 """
 
 import sys
+from argparse import ArgumentTypeError, Namespace
+from pathlib import Path
 
 from astrodino_seg.cli.products import (
+    MAPS,
     add_image_options,
     as_prefix,
+    history,
     product_paths,
     read_images,
     refuse_existing,
@@ -29,6 +33,17 @@ def add_parser(commands):
     add('images', nargs='+', metavar='IMAGE',
         help='FITS file with all bands, or one file a band')
     add_image_options(add)
+    add('--each', action='store_true',
+        help='each IMAGE by itself: its products are put in a folder of its '
+             'name in the folder of --output, what is there already is left, '
+             'and one that fails does not end the others')
+    add('--mask', metavar='FILE',
+        help='FITS image, not 0 where pixels are not to be used')
+    noise = segment.add_mutually_exclusive_group()
+    noise.add_argument('--error', metavar='FILE',
+                       help='1-sigma errors: a FITS image or a number')
+    noise.add_argument('--weight', metavar='FILE',
+                       help='FITS image of inverse variances')
     add('--threshold', type=float,
         help="pixel value that an object must exceed, in the image's unit")
     add('--background', type=_background, metavar='B',
@@ -54,7 +69,12 @@ def add_parser(commands):
     add('--device', default='cpu')
     add('--float32', dest='bfloat16', action='store_const', const=False,
         help='no bfloat16, where the processor has instructions for it')
+    add('--threads', type=int, metavar='N',
+        help='CPU threads; default: what torch takes')
     add('--no-png', action='store_true', help='no picture')
+    add('--maps', type=_names, default=(), metavar='NAMES',
+        help=f'write PREFIX_maps.fits with some of {", ".join(MAPS)}, with '
+             f'commas between, or all')
     add('--overwrite', action='store_true', help='replace old products')
     add('-q', '--quiet', action='store_true', help='no progress bar')
     segment.set_defaults(run=run)
@@ -65,23 +85,95 @@ def _background(text):
     return text if text in ('none', 'flat') else float(text)
 
 
+def _names(text):
+    """Names of `MAPS` with commas between."""
+    names = list(MAPS) if text == 'all' else text.split(',')
+    if unknown := [name for name in names if name not in MAPS]:
+        msg = f'no map {unknown[0]!r}; there are {", ".join(MAPS)}'
+        raise ArgumentTypeError(msg)
+    return names
+
+
 def run(args):
     """Run the subcommand."""
+    import torch
+
     from astrodino_seg.segmenter import DinoSegmenter
 
-    prefix = as_prefix(args.output, args.images[0])
-    paths = product_paths(prefix, args.catalog_format, png=not args.no_png)
-    refuse_existing(paths.values(), args.overwrite)
-    if 'picture' in paths:
+    if not args.no_png:
         require('matplotlib', 'plot')
+    if args.threads is not None:
+        if args.threads < 1:
+            msg = f'threads: must be 1 or more, got {args.threads}'
+            raise ValueError(msg)
+        torch.set_num_threads(args.threads)
+    dials = {name: getattr(args, name) for name in (
+        'n_pixels', 'connectivity', 'n_sigma', 'merge', 'min_seed',
+        'bin_factor', 'bfloat16', 'tile_size', 'split_flux')}
+    finder = DinoSegmenter(**dials, model=args.model, device=args.device,
+                           progress_bar=not args.quiet)
+    return (_each if args.each else _segment)(args, finder, dials)
+
+
+def _each(args, finder, dials):
+    """Every image by itself; 0 if all went well."""
+    folder = Path(args.output or '.')
+    prefixes = [as_prefix(None, name).name for name in args.images]
+    if twice := {name for name in prefixes if prefixes.count(name) > 1}:
+        msg = f'images: {sorted(twice)[0]!r} is the name of two'
+        raise ValueError(msg)
+    worst, n_good = 0, 0
+    for image, name in zip(args.images, prefixes):
+        prefix = folder / name / name
+        paths = product_paths(prefix, args.catalog_format, maps=args.maps,
+                              png=not args.no_png)
+        if not args.overwrite and all(p.exists() for p in paths.values()):
+            print(f'{image}: is there')
+            n_good += 1
+            continue
+        prefix.parent.mkdir(parents=True, exist_ok=True)
+        one = Namespace(**{**vars(args), 'images': [image],
+                           'output': str(prefix), 'overwrite': True})
+        try:
+            status = _segment(one, finder, dials)
+            n_good += 1
+        except (ValueError, TypeError, OSError) as err:
+            text = ' '.join(str(err).split())
+            print(f'astrodino: error: {image}: {text}', file=sys.stderr)
+            status = 1
+        worst = worst or status * (status != 3)
+    print(f'{n_good} of {len(prefixes)} images')
+    return worst
+
+
+def _planes(args):
+    """The mask and the errors that the options name."""
+    import numpy as np
+
+    from astrodino_seg.image import read_plane
+
+    planes = {}
+    if args.mask is not None:
+        planes['mask'] = read_plane(args.mask) != 0     # NaN too
+    if args.error is not None:
+        try:
+            planes['error'] = float(args.error)
+        except ValueError:
+            planes['error'] = read_plane(args.error)
+    if args.weight is not None:
+        weight = read_plane(args.weight).astype(float)
+        planes['error'] = np.where(weight > 0, weight, np.nan)**-0.5
+    return planes
+
+
+def _segment(args, finder, dials):
+    """One image, of one file or more."""
+    prefix = as_prefix(args.output, args.images[0])
+    paths = product_paths(prefix, args.catalog_format, maps=args.maps,
+                          png=not args.no_png)
+    refuse_existing(paths.values(), args.overwrite)
     image = read_images(args.images, args.bands, args.reference,
-                        args.bad_bits)
-    finder = DinoSegmenter(
-        n_pixels=args.n_pixels, connectivity=args.connectivity,
-        n_sigma=args.n_sigma, merge=args.merge, min_seed=args.min_seed,
-        bin_factor=args.bin_factor, model=args.model, device=args.device,
-        bfloat16=args.bfloat16, tile_size=args.tile_size,
-        split_flux=args.split_flux, progress_bar=not args.quiet)
+                        args.bad_bits, **_planes(args))
     threshold, background = (
         value * image.unit
         if isinstance(value, float) and image.unit is not None else value
@@ -91,5 +183,9 @@ def run(args):
         print('no sources were found', file=sys.stderr)
         return 3
     print(summarise(result))
-    write_products(result, paths)
+    files = [one for one in (args.mask, args.error, args.weight)
+             if one is not None and Path(one).is_file()]
+    write_products(result, paths, maps=args.maps, lines=history(
+        [*args.images, *files], args.model, threshold=args.threshold,
+        background=args.background, **dials))
     return 0

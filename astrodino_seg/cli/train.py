@@ -4,6 +4,7 @@
 """
 
 import tomllib
+from pathlib import Path
 
 __all__ = ['add_parser', 'run']
 
@@ -25,5 +26,19 @@ def run(args):
 
     with open(args.config, 'rb') as stream:
         config = tomllib.load(stream)
-    train_from_config(config, args.output)
+    model = train_from_config(config, args.output)
+    print(_ending(model.provenance, Path(args.output)))
     return 0
+
+
+def _ending(told, folder):
+    """How the training ended, in one line."""
+    if not (folder / 'model.safetensors').exists():
+        return (f'stopped after {told["steps"]} steps; the same command goes '
+                f'on')
+    end = 'the last one'
+    if 'best_step' in told:
+        end = (f'the best one, {told["best_step"]}, with a panoptic quality '
+               f'of {told["validation_pq"]:.3f}')
+    return (f'ended after {told["steps"]} steps; {folder}/model.safetensors '
+            f'has the weights of {end}')

@@ -151,7 +151,8 @@ def attention_maps(data, backbone=None, *, size=None, at=None,
         nothing in the image.
     """
     image = as_image(data)
-    backbone = load_backbone(backbone)
+    if not hasattr(backbone, 'vit'):
+        backbone = load_backbone(backbone)
     vit = backbone.vit
     device = vit.cls_token.device
     with torch.inference_mode():

@@ -24,6 +24,7 @@ from astrodino_seg.datasets.tables import (
     sky_columns,
 )
 from astrodino_seg.image import Image, as_image, sky_to_pixels
+from astrodino_seg.truth import consecutive
 
 __all__ = ['FLAGS', 'Cutouts', 'cutouts', 'label_cutouts', 'plain_columns']
 
@@ -227,12 +228,15 @@ def label_cutouts(image, segmentation, size=None, *, mask_others=False):
         the image.
     """
     image = as_image(image)
-    if not isinstance(segmentation, SegmentationImage):
-        segmentation = SegmentationImage(np.asarray(segmentation))
-    if segmentation.shape != image.shape:
-        msg = (f'segmentation has shape {segmentation.shape}, the image has '
+    labels = np.asarray(getattr(segmentation, 'data', segmentation))
+    if labels.shape != image.shape:
+        msg = (f'segmentation has shape {labels.shape}, the image has '
                f'{image.shape}')
         raise ValueError(msg)
+    # without gaps, as boxes cost memory up to the largest label
+    number, names = consecutive(labels)
+    segmentation = SegmentationImage(number)
+    names = names[segmentation.labels]
     if not segmentation.n_labels:
         msg = 'segmentation has no labels'
         raise ValueError(msg)
@@ -241,11 +245,11 @@ def label_cutouts(image, segmentation, size=None, *, mask_others=False):
         sides = [max(box.shape) for box in segmentation.bbox]
         sides = np.maximum(np.ceil(MARGIN * np.array(sides)), MIN_SIDE)
         size = np.stack([sides, sides], axis=-1).astype(int)
-        out = Cutouts(image, _table(image, segmentation.labels, x, y), size)
+        out = Cutouts(image, _table(image, names, x, y), size)
     else:
-        ids = Table({'id': segmentation.labels, 'x': x, 'y': y})
+        ids = Table({'id': names, 'x': x, 'y': y})
         out = cutouts(image, ids, size)
-    out.labels = segmentation.data if mask_others else None
+    out.labels = labels if mask_others else None
     return out
 
 

@@ -13,6 +13,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 
+from astrodino_seg.truth import consecutive
+
 __all__ = ['MatchScores', 'Matching', 'Overlap', 'check_shape',
            'match_classes', 'match_labels']
 
@@ -156,9 +158,12 @@ def match_labels(truth, predicted, min_iou=0.5):
     ValueError
         If the shapes differ.
     """
+    truth, true = consecutive(truth)
+    predicted, found = consecutive(predicted)
     overlap = Overlap(truth, predicted)
     t, p, iou = overlap.match(min_iou)
-    return Matching(iou, len(overlap.objects()), len(overlap.labels(p)), t, p)
+    return Matching(iou, len(overlap.objects()), len(overlap.labels(p)),
+                    true[t], found[p])
 
 
 def match_classes(truth, predicted, truth_class, predicted_class):
@@ -169,12 +174,16 @@ def match_classes(truth, predicted, truth_class, predicted_class):
     pair matches if its IoU is above 0.5 and its classes are the same. The
     classes are mappings that must hold all labels.
     """
+    truth, true = consecutive(truth)
+    predicted, seen = consecutive(predicted)
     overlap = Overlap(truth, predicted)
     t, p, iou = overlap.match(0.5)
-    truth_class = _classes('truth_class', truth_class, overlap.objects())
+    truth_class = _classes('truth_class', truth_class,
+                           true[overlap.objects()])
     predicted_class = _classes('predicted_class', predicted_class,
-                               overlap.labels(p))
-    both = [(truth_class[a], predicted_class[b]) for a, b in zip(t, p)]
+                               seen[overlap.labels(p)])
+    both = [(truth_class[a], predicted_class[b])
+            for a, b in zip(true[t], seen[p])]
     there, found = list(truth_class.values()), list(predicted_class.values())
     return {name: MatchScores(
         iou[[a == b == name for a, b in both]], there.count(name),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from astrodino_seg.evaluate.matching import Overlap, check_shape
+from astrodino_seg.truth import consecutive
 
 __all__ = ['HaighScores', 'SEPARATE_PIXELS', 'haigh_scores',
            'measure_primaries']
@@ -161,7 +162,7 @@ def haigh_scores(truth, predicted, brightness):
     the over-merging error, truth and prediction change places. Of regions
     that share the same number, that of the smallest error is taken.
     """
-    overlap = Overlap(truth, predicted)
+    overlap = Overlap(consecutive(truth)[0], consecutive(predicted)[0])
     brightness = np.asarray(brightness)
     check_shape(np.asarray(truth), brightness=brightness)
     objects = overlap.objects()

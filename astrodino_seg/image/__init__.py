@@ -15,6 +15,7 @@ from astrodino_seg.image.image import Image, as_image
 from astrodino_seg.image.wcs import ds9_positions, sky_to_pixels
 from astrodino_seg.image.write import (
     read_label_map,
+    read_plane,
     write_image,
     write_label_map,
     write_maps,
@@ -22,5 +23,5 @@ from astrodino_seg.image.write import (
 )
 
 __all__ = ['Image', 'as_image', 'ds9_positions', 'read_label_map',
-           'sky_to_pixels', 'write_image', 'write_label_map', 'write_maps',
-           'write_plane']
+           'read_plane', 'sky_to_pixels', 'write_image', 'write_label_map',
+           'write_maps', 'write_plane']

@@ -37,6 +37,11 @@ def filter_of(header, primary=None, *, known=True):
 
     With ``known=False`` also one that `canonical` does not know; else None.
     """
+    name = header_value(header, 'FILTER')
+    if name and primary is not None and any(        # of write_image
+            re.fullmatch(r'BAND\d+', key)
+            and header_value(primary, key) == name for key in primary):
+        return name
     pipeline = told(header, primary)
     for key, names in (pipeline.filters if pipeline else {}).items():
         value = str(header_value(header, key, '')).strip()

@@ -85,17 +85,22 @@ PIPELINES = (
              bits=1, planes='DATA or SCI, ERR, DQ (DO_NOT_USE)',
              source='https://roman-pipeline.readthedocs.io/en/latest/roman/'
                     'data_products/science_products.html'),
-    Pipeline(name='HST infrared (calwf3, calnica)',
-             told_by={'TELESCOP': 'HST', 'DETECTOR|CAMERA': 'IR|[123]'},
+    Pipeline(name='HST WFC3/IR (calwf3)',
+             told_by={'TELESCOP': 'HST', 'INSTRUME': 'WFC3',
+                      'DETECTOR': 'IR'},
              bits=1 + 2 + 4 + 8 + 16 + 32 + 128 + 4096,
              planes='SCI, ERR, DQ by EXTVER; WHT, CTX of mosaics',
-             source='WFC3 Data Handbook 5, Table 3.3; 512, 1024, 2048 and '
-                    '8192 are of pixels that AstroDrizzle uses'),
-    Pipeline(name='HST (calacs, calwf3, calwf2)', told_by={'TELESCOP': 'HST'},
+             source='WFC3 Data Handbook 5, Table 3.3; https://github.com/'
+                    'spacetelescope/stginga, stginga/data/dqflags_wfc3.txt; '
+                    '64, 512, 1024, 2048 and 8192 are of pixels that '
+                    'AstroDrizzle uses'),
+    Pipeline(name='HST ACS and WFC3/UVIS (calacs, calwf3)',
+             told_by={'TELESCOP': 'HST', 'INSTRUME': 'ACS|WFC3'},
              bits=(1 + 2 + 4 + 8 + 32 + 128 + 512 + 1024 + 4096 + 8192),
              planes='SCI, ERR, DQ by EXTVER; WHT, CTX of mosaics',
-             source='ACS Data Handbook 10, Table 3.4; 16, 64 and 256 are of '
-                    'pixels that AstroDrizzle uses'),
+             source='ACS Data Handbook 10, Table 3.4; https://github.com/'
+                    'spacetelescope/stginga, stginga/data/dqflags_acs.txt; '
+                    '16, 64 and 256 are of pixels that AstroDrizzle uses'),
     Pipeline(name='Euclid (VIS, NIR, MER)', bits=1,
              told_by={'TELESCOP': 'EUCLID'},
              planes='DET11.SCI, .RMS, .DQ or 1-1.E.SCI, .RMS, .FLG '
@@ -106,7 +111,8 @@ PIPELINES = (
     Pipeline(name='LSST, HSC and SPHEREx (header names the bits)',
              told_by={'MP_*': ''},
              names=('BAD', 'NO_DATA', 'UNMASKEDNAN', 'NONFUNC',
-                    'MISSING_DATA', 'SUR_ERROR', 'HOT', 'COLD'),
+                    'MISSING_DATA', 'SUR_ERROR', 'HOT', 'COLD', 'PHANTOM',
+                    'REFERENCE'),
              planes='IMAGE, MASK or FLAGS, VARIANCE, or EXTTYPE alone',
              source='https://dp1.lsst.io/products/images/'
                     'deep_coadd_mask_planes.html; https://caltech-ipac.'
@@ -129,13 +135,13 @@ PIPELINES = (
     Pipeline(name='DECam Community Pipeline before V3.5',
              told_by={'INSTRUME': 'DECam', 'PLVER': 'V[0-3]'},
              bits=1 + 16 + 64 + 128, planes='image, DQ or MASK by CCDNUM',
-             source='https://community.lsst.org/t/'
-                    'decam-data-quality-masks/133'),
+             source='https://github.com/legacysurvey/legacypipe, '
+                    'py/legacypipe/image.py'),
     Pipeline(name='DES (DESDM)', told_by={'INSTRUME|DETECTOR': 'DECam'},
              bits=1 + 8 + 16 + 64 + 128 + 256 + 512 + 1024,
              planes='SCI, MSK, WGT (inverse variance)',
-             source='https://community.lsst.org/t/'
-                    'decam-data-quality-masks/133'),
+             source='https://github.com/DarkEnergySurvey/despyfits, '
+                    'include/mask_bits.h'),
     Pipeline(name='ESO (science data products, MUSE)', bits=-1,
              told_by={'HDUCLASS|ORIGIN': 'ESO'},
              planes='DATA, STAT (variance), DQ, or HDUCLAS2 and HDUCLAS3; '

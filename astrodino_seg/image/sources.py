@@ -6,6 +6,7 @@ Python objects to layers: arrays, NDData, and dicts and lists of bands.
 import os
 import warnings
 from collections.abc import Mapping
+from zipfile import BadZipFile
 
 import astropy.units as u
 import numpy as np
@@ -27,7 +28,10 @@ __all__ = ['check_name', 'convert_unit', 'read_input']
 def read_input(data, label, bad_bits=None):
     """The layers of any ``data`` of `as_image` but an `Image`."""
     if isinstance(data, (str, os.PathLike)):
-        return read_path(data, bad_bits)
+        if str(data).endswith(('.npy', '.npz')) and os.path.isfile(data):
+            data, label = _numpy_file(data), str(data)
+        else:
+            return read_path(data, bad_bits)
     if isinstance(data, (fits.HDUList, *IMAGE_HDUS)):
         return read_hdus(data, label=label, bad_bits=bad_bits)
     if isinstance(data, (Mapping, list, tuple)):
@@ -47,6 +51,28 @@ def read_input(data, label, bad_bits=None):
     if isinstance(data, u.Quantity):
         unit, data = data.unit, data.value
     return split_cube(np.asarray(data), mask=mask, unit=unit, label=label)
+
+
+def _numpy_file(path):
+    """The array of a file of numpy, or its arrays by their names."""
+    try:
+        content = np.load(path)
+        if isinstance(content, np.ndarray):
+            return content
+        with content:
+            arrays = dict(content)
+    except (ValueError, OSError, EOFError, BadZipFile) as err:
+        msg = f'{str(path)!r} cannot be read as a file of numpy: {err}'
+        raise ValueError(msg) from err
+    if len(arrays) == 1:
+        return next(iter(arrays.values()))
+    planes = {'mask', 'error', 'noise', 'ivar', 'weight'} & set(arrays)
+    if planes or any(one.ndim != 2 for one in arrays.values()):
+        msg = (f'{str(path)!r} has the arrays {list(arrays)}, which are not '
+               f'all (y, x) bands; hand in those that are meant, as in '
+               f'as_image(numpy.load(path)[name], mask=..., error=...)')
+        raise ValueError(msg)
+    return arrays
 
 
 def _many(data, label, bad_bits):

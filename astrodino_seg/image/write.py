@@ -21,8 +21,8 @@ from astrodino_seg.image.fits import (
 from astrodino_seg.image.grid import same_grid
 from astrodino_seg.image.wcs import celestial_wcs
 
-__all__ = ['read_label_map', 'write_image', 'write_label_map', 'write_maps',
-           'write_plane']
+__all__ = ['read_label_map', 'read_plane', 'write_image', 'write_label_map',
+           'write_maps', 'write_plane']
 
 
 def write_label_map(path, labels, image, *, meta=None, overwrite=False):
@@ -42,7 +42,8 @@ def write_label_map(path, labels, image, *, meta=None, overwrite=False):
         The image that the labels are for; its WCS goes into the header.
     meta : dict, optional
         Further header keywords, with values that are str, int, float, bool
-        or `None`. Other values are written as str.
+        or `None`. Other values are written as str. ``HISTORY`` is a list of
+        lines.
     overwrite : bool, optional
         Whether to replace a file of this name.
 
@@ -118,6 +119,10 @@ def _add_meta(header, meta):
     reserved = {'SIMPLE', 'BITPIX', 'EXTEND', 'END', *header}
     for key, value in meta.items():
         name = str(key).upper()
+        if name == 'HISTORY':
+            for line in value:
+                header.add_history(line)
+            continue
         if name in reserved or name.startswith('NAXIS'):
             msg = f'meta must not set the keyword {key!r}'
             raise ValueError(msg)
@@ -154,24 +159,50 @@ def read_label_map(path, name=None):
     ValueError
         If there is no such image, or its pixels are no integers.
     """
-    with open_fits(path) as hdus:
-        for hdu in hdus:
-            if (is_plane(hdu) and len(hdu.shape) == 2
-                    and name in (None, hdu.name)):
-                blank = 'BLANK' in hdu.header       # of integers alone
-                labels = read_pixels(hdu, path)
-                if blank:
-                    labels = np.nan_to_num(labels).astype(int)
-                break
-        else:
-            named = '' if name is None else f' named {name!r}'
-            msg = f'{str(path)!r} has no 2-D image{named}'
-            raise ValueError(msg)
+    labels, blank = _first_plane(path, name, (2,))
+    if blank:
+        labels = np.nan_to_num(labels).astype(int)
     if labels.dtype.kind not in 'iu':
         msg = (f'{str(path)!r} is not a label map: its pixels are '
                f'{labels.dtype}, not integers')
         raise ValueError(msg)
     return labels.astype(labels.dtype.newbyteorder('='))
+
+
+def read_plane(path):
+    """
+    The pixels of the first image of a FITS file, whatever they mean.
+
+    Parameters
+    ----------
+    path : str or `~pathlib.Path`
+        The file.
+
+    Returns
+    -------
+    pixels : `~numpy.ndarray`
+        (y, x) or (band, y, x), in the native byte order.
+
+    Raises
+    ------
+    ValueError
+        If there is no image.
+    """
+    pixels, _ = _first_plane(path, None, (2, 3))
+    return pixels.astype(pixels.dtype.newbyteorder('='))
+
+
+def _first_plane(path, name, n_axes):
+    """Pixels of the first image of some name, and whether some are BLANK."""
+    with open_fits(path) as hdus:
+        for hdu in hdus:
+            if (is_plane(hdu) and len(hdu.shape) in n_axes
+                    and name in (None, hdu.name)):
+                blank = 'BLANK' in hdu.header       # of integers alone
+                return read_pixels(hdu, path), blank
+        named = '' if name is None else f' named {name!r}'
+        msg = f'{str(path)!r} has no {n_axes[0]}-D image{named}'
+        raise ValueError(msg)
 
 
 def write_plane(path, pixels):
@@ -190,34 +221,35 @@ def write_plane(path, pixels):
 
 def write_image(path, image, *, meta=None):
     """
-    Write an image as a FITS file, an extension a band.
+    Write an image as a FITS file, which `as_image` reads back.
 
-    `as_image` reads it back if the names of the bands are known to
-    `~astrodino_seg.image.filters.canonical`.
+    Each band is an extension ``SCI``, its noise one ``ERR`` of the same
+    EXTVER. FILTER has the name of the band, as have BAND0, BAND1, ... of the
+    primary header.
 
     Parameters
     ----------
     path : str or `~pathlib.Path`
         The file; there must be none yet.
     image : `Image`
-        The image. Masked pixels are written as NaN; the noise, if there is
-        some, as an extension more for each band.
+        The image. Masked pixels are written as NaN.
     meta : dict, optional
         Keywords for the primary header, as `write_label_map` takes them.
     """
-    maps, headers = {}, {}
+    planes = []
     for k, band in enumerate(image.bands):
-        header = headers[band] = {'FILTER': band}
+        header = {'FILTER': band, 'EXTVER': k + 1}
         if image.unit is not None:
             header['BUNIT'] = _unit_name(image.unit)
         pixels = image.cube[k]
         if image.pedestal[k]:
             pixels = pixels.astype(float) + image.pedestal[k]
-        maps[band] = np.where(image.mask[k], np.nan, pixels)
+        planes.append(('SCI', np.where(image.mask[k], np.nan, pixels),
+                       header))
         if image.noise is not None:
-            maps[f'{band} ERR'] = image.noise[k]
-            headers[f'{band} ERR'] = header
-    _write(path, maps, image, headers, meta)
+            planes.append(('ERR', image.noise[k], header))
+    names = {f'BAND{k}': band for k, band in enumerate(image.bands)}
+    _write(path, planes, image, {**names, **(meta or {})})
 
 
 def write_maps(path, maps, image, *, meta=None):
@@ -245,7 +277,7 @@ def write_maps(path, maps, image, *, meta=None):
             msg = (f'maps[{name!r}] has shape {np.shape(values)}, the image '
                    f'has {tuple(image.shape)}')
             raise ValueError(msg)
-    _write(path, maps, image, {}, meta)
+    _write(path, [(*one, {}) for one in maps.items()], image, meta)
 
 
 def _unit_name(unit):
@@ -256,12 +288,12 @@ def _unit_name(unit):
         return unit.to_string()
 
 
-def _write(path, maps, image, headers, meta):
+def _write(path, planes, image, meta):
     hdus = fits.HDUList([fits.PrimaryHDU()])
     _add_meta(hdus[0].header, meta)
     wcs = _wcs_header(image)
-    for name, values in maps.items():
+    for name, values, more in planes:
         header = wcs.copy()
-        header.update(headers.get(name, {}))
+        header.update(more)
         hdus.append(fits.ImageHDU(values, header, name))
     hdus.writeto(path)

@@ -3,11 +3,13 @@
 Training data: crops of observed scenes, or of labelled images.
 """
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from astrodino_seg.image import Image
 from astrodino_seg.inputs.background import SIDES, noise_of_sums
@@ -45,6 +47,31 @@ def observed(scene, seed, **options):
     if hasattr(scene, 'truth'):
         return scene.image, scene.truth
     return observe(scene, seed, **options)
+
+
+def fingerprint(scenes):
+    """
+    What tells training data from other data, as JSON.
+
+    Of a list the hash of pixels, labels and classes; of what is read or made
+    when it is asked for, its kind, length and settings.
+    """
+    if isinstance(scenes, Subset) and isinstance(scenes.dataset, Sequence):
+        scenes = [scenes[k] for k in range(len(scenes))]
+    if not isinstance(scenes, Sequence):
+        return {'kind': type(scenes).__name__, 'n': len(scenes),
+                **{k: v for k, v in vars(scenes).items()
+                   if not k.startswith('_')
+                   and isinstance(v, str | int | float)}}
+    content = hashlib.sha256()
+    for one in scenes:
+        labelled = hasattr(one, 'truth')
+        objects = (one.truth if labelled else one).objects
+        for array in ((one.image.cube, one.image.mask, one.truth.labels)
+                      if labelled else (one.cube, one.owner)):
+            content.update(np.ascontiguousarray(array))
+        content.update(np.array(objects['cls'], dtype=int))
+    return {'n': len(scenes), 'sha256': content.hexdigest()[:16]}
 
 
 def planes_of_level(image, spec, b=1.0, light=None):

@@ -215,7 +215,8 @@ def fit_head(model, data, *, out, n_steps=200, validation=0.2, partial=False,
     TypeError
         If ``data`` or an item of it is of another type.
     ValueError
-        If an item cannot be used, or nothing is left to train on.
+        If an item cannot be used, nothing is left to train on, or ``out`` is
+        of another run, be it by its labels alone: what differs is said.
     """
     data = _labelled(data, partial, 'data')
     if isinstance(validation, Real):

@@ -29,6 +29,8 @@ from astrodino_seg.errors import ModelFileError, require
 FORMAT = 'astrodino_seg/training-2'
 #: What a checkpoint of a version of before has, with heads.
 OLD = {'model', 'optimizer', 'average', 'step', 'seconds'}
+#: Settings of checkpoints of before, which do not tell one run from another.
+OLD_SETTINGS = {'n_items', 'crop_size', 'seed', 'n_steps'}
 
 
 def make_fabric(device='auto', bfloat16=None, *, share=True):
@@ -314,8 +316,9 @@ class Run:
             msg = (f'out: {name!r} has format {found!r}, this version reads '
                    f'{FORMAT!r}')
             raise ModelFileError(msg)
-        differ = list(_differences(state.get('settings', {}), self.settings))
-        if self.same and differ:
+        old = state.get('settings', {})
+        differ = list(_differences(old, self.settings))
+        if self.same and differ and not old.keys() <= OLD_SETTINGS:
             msg = (f'out: {name!r} is of another run; give another folder. '
                    f'What differs: {"; ".join(differ)}')
             raise ValueError(msg)

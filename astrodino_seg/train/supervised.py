@@ -8,9 +8,10 @@ from copy import deepcopy
 import torch
 from torch.utils.data import DataLoader, Subset
 
+from astrodino_seg.models.files import digest
 from astrodino_seg.models.semantic import SemanticModel
 from astrodino_seg.train.checks import check
-from astrodino_seg.train.data import ClassCrops, LevelCrops
+from astrodino_seg.train.data import ClassCrops, LevelCrops, fingerprint
 from astrodino_seg.train.decision import fit_decision
 from astrodino_seg.train.instance import CLASS_WEIGHTS, WEIGHTS, level_losses
 from astrodino_seg.train.runner import (
@@ -133,7 +134,9 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2, crop_size=256,
     Raises
     ------
     ValueError
-        If the teacher has another input, or an option is impossible.
+        If the teacher has another input, an option is impossible, or what is
+        in ``out`` is of another run: of other data or options. Only the
+        number of steps of the ``'steady'`` schedule may become larger.
     """
     teacher = _check(model, teacher, schedule, decision)
     check('fit', {'n_steps': n_steps, 'n_items': n_items, 'seed': seed,
@@ -153,6 +156,19 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2, crop_size=256,
     average = start_average(model)
     stopping = EarlyStopping(validation, validate_every, patience)
     told = {'n_items': n_items, 'crop_size': crop_size, 'seed': seed}
+    settings = {
+        **told, 'schedule': schedule, 'peak_rate': peak_rate,
+        'weight_decay': weight_decay, 'warmup': warmup, 'rates': rates,
+        'average_decay': average_decay, 'own_seeds_from': own_seeds_from,
+        'freeze_backbone': freeze_backbone, 'n_pool': n_pool,
+        'layer_decay': layer_decay, 'class_weights': list(class_weights),
+        'validate_every': validate_every, 'patience': patience,
+        'model': model.spec, 'data': fingerprint(scenes),
+        'teacher': None if teacher is None else digest(teacher)[:16],
+        'validation': (None if validation is None
+                       else fingerprint(validation))}
+    if schedule != 'steady':            # can be made longer
+        settings['n_steps'] = n_steps
 
     def provenance():
         return {'steps': run.step, **told, **stopping.summary(),
@@ -166,10 +182,10 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2, crop_size=256,
             other.cpu().save(run.out / 'average.safetensors')
 
     run = Run(out, fabric, {'model': model, 'average': average,
-                            'stopping': stopping}, optimizer,
-              {**told, 'n_steps': n_steps}, n_steps=n_steps,
-              batch_size=n_items, save_every=save_every,
-              stop_after=stop_after, stopping=stopping, milestone=milestone,
+                            'stopping': stopping}, optimizer, settings,
+              same=True, n_steps=n_steps, batch_size=n_items,
+              save_every=save_every, stop_after=stop_after,
+              stopping=stopping, milestone=milestone,
               measure=lambda step: stopping.look(average, step),
               progress=progress)
     semantic = isinstance(model, SemanticModel)
