@@ -10,7 +10,8 @@ from importlib import import_module
 
 __all__ = ['AstroDinoWarning', 'AstroDinoUserWarning', 'BandWarning',
            'CollapseWarning', 'DownloadError', 'EmptyImageError',
-           'MissingToolError', 'ModelFileError', 'SkippedWarning', 'require']
+           'MissingToolError', 'ModelFileError', 'ProgramError',
+           'SkippedWarning', 'require']
 
 
 class AstroDinoWarning(Warning):
@@ -58,6 +59,10 @@ class DownloadError(OSError):
 
 class MissingToolError(ImportError):
     """A program that a baseline runs is not on this machine."""
+
+
+class ProgramError(RuntimeError):
+    """A program that a baseline runs has failed."""
 
 
 class EmptyImageError(ValueError):

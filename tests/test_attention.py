@@ -23,7 +23,7 @@ from astrodino_seg.embed import (
 )
 from astrodino_seg.image import as_image, read_label_map
 from astrodino_seg.inputs.rules import NoiseUnits
-from astrodino_seg.models import Backbone, load_backbone
+from astrodino_seg.models import Backbone, Model, load_backbone
 from astrodino_seg.models.vit import VisionTransformer, rotary_angles, rotate
 
 
@@ -120,6 +120,12 @@ def test_equals_the_network_and_leaves_it_alone():
         assert torch.equal(backbone.vit(x), before)
     for key, value in backbone.vit.state_dict().items():
         assert torch.equal(value, weights[key])
+
+
+def test_of_a_model():
+    model = Model.from_backbone(make_backbone())
+    assert_array_equal(attention_maps(scene(), model).heads,
+                       attention_maps(scene(), make_backbone()).heads)
 
 
 def matrices(vit, x):

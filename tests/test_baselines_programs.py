@@ -17,7 +17,7 @@ from photutils.utils.exceptions import NoDetectionsWarning
 from scipy import ndimage
 
 import astrodino_seg
-from astrodino_seg.errors import MissingToolError
+from astrodino_seg.errors import MissingToolError, ProgramError
 from astrodino_seg.evaluate.baselines import (
     MTObjectsFinder,
     NoiseChiselFinder,
@@ -147,25 +147,25 @@ def test_find_program(programs):
 def test_failure(programs, tmp_path):
     path = programs('bad', 'import sys\nprint("out")\n'
                     'print("first\\nlast", file=sys.stderr)\nsys.exit(3)')
-    with pytest.raises(RuntimeError, match='^bad failed with status 3: last$'):
+    with pytest.raises(ProgramError, match='^bad failed with status 3: last$'):
         run_program([path], tmp_path, 60)
-    with pytest.raises(RuntimeError, match='^bad .* with status 3: first$'):
+    with pytest.raises(ProgramError, match='^bad .* with status 3: first$'):
         run_program([path], tmp_path, 60, line=0)
     path = programs('mute', 'raise SystemExit(1)')
-    with pytest.raises(RuntimeError, match='mute failed .* 1: no message$'):
+    with pytest.raises(ProgramError, match='mute failed .* 1: no message$'):
         run_program([path], tmp_path, 60)
 
 
 def test_timeout(programs, tmp_path):
     path = programs('slow', 'import time\ntime.sleep(60)')
-    with pytest.raises(RuntimeError, match=r'^slow was not done after 0\.2 s'):
+    with pytest.raises(ProgramError, match=r'^slow was not done after 0\.2 s'):
         run_program([path], tmp_path, 0.2)
 
 
 def test_not_a_program(tmp_path):
     (tmp_path / 'text').write_text('')
     (tmp_path / 'text').chmod(0o755)
-    with pytest.raises(RuntimeError, match='^text cannot be run'):
+    with pytest.raises(ProgramError, match='^text cannot be run'):
         run_program([str(tmp_path / 'text')], tmp_path, 60)
 
 
@@ -202,7 +202,7 @@ def test_sextractor_without_filter(programs, notes, scene):
 
 def test_sextractor_fails(programs, scene):
     programs('source-extractor', 'raise ValueError("no good")')
-    with pytest.raises(RuntimeError, match='status 1: ValueError: no good$'):
+    with pytest.raises(ProgramError, match='status 1: ValueError: no good$'):
         SExtractorFinder().find(*scene[:2])
 
 
@@ -318,5 +318,5 @@ def test_real_noisechisel_on_noise():
 def test_real_noisechisel_is_too_small():
     finder = or_skip(NoiseChiselFinder())
     noise = np.random.default_rng(3).normal(size=(40, 40))
-    with pytest.raises(RuntimeError, match='^astnoisechisel failed'):
+    with pytest.raises(ProgramError, match='^astnoisechisel failed'):
         finder.find(noise, np.zeros(noise.shape, bool))

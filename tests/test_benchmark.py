@@ -10,11 +10,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from astropy.table import QTable, Table
+from level_toys import small_model
 from numpy.testing import assert_array_equal
 from photutils.segmentation import SegmentationImage
 from photutils.utils.exceptions import NoDetectionsWarning
 
-from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg import DinoSegmenter
+from astrodino_seg.errors import AstroDinoUserWarning, ProgramError
 from astrodino_seg.evaluate import benchmark
 from astrodino_seg.evaluate.benchmark import (
     OBJECTS,
@@ -114,7 +116,7 @@ def test_nothing_found(library):
 
 def test_a_program_that_fails(library):
     def fails(image):
-        raise RuntimeError('no licence')
+        raise ProgramError('no licence')
 
     image, truth = split_scene(library, 0)
     with pytest.warns(AstroDinoUserWarning, match='found nothing: no lic'):
@@ -177,6 +179,14 @@ def test_fingerprint_of_weights(tmp_path):
         (tmp_path / name).write_bytes(content)
     prints = [_fingerprint(Model(tmp_path / name)) for name in 'abc']
     assert prints[0] == prints[2] != prints[1]
+
+
+def test_other_weights_of_one_network(tmp_path, cache):
+    path = tmp_path / 'r.jsonl'
+    for seed in (0, 1, 1):
+        run(path, {'a': DinoSegmenter(model=small_model(seed))}, 1,
+            cache=cache)
+    assert len(path.read_text().splitlines()) == 2
 
 
 def test_processes_do_not_matter(tmp_path, cache):

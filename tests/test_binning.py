@@ -33,7 +33,12 @@ def test_oversampling(sigma, factor):
 
     assert (step(1) < 0.3) == (factor > 1)
     assert factor == 1 or step(factor / 2) < 0.5 < step(factor)
-    assert oversampling(noise_channels(sigma, (1024, 768))) == factor
+    channels = noise_channels(sigma, (1024, 768))
+    assert oversampling(channels) == factor
+    for softening in (0.2, 5.0):
+        channels[:-1] = np.arcsinh(np.sinh(channels[:-1]) / softening)
+        assert oversampling(channels, softening) == factor
+        channels[:-1] = np.arcsinh(np.sinh(channels[:-1]) * softening)
 
 
 def test_oversampling_small_and_empty():

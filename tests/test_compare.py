@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from photutils.segmentation import SegmentationImage
 
-from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg.errors import AstroDinoUserWarning, ProgramError
 from astrodino_seg.evaluate.compare import (
     Comparison,
     _Overlap,
@@ -77,12 +77,21 @@ def test_bad_input(finders, truth, match):
 
 def test_a_program_that_fails():
     def fails(image):
-        raise RuntimeError('no licence')
+        raise ProgramError('no licence')
 
     with pytest.warns(AstroDinoUserWarning, match='b failed .* no licence'):
         result = compare_finders(picture(), {'a': finder_of(WHOLE),
                                              'b': fails})
     assert_array_equal(result.maps['b'], 0)
+
+
+def test_another_error_is_told():
+    # as of a network that finds no memory
+    def fails(image):
+        raise RuntimeError('out of memory')
+
+    with pytest.raises(RuntimeError, match='out of memory'):
+        compare_finders(picture(), {'a': fails})
 
 
 def test_masked_pixels_have_no_flux():

@@ -121,3 +121,10 @@ def test_ldac(tmp_path):
                          name='LDAC_OBJECTS')]
     fits.HDUList(hdus).writeto(tmp_path / 'a.cat')
     assert_allclose(pixel_positions(as_table(tmp_path / 'a.cat')), (X, Y))
+    fits.HDUList(hdus[:2]).writeto(tmp_path / 'b.cat')
+    # cut off within its rows
+    content = (tmp_path / 'a.cat').read_bytes()
+    (tmp_path / 'c.cat').write_bytes(content[:-2880])
+    for name in ('b.cat', 'c.cat'):
+        with pytest.raises(ValueError, match='its LDAC_OBJECTS is missing or'):
+            as_table(tmp_path / name)

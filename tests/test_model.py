@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from astrodino_seg.errors import ModelFileError
 from astrodino_seg.inputs.channels import PreprocessSpec
+from astrodino_seg.inputs.rules import NoiseUnits, Photographic
 from astrodino_seg.models import Backbone, Model, load_backbone, load_model
 from astrodino_seg.models import files as module
 
@@ -317,6 +318,38 @@ def test_spec_of_an_older_backbone(tmp_path):
     again = load_backbone(path)
     assert again.spec == backbone.spec
     assert again.planes == backbone.planes
+
+
+def test_one_preprocessing(tmp_path):
+    """The head sees the noise units that the backbone sees."""
+    planes = tiny_backbone().spec['planes']
+    for model in (Model(**TINY, planes=planes),
+                  Model.from_backbone(tiny_backbone(), TINY['head'])):
+        model.save(tmp_path / 'm.safetensors')
+        for one in (model, load_model(tmp_path / 'm.safetensors')):
+            assert one.preprocess == PreprocessSpec(n_slots=4)
+            assert one.planes.spec == one.backbone.planes.spec
+            assert one.vit.in_channels == one.head.in_channels == (
+                one.preprocess.n_channels)
+    with pytest.raises(ValueError, match='preprocess is that of the planes'):
+        Model(**TINY, planes=planes, preprocess={'n_slots': 3})
+    with pytest.raises(ValueError, match='preprocess is that of the planes'):
+        Model.from_backbone(tiny_backbone(), preprocess={'n_slots': 3})
+
+
+def test_a_backbone_with_other_planes():
+    backbone = tiny_backbone()
+    other = NoiseUnits(PreprocessSpec(n_slots=4, softening=2.0))
+    for one in (backbone, Model.from_backbone(backbone, TINY['head'])):
+        found = load_backbone(one, planes=other)
+        assert found.planes is other
+        assert found.vit is one.vit
+    assert backbone.preprocess.softening == 1
+    with pytest.raises(ValueError, match='planes: these weights need'):
+        load_backbone(backbone, planes=Photographic())
+    for one in (backbone, None, 'grouping_tiny'):
+        with pytest.raises(ValueError, match='key: only a checkpoint of oth'):
+            load_backbone(one, key='student')
 
 
 def test_backbone_of_photographs(tmp_path):

@@ -55,10 +55,14 @@ def read_table(path):
         with warnings.catch_warnings():     # of several tables in a file
             warnings.simplefilter('ignore', AstropyWarning)
             try:                            # as SExtractor writes FITS_LDAC
-                return Table.read(os.fspath(path), hdu='LDAC_OBJECTS',
-                                  format='fits')
+                table = Table.read(os.fspath(path), hdu='LDAC_OBJECTS',
+                                   format='fits')
             except (OSError, KeyError, ValueError, TypeError):
-                return Table.read(os.fspath(path))
+                table = Table.read(os.fspath(path))
+        if 'Field Header Card' in table.colnames:   # of LDAC_IMHEAD
+            msg = 'its LDAC_OBJECTS is missing or broken'
+            raise ValueError(msg)
+        return table
     except Exception as err:  # noqa: BLE001  every format raises its own
         reason = str(err).strip().split('\n')[0] or type(err).__name__
         msg = f'{str(path)!r} cannot be read as a table: {reason}'

@@ -151,8 +151,7 @@ def attention_maps(data, backbone=None, *, size=None, at=None,
         nothing in the image.
     """
     image = as_image(data)
-    if not hasattr(backbone, 'vit'):
-        backbone = load_backbone(backbone)
+    backbone = load_backbone(backbone)
     vit = backbone.vit
     device = vit.cls_token.device
     with torch.inference_mode():

@@ -66,13 +66,14 @@ def _fingerprint(finder):
     """What a record depends on: settings, weights and versions."""
     text = f'{finder!r}, version {__version__}, scenes {VERSION}'
     if hasattr(finder, 'segment'):
-        from astrodino_seg.models.files import weights_file
+        from astrodino_seg.models.files import digest, weights_file
 
-        weights = getattr(finder, 'model', None)
-        if weights is None or isinstance(weights, (str, os.PathLike)):
-            content = weights_file(weights).read_bytes()
-            weights = hashlib.sha256(content).hexdigest()
-        text += f', {weights}'
+        model = getattr(finder, 'model', None)
+        if model is None or isinstance(model, (str, os.PathLike)):
+            content = weights_file(model).read_bytes()
+            text += f', {hashlib.sha256(content).hexdigest()}'
+        else:
+            text += f', {digest(model)}, {json.dumps(model.spec)}'
     return text
 
 

@@ -12,7 +12,7 @@ from astropy.table import QTable
 from photutils.utils.exceptions import NoDetectionsWarning
 from scipy.ndimage import find_objects
 
-from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg.errors import AstroDinoUserWarning, ProgramError
 from astrodino_seg.evaluate.matching import Overlap, match_labels
 from astrodino_seg.image import as_image
 from astrodino_seg.inputs.channels import PreprocessSpec, normalise
@@ -38,7 +38,7 @@ def run_finder(name, finder, image, *, ignored=NoDetectionsWarning):
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', ignored)
             found = (segment or finder)(image)
-    except RuntimeError as err:
+    except ProgramError as err:
         msg = f'{name} failed and has found nothing: {err}'
         warnings.warn(msg, AstroDinoUserWarning)
         found = None

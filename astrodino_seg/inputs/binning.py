@@ -10,7 +10,7 @@ from torch.nn import functional as F
 __all__ = ['bin_channels', 'oversampling']
 
 
-def oversampling(channels):
+def oversampling(channels, softening=1.0):
     """
     The binning at which an image has structure from pixel to pixel.
 
@@ -18,6 +18,8 @@ def oversampling(channels):
     ----------
     channels : `~numpy.ndarray`
         (C, y, x) of `~astrodino_seg.inputs.channels.normalise`.
+    softening : float, optional
+        The S/N at which its stretch becomes logarithmic.
 
     Returns
     -------
@@ -28,7 +30,7 @@ def oversampling(channels):
     """
     factor, limit = 1, 0.3
     while min(channels.shape[1:]) >= 128:
-        sn = np.sinh(channels[0])
+        sn = softening * np.sinh(channels[0])
         valid = channels[-1] > 0
         steps = [(sn[:, 1:] - sn[:, :-1])[valid[:, 1:] & valid[:, :-1]],
                  (sn[1:] - sn[:-1])[valid[1:] & valid[:-1]]]

@@ -66,12 +66,16 @@ class Model(DenseModel):
         backbone = Backbone.from_spec(vit=vit, planes=planes,
                                       preprocess=preprocess)
         super().__init__(backbone, provenance)
-        self.noise_units = NoiseUnits(PreprocessSpec(**(preprocess or {})))
-        self.spec = {**backbone.spec, 'head': dict(head or {}),
-                     'preprocess': self.preprocess.to_dict()}
-        if planes is None:
+        self._preprocess = PreprocessSpec(**(preprocess or {}))
+        self.spec = {**backbone.spec, 'head': dict(head or {})}
+        if isinstance(backbone.planes, NoiseUnits):
+            if planes is not None and preprocess is not None:
+                msg = (f'preprocess is that of the planes, {planes!r}, got '
+                       f'{preprocess!r}')
+                raise ValueError(msg)
             del self.spec['planes']
-        self.head = InstanceHead(in_channels=self.noise_units.n_planes,
+        self.spec['preprocess'] = self.preprocess.to_dict()
+        self.head = InstanceHead(in_channels=self.preprocess.n_channels,
                                  token_dim=self.vit.dim, **self.spec['head'])
         self.decision = None
         if decision is not None:
@@ -107,16 +111,10 @@ class Model(DenseModel):
         ValueError
             If ``preprocess`` is given and the backbone has noise units.
         """
-        spec = backbone.spec
-        if isinstance(backbone.planes, NoiseUnits):
-            if preprocess is not None:
-                msg = (f'preprocess is that of the backbone {backbone.name!r}'
-                       f', got {preprocess!r}')
-                raise ValueError(msg)
-            preprocess = spec.pop('planes')['spec']
-        return cls(**spec, head=head, preprocess=preprocess, provenance={
-            'backbone': {'file': backbone.name, **backbone.provenance}}
-            )._copy_backbone(backbone)
+        return cls(**backbone.spec, head=head, preprocess=preprocess,
+                   provenance={'backbone': {
+                       'file': backbone.name, **backbone.provenance}}
+                   )._copy_backbone(backbone)
 
     def put_decision(self, decision):
         """Take a `~astrodino_seg.models.decision.Decision` as its own."""
@@ -142,8 +140,9 @@ class Model(DenseModel):
 
     @property
     def preprocess(self):
-        """That of the head, which may differ from the backbone's."""
-        return self.noise_units.spec
+        """That of the head, which is the backbone's if that has one."""
+        own = self.backbone.planes
+        return own.spec if isinstance(own, NoiseUnits) else self._preprocess
 
     @property
     def planes(self):
@@ -152,7 +151,7 @@ class Model(DenseModel):
         `~astrodino_seg.inputs.rules.WithNoiseUnits`.
         """
         own = self.backbone.planes
-        return (self.noise_units if isinstance(own, NoiseUnits)
+        return (own if isinstance(own, NoiseUnits)
                 else WithNoiseUnits(own, self.preprocess))
 
     def binning(self, channels):

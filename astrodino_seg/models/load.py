@@ -136,8 +136,7 @@ def load_backbone(name_or_path=None, *, key=None, planes=None):
         * the name of such a model in ``timm``, which downloads it.
     key : str, optional
         Which part of a checkpoint to read, ``'student'`` for example. By
-        default the teacher where there is one. Ignored unless a file of
-        others is read.
+        default the teacher where there is one. Only for a file of others.
     planes : callable, optional
         Rule for the input instead of that of the family; see
         `~astrodino_seg.models.backbone.Backbone`.
@@ -156,7 +155,8 @@ def load_backbone(name_or_path=None, *, key=None, planes=None):
         missing or of a wrong shape (all of these are listed), or weights are
         not finite.
     ValueError
-        If the name is of no family known here, or ``planes`` does not fit.
+        If the name is of no family known here, ``planes`` does not fit, or
+        ``key`` is given for what has no parts.
     ImportError
         If a name is given and ``timm`` cannot be imported.
     OSError
@@ -171,11 +171,14 @@ def load_backbone(name_or_path=None, *, key=None, planes=None):
     """
     own = getattr(name_or_path, 'backbone', name_or_path)
     if isinstance(own, Backbone):
-        return own
+        _refuse(key)
+        return own if planes is None else Backbone(
+            own.vit, planes, own.name, own.provenance)
     if name_or_path is None:
         name_or_path = BUNDLED_BACKBONE
     path, name = Path(name_or_path), os.fspath(name_or_path)
     if name in BUNDLED or _is_own(path):
+        _refuse(key)
         model = load_any(name_or_path)
         own = getattr(model, 'backbone', model)
         return Backbone(model.vit, planes or own.planes,
@@ -191,6 +194,7 @@ def load_backbone(name_or_path=None, *, key=None, planes=None):
             msg = f'name_or_path: {name!r}: {err}'
             raise ModelFileError(msg) from err
     if any(re.fullmatch(one, name) for one in foreign.TIMM_NAMES):
+        _refuse(key)
         return foreign.from_timm(name, planes)
     if isinstance(name_or_path, Path) or path.suffix in (
             '.pth', '.pt', '.ckpt', '.bin', '.safetensors') or os.sep in name:
@@ -199,6 +203,13 @@ def load_backbone(name_or_path=None, *, key=None, planes=None):
     msg = (f'name_or_path: {name!r} is neither a file nor a name of timm for '
            f'a Vision Transformer of DINO, DINOv2 or DINOv3')
     raise ValueError(msg)
+
+
+def _refuse(key):
+    """Raise if a part is asked for of what has none."""
+    if key is not None:
+        msg = f'key: only a checkpoint of others has parts, got {key!r}'
+        raise ValueError(msg)
 
 
 def _is_own(path):

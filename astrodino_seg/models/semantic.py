@@ -117,7 +117,7 @@ class SemanticModel(DenseModel):
 
     def binning(self, channels):
         """As many pixels as a blurred image has too many."""
-        return oversampling(channels)
+        return oversampling(channels, self.preprocess.softening)
 
     def tokens(self, x, scale=1.0):
         """

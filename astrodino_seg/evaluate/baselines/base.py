@@ -99,7 +99,7 @@ class Baseline:
         ImportError
             If the tool is not there; of programs, a
             `~astrodino_seg.errors.MissingToolError`.
-        RuntimeError
+        ~astrodino_seg.errors.ProgramError
             If a program fails.
         """
         self._validate()

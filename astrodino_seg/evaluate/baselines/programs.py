@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from astrodino_seg.errors import MissingToolError
+from astrodino_seg.errors import MissingToolError, ProgramError
 from astrodino_seg.evaluate.baselines.base import (
     Baseline,
     detection_kernel,
@@ -55,7 +55,7 @@ def run_program(command, folder, timeout, line=-1):
     """
     Run a program in a folder, for some seconds at most.
 
-    If it fails or takes too long, a `RuntimeError` has the given line of its
+    If it fails or takes too long, a `ProgramError` has the given line of its
     standard error.
     """
     name = Path(command[0]).name
@@ -65,14 +65,14 @@ def run_program(command, folder, timeout, line=-1):
                               text=True, errors='replace', check=False)
     except subprocess.TimeoutExpired as err:
         msg = f'{name} was not done after {timeout} s'
-        raise RuntimeError(msg) from err
+        raise ProgramError(msg) from err
     except OSError as err:
         msg = f'{name} cannot be run: {err}'
-        raise RuntimeError(msg) from err
+        raise ProgramError(msg) from err
     if done.returncode:
         lines = (done.stderr.strip() or 'no message').splitlines()
         msg = f'{name} failed with status {done.returncode}: {lines[line]}'
-        raise RuntimeError(msg)
+        raise ProgramError(msg)
 
 
 @dataclass(kw_only=True)
