@@ -124,7 +124,9 @@ def _add_split(table, b, image, normalised, shares, seen, unit):
     variance = np.where(good, sigma, 0).astype(float)**2
     n = len(seen)
     table[f'split_flux_{band}'] = shares.total(value, n) * seen * unit
-    table[f'split_flux_err_{band}'] = np.sqrt(
+    area = shares.total(good.astype(float), n)
+    table[f'split_flux_err_{band}'] = correlation_of_area(
+        normalised.correlation[b], area) * np.sqrt(
         shares.total(variance, n, power=2)) * seen * unit
 
 

@@ -10,6 +10,7 @@ import inspect
 import pickle
 import warnings
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -282,7 +283,7 @@ def test_forms_of_one_threshold(finder, image, result):
     full = np.full(image.shape, value)
     for threshold in (float(value), np.float32(value), [value] * 4, full,
                       [full] * 4, [full], np.stack([full] * 4),
-                      dict.fromkeys(image.bands, value),
+                      MappingProxyType(dict.fromkeys(image.bands, value)),
                       {'g': full, 'r': value, 'i': value, 'z': full}):
         assert masks(finder(image, threshold)) == expected
 
@@ -388,8 +389,7 @@ def test_unit_of_threshold_and_data(finder, cube):
 @pytest.mark.parametrize('softening', [1.0, 3.0])
 def test_n_sigma(image, model, softening):
     other = copy.deepcopy(model)
-    units = NoiseUnits(PreprocessSpec(softening=softening))
-    other.noise_units = other.backbone.planes = units
+    other.backbone.planes = NoiseUnits(PreprocessSpec(softening=softening))
     result = DinoSegmenter(model=other, min_seed=0.2).segment(image)
     # of all bands, in noise that counts its correlation
     found = input_of(DinoSegmenter(model=other)._fetch_model(), image)[0]

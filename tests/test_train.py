@@ -253,7 +253,18 @@ def test_impossible(tmp_path, change, match):
      'dim must be a multiple of n_heads=3'),
     ({'scenes': {'n_scenes': 1}, 'fit': {'n_steps': 1},
       'model': {'colour': 1}},
-     r"model has unknown keys \['colour'\]")])
+     r"model has unknown keys \['colour'\]"),
+    *(({'scenes': {'n_scenes': 1}, 'fit': {'n_steps': 1},
+        'model': {name: 3}}, f'{name} must be a table, got 3')
+      for name in ('vit', 'planes', 'preprocess', 'decision')),
+    ({'scenes': {'n_scenes': 1, 'rates': 3}, 'fit': {'n_steps': 1}},
+     'rates must be a table, got 3'),
+    ({'scenes': {'n_scenes': 1}, 'fit': {'n_steps': 1},
+      'model': {'vit': {'mlp_ratio': 1e5}}}, 'mlp_ratio should be less than'),
+    ({'scenes': {'n_scenes': 1}, 'fit': {'n_steps': 1, 'threads': 0}},
+     'threads should be greater than or equal to 1, got 0'),
+    ({'scenes': {'n_scenes': 1}, 'fit': {'n_steps': 1, 'n_workers': 10**10}},
+     'n_workers should be less than or equal to 256')])
 def test_bad_config(tmp_path, one_thread, config, match):
     with pytest.raises(ValueError, match=match):
         train_from_config(config, tmp_path)

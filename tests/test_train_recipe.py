@@ -63,6 +63,7 @@ def test_table(table):
     ({'n': None}, 'fit: n should be a valid integer, got None'),
     ({'warmup': 1.5}, 'fit: warmup should be less than or equal to 1, got'),
     ({'momentum': [0.9, 1.1]}, r'momentum .* equal to 1, got \[0.9, 1.1\]'),
+    ({'scale': [-1, 0.4]}, r'fit: scale should be greater than or equal to 0'),
     ({'scale': 0.5}, 'fit: scale should be 2 numbers, got 0.5'),
     ({'scale': [0.5]}, r'fit: scale should be 2 numbers, got \[0.5\]'),
     ({'scale': [0.5, 'x']}, 'fit: scale should be a valid number')])

@@ -82,6 +82,7 @@ def test_steady_rate():
     assert_allclose(rates[99:800], 2.0)
     assert_allclose(rates[900], 1.0)
     assert rates[800:] == sorted(rates[800:], reverse=True)
+    assert steady_rate(0, 1000, peak=2.0, warmup=0) == 2.0
 
 
 # ----------------------------------------------------------------- runs
@@ -272,6 +273,36 @@ def test_a_loss_that_is_not_finite(tmp_path):
         toy.go(each)
     assert torch.load(tmp_path / 'checkpoint.pt',
                       weights_only=True)['step'] == 4
+
+
+def test_a_gradient_that_is_not_finite(tmp_path):
+    toy = Toy(tmp_path)
+
+    def go():
+        for step in toy.run.steps():
+            toy.run.add(loss=torch.tensor(1.0))
+            toy.run.note(torch.inf if step == 1 else 1.0)
+
+    with pytest.raises(FloatingPointError, match=(
+            'step 1: the loss is 1 and the norm of its gradient inf')):
+        go()
+
+
+@pytest.mark.parametrize('lost', ['average', 'optimizer', 'step'])
+def test_a_checkpoint_without_a_part(tmp_path, lost):
+    Toy(tmp_path).go()
+    path = tmp_path / 'checkpoint.pt'
+    state = torch.load(path, weights_only=True)
+    del state[lost]
+    torch.save(state, path)
+    with pytest.raises(ModelFileError, match=f"another run.* '{lost}'"):
+        Toy(tmp_path)
+
+
+def test_a_checkpoint_of_another_network(tmp_path):
+    Toy(tmp_path).go()
+    with pytest.raises(ModelFileError, match='of another run; give another'):
+        Toy(tmp_path, dim=4)
 
 
 # ------------------------------------------------------------------ log

@@ -10,6 +10,7 @@ band fills all planes; of two, green is the mean; of three, each plane is led
 by its own band.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 import astropy.units as u
@@ -248,8 +249,11 @@ def planes_from_dict(table):
     Raises
     ------
     ValueError
-        If the kind is unknown.
+        If it is no table, or the kind is unknown.
     """
+    if not isinstance(table, Mapping):
+        msg = f'planes must be a table, got {table!r}'
+        raise ValueError(msg)
     table = {k: tuple(v) if isinstance(v, list) else v
              for k, v in table.items()}
     kind = table.pop('kind', None)

@@ -3,6 +3,8 @@
 Threshold and background, as photutils means them, for several bands.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from astropy import units as u
 from skimage.measure import label as label_regions
@@ -111,14 +113,14 @@ def background_cube(background, image, order):
 
 def _values_of(background):
     """The image in an object of photutils, if there is one."""
-    if isinstance(background, dict):
+    if isinstance(background, Mapping):
         return {band: _values_of(one) for band, one in background.items()}
     return getattr(background, 'background', background)
 
 
 def _cube(given, image, order, name):
     """One value, or one a band, of each pixel."""
-    if isinstance(given, dict):
+    if isinstance(given, Mapping):
         if set(given) != set(image.bands):
             msg = (f'{name} is for the bands {list(given)}, data has '
                    f'{list(image.bands)}')

@@ -8,6 +8,7 @@ out. `~astrodino_seg.simulate.make_scene` takes the names of `CONTENT` and
 """
 
 import math
+from collections.abc import Mapping
 from numbers import Real
 from typing import NamedTuple
 
@@ -144,6 +145,9 @@ def happens(rng, rate):
 
 def merge_rates(rates, known):
     """Put the caller's rates over the defaults."""
+    if not isinstance(rates, Mapping | None):
+        msg = f'rates must be a table, got {rates!r}'
+        raise ValueError(msg)
     merged = {name: rate.value for name, rate in known.items()}
     for name, value in (rates or {}).items():
         if name not in known:

@@ -17,11 +17,13 @@ LEAST = {'seed': 0, 'n_workers': 0, 'warmup': 0, 'own_seeds_from': 0,
          'n_local': 0, 'first': 0, 'n_registers': 0, 'patch_border': 0,
          'local_size': 8,
          'global_size': 16}
+#: The most of integers that cost a process or a thread each.
+MOST = {'n_workers': 256, 'threads': 1024}
 #: Ranges of other numbers, or of both of a pair; they are 0 or more else.
 RANGES = {**dict.fromkeys([
     'warmup', 'temperature_warmup', 'frozen_prototypes', 'drop_path',
     'mask_share', 'momentum', 'mask_ratio', 'average_decay', 'layer_decay'],
-    (0, 1)), 'temperature': (1e-4, None)}
+    (0, 1)), 'temperature': (1e-4, None), 'mlp_ratio': (0.1, 100)}
 #: Numbers that must be more than 0.
 POSITIVE = {'peak_rate', 'max_gradient', 'student_temperature', 'rate',
             'distortion', 'share'}
@@ -83,12 +85,13 @@ def _kind(key, default):
     field = require('pydantic', 'train').Field
     kind = TYPES.get(key, type(default))
     if kind is int:
-        return Annotated[int, field(ge=LEAST.get(key, 1))]
+        return Annotated[int, field(ge=LEAST.get(key, 1),
+                                    le=MOST.get(key))]
     if kind is float or key in RANGES:
         low, high = RANGES.get(key, (0, None))
         number = Annotated[float, field(gt=0) if key in POSITIVE
                            else field(ge=low, le=high)]
         return tuple[number, number] if kind is tuple else number
     if kind is tuple and all(isinstance(v, int | float) for v in default):
-        return tuple[(float,) * len(default)]
+        return tuple[(Annotated[float, field(ge=0)],) * len(default)]
     return kind if kind in (bool, str) else Any

@@ -18,6 +18,7 @@ from astrodino_seg.image import read_label_map
 from astrodino_seg.inputs.channels import PreprocessSpec
 from astrodino_seg.inputs.rules import NoiseUnits
 from astrodino_seg.models.backbone import Backbone
+from astrodino_seg.models.decision import Decision
 from astrodino_seg.models.head import InstanceHead
 from astrodino_seg.models.instance import Model
 from astrodino_seg.models.load import load_backbone, load_model
@@ -215,7 +216,10 @@ def make_model(table):
             msg = f'model: head={head!r} needs a backbone'
             raise ValueError(msg)
         check('model', table, Model)
-        check('model.vit', table.get('vit', {}), VisionTransformer)
+        for name, kind in (('vit', VisionTransformer),
+                           ('preprocess', PreprocessSpec),
+                           ('decision', Decision)):
+            check(f'model.{name}', table.get(name, {}), kind)
         return Model(**table)
     path = os.fspath(table.pop('backbone'))
     backbone = load_backbone(path)

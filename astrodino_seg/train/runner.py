@@ -322,14 +322,18 @@ class Run:
             msg = (f'out: {name!r} is of another run; give another folder. '
                    f'What differs: {"; ".join(differ)}')
             raise ValueError(msg)
-        for key, part in self.parts.items():
-            if state.get(key) is not None:
-                part.load_state_dict(state[key])
         # rates and kernels are those of now
         groups = self.optimizer.state_dict()['param_groups']
-        self.optimizer.load_state_dict({'param_groups': groups, 'state':
-                                        state['optimizer']['state']})
-        self.step, self.seconds = state['step'], state['seconds']
+        try:
+            for key, part in self.parts.items():
+                part.load_state_dict(state[key])
+            self.optimizer.load_state_dict({
+                'param_groups': groups, 'state': state['optimizer']['state']})
+            self.step, self.seconds = state['step'], state['seconds']
+        except (LookupError, TypeError, ValueError, RuntimeError) as err:
+            msg = (f'out: {name!r} is of another run; give another folder: '
+                   f'{type(err).__name__}: {str(err).splitlines()[0]}')
+            raise ModelFileError(msg) from err
 
 
 def _differences(old, new, name=''):

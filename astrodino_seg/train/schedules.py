@@ -41,7 +41,7 @@ def steady_rate(step, n_steps, *, peak, warmup=500, cooldown=0.2):
     <https://arxiv.org/abs/2404.06395>`_), so that a run can be made longer.
     """
     left = (n_steps - step) / max(cooldown * n_steps, 1)
-    return peak * min((step + 1) / warmup, 1.0, left)
+    return peak * min((step + 1) / max(warmup, 1), 1.0, left)
 
 
 #: By name.
