@@ -178,6 +178,12 @@ def test_public_names(name):
         assert name in module.__all__
 
 
+def test_run_as_a_module():
+    done = subprocess.run([sys.executable, '-m', NAME, '--version'], cwd=ROOT,
+                          check=True, capture_output=True, text=True)
+    assert done.stdout == f'astrodino {astrodino_seg.__version__}\n'
+
+
 def test_unknown_name():
     with pytest.raises(AttributeError, match="no attribute 'SourceFinder'"):
         astrodino_seg.SourceFinder  # noqa: B018
