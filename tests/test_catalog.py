@@ -16,6 +16,7 @@ from astrodino_seg.image import Image
 from astrodino_seg.inputs.background import SIDES
 from astrodino_seg.inputs.channels import Normalised
 from astrodino_seg.predict.decode import Grouping
+from astrodino_seg.predict.shares import FluxShares
 
 SHAPE = 30, 40
 CLASSES = np.array([[.7, .2, .1], [.1, .8, .1], [.2, .3, .5]])
@@ -40,7 +41,7 @@ def labels():
 
 def table_of(groups, *, cube=None, mask=None, unit=None, wcs=None,
              background=3.0, sigma=2.0, n_bands=2, fragments=None,
-             confidence=None):
+             confidence=None, correlation=1.0, shares=None):
     rng = np.random.default_rng(5)
     if cube is None:
         cube = rng.uniform(0, 20, (n_bands, *SHAPE)) + background
@@ -58,8 +59,8 @@ def table_of(groups, *, cube=None, mask=None, unit=None, wcs=None,
                         else np.array(confidence), np.ones(n, int)
                         if fragments is None else fragments)
     table = make_table(image, Normalised(
-        channels, back, noise, np.ones((len(cube), len(SIDES)))), grouping,
-        np.resize(CLASSES, (n, 3)))
+        channels, back, noise, np.full((len(cube), len(SIDES)), correlation)),
+        grouping, np.resize(CLASSES, (n, 3)), shares)
     return image, sn, table
 
 
@@ -79,6 +80,21 @@ def test_against_photutils():
                         rtol=1e-5)
         assert_allclose(table[f'flux_err_{band}'], oracle.segment_flux_err,
                         rtol=1e-6)
+
+
+def test_errors_of_what_is_shared():
+    """Whose light is all its own has one flux, and one error of it."""
+    groups = labels()
+    owners = np.stack([groups, groups == 1, 0 * groups])
+    parts = np.stack([groups > 0, 0 * groups, 0 * groups]).astype(np.float32)
+    owners[1, groups == 1], parts[:2, groups == 1] = 2, [[0.7], [0.3]]
+    _, _, table = table_of(groups, correlation=3.0, shares=FluxShares(
+        owners.astype(np.int32), parts))
+    assert_allclose(table['flux_err_g'], 3 * 2 * np.sqrt([40, 28, 24]))
+    for name in ('flux_g', 'flux_err_r'):
+        assert_allclose(table[f'split_{name}'][2], table[name][2])
+    assert_allclose(table['split_flux_err_g'][:2], 3 * 2 * np.sqrt(
+        [.49 * 40, 28 + .09 * 40]), rtol=1e-6)
 
 
 def test_columns():
