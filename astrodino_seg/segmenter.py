@@ -18,6 +18,7 @@ from photutils.utils.exceptions import NoDetectionsWarning
 from astrodino_seg.catalog import make_table
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image import Image, as_image
+from astrodino_seg.inputs.channels import tell_no_noise
 from astrodino_seg.models.backbone import DenseModel
 from astrodino_seg.models.load import load_model
 from astrodino_seg.predict.decode import MERGE, MIN_SEED
@@ -47,10 +48,15 @@ _RULES = {
                    lambda v: v is None or 1 <= v <= 64,
                    'an integer from 1 to 64 or None'),
     'tile_size': (Integral, lambda v: v >= LEAST_TILE and v % STEP == 0,
-                  f'a multiple of {STEP}, {LEAST_TILE} or more')}
+                  f'a multiple of {STEP}, {LEAST_TILE} or more'),
+    'bfloat16': ((bool, type(None)), lambda v: True, 'a bool or None'),
+    'split_flux': (bool, lambda v: True, 'a bool')}
+# arguments that photutils.segmentation.SourceFinder has, and we have not
+_OF_SOURCE_FINDER = {'deblend', 'n_levels', 'nlevels', 'contrast', 'mode',
+                     'relabel', 'n_processes', 'nproc'}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SegmentationResult:
     """
     All that `DinoSegmenter.segment` finds.
@@ -94,18 +100,23 @@ class SegmentationResult:
     noise_correlation: np.ndarray
     shares: FluxShares | None = None
 
+    def __repr__(self):
+        return f'<SegmentationResult: {len(self.table)} objects; {self.image}>'
 
-def _check_measured_noise(image, normalised):
-    """Say so if the noise of a band was measured and is 0."""
-    names = [band for band, values, bad, noise in zip(
-        image.bands, image.cube, image.mask, normalised.noise)
-        if not np.isfinite(noise).any() and not bad.all()
-        and np.ptp(values[~bad]) > 0]
+
+def _replaced(n_pixels, others):
+    """``n_pixels``; it is said what takes the place of ``others``."""
+    n_pixels = others.pop('npixels', n_pixels)      # its name of before
+    for name in others:
+        if name not in _OF_SOURCE_FINDER:
+            msg = f'DinoSegmenter has no argument {name!r}'
+            raise TypeError(msg)
+    names = [name for name, value in others.items() if value is not True]
     if names:
-        msg = (f'the noise of {", ".join(names)} is 0 where it is measured, '
-               f'as most pixels have one value, and the band is not used: '
-               f'pass error=')
-        warnings.warn(msg, AstroDinoUserWarning)
+        msg = (f'{", ".join(names)} of SourceFinder is not used: a model '
+               f'tells objects apart; merge, from 0 (splits) to 1, dials it')
+        warnings.warn(msg, AstroDinoUserWarning, stacklevel=3)
+    return n_pixels
 
 
 class DinoSegmenter:
@@ -165,11 +176,9 @@ class DinoSegmenter:
         the table. The labels are the same. It needs a grouping head.
     progress_bar : bool, optional
         Whether to show a progress bar.
-
-    See Also
-    --------
-    photutils.segmentation.SourceFinder
-    photutils.segmentation.SourceCatalog
+    **others
+        Other arguments of `~photutils.segmentation.SourceFinder`, which are
+        not used, with a warning that says what takes their place.
 
     Examples
     --------
@@ -178,11 +187,11 @@ class DinoSegmenter:
     >>> segm = finder(data, threshold)  # doctest: +SKIP
     """
 
-    def __init__(self, *, n_pixels=5, connectivity=8, n_sigma=None,
+    def __init__(self, n_pixels=5, *, connectivity=8, n_sigma=None,
                  merge=MERGE, min_seed=MIN_SEED, bin_factor=None, model=None,
                  device='cpu', bfloat16=None, tile_size=512,
-                 split_flux=False, progress_bar=False):
-        self.n_pixels = n_pixels
+                 split_flux=False, progress_bar=False, **others):
+        self.n_pixels = _replaced(n_pixels, others)
         self.connectivity = connectivity
         self.n_sigma = n_sigma
         self.merge = merge
@@ -289,7 +298,7 @@ class DinoSegmenter:
         normalised, planes = input_of(
             model, image, background=background, device=self.device,
             tile_size=self.tile_size)
-        _check_measured_noise(image, normalised)
+        tell_no_noise(image, normalised.noise)
         dead = ~np.isfinite(normalised.noise).any(axis=0)
         detected = True
         if limit is not None:
@@ -356,20 +365,15 @@ class DinoSegmenter:
     def _validate(self):
         for name, (kind, is_right, words) in _RULES.items():
             value = getattr(self, name)
-            if (isinstance(value, bool) or not isinstance(value, kind)
-                    or not is_right(value)):
+            logical = isinstance(value, bool) and bool not in np.atleast_1d(
+                kind)
+            if logical or not isinstance(value, kind) or not is_right(value):
                 msg = f'{name} must be {words}, got {value!r}'
                 raise ValueError(msg)
-        if not isinstance(self.bfloat16, bool | None):
-            msg = f'bfloat16 must be a bool or None, got {self.bfloat16!r}'
-            raise ValueError(msg)
-        if not isinstance(self.split_flux, bool):
-            msg = f'split_flux must be a bool, got {self.split_flux!r}'
-            raise ValueError(msg)
 
 
-def detect_sources(data, threshold, n_pixels, *, connectivity=8, mask=None,
-                   **options):
+def detect_sources(data, threshold, n_pixels=None, *, connectivity=8,
+                   mask=None, **options):
     """
     Segment an image as `photutils.segmentation.detect_sources` is called.
 
@@ -391,10 +395,6 @@ def detect_sources(data, threshold, n_pixels, *, connectivity=8, mask=None,
     -------
     segm : `~photutils.segmentation.SegmentationImage` or `None`
         One label a physical object; `None` if there is no object.
-
-    See Also
-    --------
-    photutils.segmentation.detect_sources
     """
     finder = DinoSegmenter(n_pixels=n_pixels, connectivity=connectivity,
                            **options)

@@ -344,6 +344,12 @@ def test_command(cube, tmp_path, capsys):
     with fits.open(tmp_path / 'field_attention.fits') as hdus:
         assert_array_equal(hdus[0].data, maps.upsampled())
         assert hdus[0].header['CRVAL1'] == 150
+        told = ' '.join(hdus[0].header['HISTORY'])
+    assert told == ' '.join(fits.getheader(
+        tmp_path / 'field_head1_segm.fits')['HISTORY'])
+    for word in ('backbone_tiny.safetensors sha256', 'cube.fits sha256',
+                 'keep_mass=0.6'):
+        assert word in told
     for k, head in enumerate(maps.segmentations(0.6)):
         assert_array_equal(
             read_label_map(tmp_path / f'field_head{k + 1}_segm.fits'), head)
@@ -366,7 +372,7 @@ def test_command_rollout_without_a_picture(cube, tmp_path):
 
 
 @pytest.mark.parametrize(('args', 'message'), [
-    (['--keep-mass', '40'], 'keep_mass must be above 0'),
+    (['--keep-mass', '40'], '--keep-mass must be above 0'),
     (['--backbone', 'missing.pth'], "no weights file 'missing.pth'"),
     (['--at', '3'], "at: must be two numbers with a comma between, got '3'"),
     (['--at', '99,0'], 'at must be a pixel'),

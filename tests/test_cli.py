@@ -189,7 +189,7 @@ def test_reference(run):
     status, _, err = run('segment', 'g.fits', 'r.fits', '--reference', 'u',
                          '-o', 'other')
     assert status == 1
-    assert err == ("astrodino: error: reference 'u' is none of the bands "
+    assert err == ("astrodino: error: --reference 'u' is none of the bands "
                    "['g', 'r']\n")
 
 
@@ -348,7 +348,8 @@ def test_planes_of_the_command(run, image):
     assert np.isinf(maps['weight'][:, :48]).all()
     assert not read_label_map('weight_segm.fits')[:48].any()
     status, _, err = run('segment', 'cube.fits', '--no-png', '--threads', '0')
-    assert (status, one_line(err)) == (1, 'threads: must be 1 or more, got 0')
+    assert (status, one_line(err)) == (
+        1, '--threads: must be 1 or more, got 0')
 
 
 def test_each(run, folder, tmp_path):
@@ -407,8 +408,8 @@ def one_line(err):
     (['g.fits', 'no_wcs.fits', 'cube.fits'], 'must hold one band, it has 4'),
     (['noise.fits', 'g.fits'], 'cannot be reprojected'),
     (['cube.fits', '--merge', '2'], 'merge must be a number in [0, 1]'),
-    (['cube.fits', '--n-pixels', '0'], 'n_pixels must be a positive'),
-    (['cube.fits', '--n-sigma', 'nan'], 'n_sigma must be a positive'),
+    (['cube.fits', '--n-pixels', '0'], '--n-pixels must be a positive'),
+    (['cube.fits', '--n-sigma', 'nan'], '--n-sigma must be a positive'),
     (['cube.fits', '--threshold', 'nan'], 'threshold must not be NaN'),
     (['cube.fits', '--device', 'abacus'], "device 'abacus' cannot be used"),
     (['cube.fits', '--model', 'text.fits'], 'not a readable safetensors'),

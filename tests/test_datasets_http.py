@@ -138,8 +138,12 @@ def test_nobody_there(naps):
         port = free.getsockname()[1]
     url = f'http://127.0.0.1:{port}/'
     with pytest.raises(ConnectionError,
-                       match=f'^127.0.0.1:{port} cannot be reached'):
+                       match=f'^127.0.0.1:{port} cannot be reached.* proxy'):
         get(url, n_retries=1)
+    naps.clear()
+    with pytest.raises(ConnectionError):        # in seconds, however patient
+        get(url, n_retries=50)
+    assert sum(naps) < 6
 
 
 def test_wrong_address():

@@ -135,8 +135,8 @@ def test_bad_images(tmp_path):
             embedding_table(images, BACKBONE, path=tmp_path / 'v.fits')
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match=(
-            r'images\[1\]: data must be a 2-D .*, got shape \(2, 2, 8, 8\)')):
-        embed([IMAGES[0], np.zeros((2, 2, 8, 8))], BACKBONE)
+            r'images\[0\]: data must be a 2-D .*, got shape \(2, 2, 8, 8\)')):
+        embed([np.zeros((2, 2, 8, 8))] * 2, BACKBONE)
     broken = make_backbone()
     broken.vit.cls_token.data[:] = np.nan
     with pytest.raises(ValueError, match=r'images\[0\]: .*not finite'):
@@ -257,6 +257,25 @@ def test_stamp_without_a_valid_pixel(value):
     with pytest.warns(SkippedWarning):
         table = embedding_table(images, BACKBONE)
     assert table['flags'].tolist() == [0, FLAGS['empty'], 0]
+
+
+@pytest.mark.parametrize('n_workers', [0, 1])
+def test_one_that_cannot_be_used(tmp_path, n_workers):
+    """It ends nothing: it has a row of NaN, a flag, and is said."""
+    images = [IMAGES[0], np.zeros((2, 2, 8, 8)), IMAGES[1],
+              str(tmp_path / 'none.fits'), 'text', IMAGES[2]]
+    path = tmp_path / 'v.fits'
+    with pytest.warns(SkippedWarning, match='left out: 3, .*first') as said:
+        table = embedding_table(images, BACKBONE, path=path, batch_size=2,
+                                n_workers=n_workers)
+    assert [k for k, _ in said[0].message.skipped] == [1, 3, 4]
+    assert 'none.fits' in said[0].message.skipped[1][1]
+    assert table['flags'].tolist() == [0, 8, 0, 8, 8, 0]
+    assert FLAGS['failed'] == 8
+    assert_allclose(table['embedding'][[0, 2, 5]], embed(IMAGES[:3], BACKBONE),
+                    rtol=1e-5)
+    assert np.isnan(table['embedding'][[1, 3, 4]]).all()
+    assert len(read_embeddings(path)) == 6
 
 
 # -------------------------------------------------- stopped, and gone on

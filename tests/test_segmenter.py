@@ -145,13 +145,32 @@ def check_labels(segm, shape):
 
 # ---------------------------------------------------------- constructor
 
-def test_constructor_is_keyword_only():
+def test_constructor():
+    """As that of SourceFinder: ``n_pixels`` may be positional."""
     parameters = inspect.signature(DinoSegmenter).parameters
-    assert tuple(parameters) == PARAMETERS
-    assert {p.kind for p in parameters.values()} == {
+    assert tuple(parameters) == (*PARAMETERS, 'others')
+    assert {p.kind for p in list(parameters.values())[1:-1]} == {
         inspect.Parameter.KEYWORD_ONLY}
+    assert DinoSegmenter(7).n_pixels == DinoSegmenter(npixels=7).n_pixels == 7
     with pytest.raises(TypeError, match='positional'):
-        DinoSegmenter(5)
+        DinoSegmenter(5, 8)
+    with pytest.raises(TypeError, match="no argument 'n_pixel'"):
+        DinoSegmenter(n_pixel=5)
+
+
+def test_arguments_of_source_finder():
+    """What has no meaning here is said in one sentence, which has the cure."""
+    for cls in (SourceFinder, DinoSegmenter):   # nothing asked for that is not
+        cls(10, deblend=True, relabel=True)
+    SourceFinder(10, contrast=.01, n_levels=16, mode='linear', n_processes=2)
+    with pytest.warns(AstroDinoUserWarning, match=(
+            '^contrast, n_levels, mode, n_processes of SourceFinder is not '
+            'used: .* merge, from 0 .splits. to 1')) as said:
+        DinoSegmenter(10, contrast=.01, n_levels=16, mode='linear',
+                      n_processes=2)
+    assert len(said) == 1
+    with pytest.warns(AstroDinoUserWarning, match='^deblend of SourceFinder'):
+        DinoSegmenter(deblend=False)
 
 
 def test_constructor_only_stores():
@@ -1113,6 +1132,22 @@ def test_band_without_pixels(finder, image):
     assert result.segmentation_image.n_labels > 3
     assert np.isnan(result.table['flux_band3']).all()
     assert np.isnan(result.table['flux_err_band3']).all()
+
+
+def test_one_row(finder):
+    """Its noise cannot be measured, and what to do is said."""
+    with pytest.warns(AstroDinoUserWarning, match=(
+            'cannot be measured in 1 x 40 pixels: pass error=, or reshape')):
+        assert find(finder, np.random.default_rng(4).normal(
+            size=(1, 40))) is None
+
+
+def test_repr_of_a_result(result):
+    """One line, whatever is in it."""
+    n = result.segmentation_image.n_labels
+    assert repr(result).startswith(f'<SegmentationResult: {n} objects; <Image')
+    assert '\n' not in repr(result)
+    assert len(repr(result)) < 200
 
 
 @pytest.mark.filterwarnings('ignore:the noise of')

@@ -17,6 +17,7 @@ from photutils.utils.exceptions import NoDetectionsWarning
 from test_train import make_scene
 
 from astrodino_seg import DinoSegmenter, load_model
+from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.evaluate.matching import match_labels
 from astrodino_seg.image import as_image, write_image, write_label_map
 from astrodino_seg.inputs.binning import bin_channels
@@ -380,6 +381,15 @@ def test_balanced_weights():
     assert balanced_weights([make_scene(0)]) == CLASS_WEIGHTS
     none = as_labelled(one.image, labels)
     assert balanced_weights([none]) == CLASS_WEIGHTS
+
+
+def test_labels_without_classes(tmp_path):
+    """A semantic model of these has classes that mean nothing."""
+    pairs = [one[:2] for one in labelled_scenes(2)]
+    options = {'n_steps': 1, 'crop_size': 48, 'validation': None, **QUIET}
+    with pytest.warns(AstroDinoUserWarning, match='no label has a class'):
+        fit_head(semantic_model(), pairs, out=tmp_path / 'a', **options)
+    fit_head(small_model(), pairs, out=tmp_path / 'b', **options)
 
 
 @pytest.mark.parametrize(('change', 'match'), [

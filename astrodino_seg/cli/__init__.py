@@ -6,6 +6,7 @@ only when it runs.
 
 import argparse
 import os
+import re
 import sys
 import warnings
 
@@ -75,6 +76,8 @@ def main(argv=None):
             if args.debug:
                 raise
             text = ' '.join(str(err).split()) or type(err).__name__
+            text = re.sub(r'^\w+', lambda name: args.options.get(
+                name[0], name[0]), text)    # of the command, not of Python
             print(f'astrodino: error: {text}', file=sys.stderr)
             return 1
 
@@ -94,4 +97,8 @@ def _parser():
     commands = parser.add_subparsers(dest='command', required=True)
     for command in COMMANDS:
         command.add_parser(commands)
+    for one in commands.choices.values():
+        one.set_defaults(options={
+            action.dest: action.option_strings[-1]
+            for action in one._actions if action.option_strings})
     return parser

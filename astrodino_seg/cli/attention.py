@@ -7,6 +7,7 @@ from astrodino_seg.cli.products import (
     add_image_options,
     all_or_none,
     as_prefix,
+    history,
     read_images,
     refuse_existing,
 )
@@ -45,6 +46,7 @@ def add_parser(commands):
 def run(args):
     """Run the subcommand."""
     from astrodino_seg.embed import attention_maps, top_mass
+    from astrodino_seg.models.files import BUNDLED_BACKBONE
     from astrodino_seg.models.load import load_backbone
 
     if not args.no_png:
@@ -68,7 +70,9 @@ def run(args):
                           use_rollout=args.rollout)
     for k, head in enumerate(maps.segmentations(args.keep_mass)):
         print(f'head {k + 1}: {(head.data > 0).mean():.1%} of the pixels')
-    _write(maps, args.keep_mass, paths)
+    _write(maps, args.keep_mass, paths, history(
+        args.images, args.backbone or BUNDLED_BACKBONE, size=args.size,
+        keep_mass=args.keep_mass, at=args.at, rollout=args.rollout))
     return 0
 
 
@@ -82,7 +86,8 @@ def _position(text):
     return x, y
 
 
-def _write(maps, keep_mass, paths):
+def _write(maps, keep_mass, paths, lines):
+    from astropy.io.fits import Header
     from astropy.nddata import CCDData
 
     from astrodino_seg.image import write_label_map
@@ -90,11 +95,15 @@ def _write(maps, keep_mass, paths):
 
     image, upsampled = maps.image, maps.upsampled()
     combined = maps.combined(keep_mass)
+    meta, header = {'HISTORY': lines}, Header()
+    for line in lines:
+        header.add_history(line)
     with all_or_none(paths) as parts:
-        CCDData(upsampled, unit='', wcs=image.wcs).write(parts['maps'])
-        write_label_map(parts['mean'], combined, image)
+        CCDData(upsampled, unit='', wcs=image.wcs, meta=header).write(
+            parts['maps'])
+        write_label_map(parts['mean'], combined, image, meta=meta)
         for k, head in enumerate(maps.segmentations(keep_mass)):
-            write_label_map(parts[k], head, image)
+            write_label_map(parts[k], head, image, meta=meta)
         if 'picture' in parts:
             figure = plot_attention(rgb_image(image), upsampled,
                                     maps.masks(keep_mass), combined)

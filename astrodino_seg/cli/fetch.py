@@ -29,6 +29,8 @@ def add_parser(commands):
         help='arcsec a pixel (%(default)s)')
     add('--layer', default='ls-dr10',
         help='layer of the sky viewer (%(default)s)')
+    add('--service', metavar='URL',
+        help='address of the service, if it is another')
     add('--no-ivar', action='store_true',
         help='do not ask for the inverse variance')
     add('--connections', type=int, default=4, metavar='N',
@@ -46,7 +48,8 @@ def run(args):
         _positions(args.position), size=args.size,
         bands=args.bands.replace(',', ''), pixel_scale=args.pixel_scale,
         layer=args.layer, ivar=not args.no_ivar, cache=folder,
-        n_connections=args.connections)
+        n_connections=args.connections,
+        **({'service': args.service} if args.service else {}))
     table = cutouts.fetch(progress_bar=not args.quiet)
     table['path'] = [Path(path).name for path in table['path']]
     with all_or_none({'list': folder / 'cutouts.ecsv'}) as parts:

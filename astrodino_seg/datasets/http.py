@@ -33,9 +33,9 @@ def get(url, *, n_connections=4, n_retries=5, backoff=1.0, timeout=60.0):
     n_connections : int, optional
         The largest number of connections at a time; further calls wait.
     n_retries : int, optional
-        How often to try again: without connection, after the status codes
-        429, 502, 503 and 504, and after an answer that was cut off or too
-        slow.
+        How often to try again: after the status codes 429, 502, 503 and 504,
+        after an answer that was cut off or too slow, and without a connection
+        (at most twice, which takes seconds).
     backoff : float, optional
         The n-th retry waits this many seconds times 2**(n - 1), and up to as
         many more at random, but at most two minutes; the first does not
@@ -58,7 +58,8 @@ def get(url, *, n_connections=4, n_retries=5, backoff=1.0, timeout=60.0):
     urllib3 = require('urllib3', 'survey')
     errors = urllib3.exceptions
     retry = urllib3.Retry(
-        n_retries, status_forcelist=TRY_AGAIN, raise_on_status=False,
+        n_retries, connect=min(n_retries, 2), raise_on_status=False,
+        status_forcelist=TRY_AGAIN,
         backoff_factor=backoff, backoff_jitter=backoff)
     try:
         pool = _pool(_proxy(url), n_connections, os.getpid())
@@ -68,7 +69,8 @@ def get(url, *, n_connections=4, n_retries=5, backoff=1.0, timeout=60.0):
         if isinstance(reason, (errors.NewConnectionError, errors.SSLError,
                                errors.ConnectTimeoutError,
                                errors.ProxyError)):
-            msg = f'{urlsplit(url).netloc} cannot be reached: {reason}'
+            msg = (f'{urlsplit(url).netloc} cannot be reached: {reason}; is '
+                   f'there a network, and is a proxy set (https_proxy)?')
             raise ConnectionError(msg) from err
         msg = f'{url}: {reason}'
         raise DownloadError(msg) from err

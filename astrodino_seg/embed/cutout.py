@@ -29,9 +29,9 @@ from astrodino_seg.truth import consecutive
 __all__ = ['FLAGS', 'Cutouts', 'cutouts', 'label_cutouts', 'plain_columns']
 
 #: Bits of the column ``flags``: part of it is beyond the edge; it has no valid
-#: pixels, or all are equal; its position is not on the image. The last two
-#: have no embedding.
-FLAGS = {'edge': 1, 'empty': 2, 'off_image': 4}
+#: pixels, or all are equal; its position is not on the image; it cannot be
+#: read or used. The last three have no embedding.
+FLAGS = {'edge': 1, 'empty': 2, 'off_image': 4, 'failed': 8}
 
 RESERVED = {'id', 'x', 'y', 'ra', 'dec', 'flags', 'embedding'}
 IDS = ('id', 'label', 'object_id', 'source_id')

@@ -77,14 +77,13 @@ def embed(images, backbone=None, *, what='cls', size=None, batch_size=32,
     Raises
     ------
     ValueError
-        If there are no images, one cannot be used, or an argument is
-        impossible.
+        If there are no images, none is usable, or an argument is wrong.
 
     Warns
     -----
     SkippedWarning
-        If images have no vector, because there is nothing in them: all
-        pixels are masked or equal.
+        If images have no vector, because there is nothing in them (all pixels
+        are masked or equal), or they cannot be read or used.
 
     Examples
     --------
@@ -99,8 +98,8 @@ def embed(images, backbone=None, *, what='cls', size=None, batch_size=32,
     backbone = load_backbone(backbone)
     rows = _all_rows(_embed(
         images, backbone, what=what, size=size, batch_size=batch_size,
-        n_workers=n_workers, progress_bar=progress_bar))
-    _tell_skipped(rows['flags'])
+        n_workers=n_workers, progress_bar=progress_bar, errors=(errors := {})))
+    _tell_skipped(rows['flags'], errors)
     return rows['vector']
 
 
@@ -149,7 +148,8 @@ def embedding_table(images, backbone=None, *, path=None, overwrite=False,
     backbone = load_backbone(backbone)
     provenance = _provenance(backbone, what, size)
     options = {'what': what, 'size': size, 'batch_size': batch_size,
-               'n_workers': n_workers, 'progress_bar': progress_bar}
+               'n_workers': n_workers, 'progress_bar': progress_bar,
+               'errors': {}}
     if path is None:
         rows = _all_rows(_embed(images, backbone, **options))
     else:
@@ -166,7 +166,7 @@ def embedding_table(images, backbone=None, *, path=None, overwrite=False,
             store.remove()
         rows = _all_rows([rows])
     table = _table(images, rows, provenance)
-    _tell_skipped(table['flags'])
+    _tell_skipped(table['flags'], options['errors'])
     if path is not None:
         write_embeddings(table, path, overwrite=overwrite)
         store.remove()
@@ -198,8 +198,8 @@ def _all_rows(parts):
 
 
 def _embed(images, backbone, *, what, size, batch_size, n_workers,
-           progress_bar, start=0):
-    """Yield the rows of each batch, from an image on."""
+           progress_bar, errors, start=0):
+    """Yield the rows of each batch, from an image on; ``errors`` grow."""
     vit = backbone.vit
     inputs = Inputs(images, backbone.planes, size=size,
                     patch_size=vit.patch_size)
@@ -209,19 +209,21 @@ def _embed(images, backbone, *, what, size, batch_size, n_workers,
         for batch in _batches(inputs, start, batch_size, n_workers):
             rows = np.zeros(len(batch), _row_type(vit.dim * WHAT[what]))
             rows['vector'] = _vectors(vit, [one.x for one in batch], what)
-            for row, one in zip(rows, batch):
+            for k, (row, one) in enumerate(zip(rows, batch), start):
                 row['ra'], row['dec'] = one.ra, one.dec
                 row['name'] = _as_bytes(one.name)
-                if one.x is None:
+                error = one.error
+                if one.x is not None and not np.isfinite(row['vector']).all():
+                    row['vector'] = np.nan
+                    error = ValueError(f'images[{k}]: vector not finite')
+                if error is not None:
+                    errors[k], row['flags'] = error, FLAGS['failed']
+                elif one.x is None:
                     row['flags'] = FLAGS['off_image' if one.missing
                                          else 'empty']
-            wrong = (rows['flags'] == 0) & ~np.isfinite(
-                rows['vector']).all(axis=1)
-            if wrong.any():
-                msg = (f'images[{start + np.flatnonzero(wrong)[0]}]: its '
-                       f'vector is not finite')
-                raise ValueError(msg)
             start += len(batch)
+            if len(errors) == start and (start == n or start >= 16):
+                raise next(iter(errors.values()))   # nothing is right
             bar.update(len(batch))
             yield rows
 
@@ -337,11 +339,12 @@ def _degrees(values):
     return np.ma.filled(np.ma.asarray(values, dtype=float), np.nan) * u.deg
 
 
-def _tell_skipped(flags):
+def _tell_skipped(flags, errors):
     skipped = []
-    for bit, reason in ((FLAGS['empty'], 'all pixels are masked or equal'),
-                        (FLAGS['off_image'],
-                         'its position is not on the image')):
-        skipped += [(int(k), reason) for k in np.flatnonzero(flags & bit)]
+    for name, reason in (('empty', 'all pixels are masked or equal'),
+                         ('off_image', 'its position is not on the image'),
+                         ('failed', 'it could not be used')):
+        skipped += [(int(k), str(errors.get(int(k), reason)))
+                    for k in np.flatnonzero(flags & FLAGS[name])]
     if skipped:
         warnings.warn(SkippedWarning('images without a vector', skipped))

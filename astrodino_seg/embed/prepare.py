@@ -30,6 +30,7 @@ class NetworkInput(NamedTuple):
     dec: float = np.nan
     name: str = ''
     missing: bool = False
+    error: Exception | None = None
 
 
 def prepare(item, planes, *, size=None, patch_size=1):
@@ -99,7 +100,7 @@ class Inputs(Dataset):
         return len(self.images)
 
     def __getitem__(self, i):
-        """One `NetworkInput`; an error says which item it is of."""
+        """One `NetworkInput`; its error says which item it is of."""
         if self.whole is not None:
             x = self.images.cut(i, self.whole, self.planes.blank)
             if x is None:
@@ -107,17 +108,21 @@ class Inputs(Dataset):
             return NetworkInput(_fit(x, self.size, self.patch_size))
         pictures = hasattr(self.images, 'rgb') and hasattr(self.planes,
                                                            'standardise')
-        return self.prepare(
-            i, self.images.rgb(i) if pictures else self.images[i])
+        try:
+            item = self.images.rgb(i) if pictures else self.images[i]
+        except (TypeError, ValueError, OSError) as err:
+            return NetworkInput(None, error=err)
+        return self.prepare(i, item)
 
     def prepare(self, i, item):
-        """Prepare an item, whose position an error names."""
+        """Prepare an item, or say of which it is that it cannot be."""
         try:
             return prepare(item, self.planes, size=self.size,
                            patch_size=self.patch_size)
+        except OSError as err:
+            return NetworkInput(None, error=err)
         except (TypeError, ValueError) as err:
-            msg = f'images[{i}]: {err}'
-            raise ValueError(msg) from err
+            return NetworkInput(None, error=ValueError(f'images[{i}]: {err}'))
 
 
 def _centre(image):

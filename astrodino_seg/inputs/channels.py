@@ -9,10 +9,12 @@ functions serve training and inference; `PreprocessSpec` travels with the
 weights.
 """
 
+import warnings
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.inputs.background import (
     SIDES,
     correlation,
@@ -21,7 +23,7 @@ from astrodino_seg.inputs.background import (
 )
 
 __all__ = ['Normalised', 'PreprocessSpec', 'band_weights', 'bands_in_noise',
-           'fold', 'normalise', 'signal_to_noise']
+           'fold', 'normalise', 'signal_to_noise', 'tell_no_noise']
 
 
 @dataclass(frozen=True)
@@ -277,3 +279,21 @@ def normalise(image, spec, *, objects=None, background=None):
                            given=background, factors_of=factors)
     return Normalised(channels=fold(bands, image.n_bands, spec),
                       background=sky, noise=noise, correlation=factors)
+
+
+def tell_no_noise(image, noise):
+    """Warn if the noise (band, y, x) of a band was measured and is 0."""
+    names = [band for band, values, bad, sigma in zip(
+        image.bands, image.cube, image.mask, noise)
+        if not np.isfinite(sigma).any() and not bad.all()
+        and np.ptp(values[~bad]) > 0]
+    if not names:
+        return
+    msg = (f'the noise of {", ".join(names)} is 0 where it is measured, as '
+           f'most pixels have one value, and the band is not used: pass '
+           f'error=')
+    if min(image.shape) == 1:
+        msg = (f'the noise of {", ".join(names)} cannot be measured in '
+               f'{image.shape[0]} x {image.shape[1]} pixels: pass error=, or '
+               f'reshape the data to (y, x) if they are an image')
+    warnings.warn(msg, AstroDinoUserWarning)

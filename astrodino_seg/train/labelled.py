@@ -4,6 +4,7 @@ A user's own labels as the truth of an image, and a head trained on them.
 """
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -12,6 +13,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from torch.utils.data import Subset
 
+from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image import Image, as_image, read_label_map
 from astrodino_seg.inputs.channels import PreprocessSpec, normalise
 from astrodino_seg.models.semantic import SemanticModel
@@ -239,6 +241,11 @@ def fit_head(model, data, *, out, n_steps=200, validation=0.2, partial=False,
             raise ValueError(msg)
         class_weights = balanced_weights(data)
     semantic = isinstance(model, SemanticModel)
+    if semantic and options.get('teacher') is None and _without_classes(data):
+        msg = ('data: no label has a class, so that this semantic model tells '
+               'objects from sky and its star, galaxy and artifact mean '
+               'nothing')
+        warnings.warn(msg, AstroDinoUserWarning)
     if peak_rate is None:
         peak_rate = ((1e-2 if freeze_backbone else 1e-3) if semantic
                      else 2e-4)
@@ -250,6 +257,18 @@ def fit_head(model, data, *, out, n_steps=200, validation=0.2, partial=False,
                      peak_rate=peak_rate, freeze_backbone=freeze_backbone,
                      class_weights=class_weights, validation=held,
                      **{**defaults, **options})
+
+
+def _without_classes(data):
+    """Whether there are labelled objects and none has a class."""
+    n_objects = 0
+    for k in range(len(data)):
+        one = data[k]
+        if not isinstance(one, LabelledImage) or (
+                one.truth.objects['cls'] != UNKNOWN).any():
+            return False
+        n_objects += len(one.truth.objects['cls'])
+    return n_objects > 0
 
 
 def balanced_weights(data):
