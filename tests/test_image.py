@@ -76,11 +76,15 @@ def test_not_finite_is_masked():
     data = np.ones((2, 4, 5))
     data[0, 1, 2], data[1, 0, 0], data[1, 3, 4] = np.nan, np.inf, -np.inf
     data[0, 0, 0] = 1e300  # finite, but not in float32
-    image = as_image(data)
-    check_promises(image)
+    data[0, 0, 1] = -3.4e38     # a fill value, whose square is not either
     expected = np.zeros((2, 4, 5), dtype=bool)
-    expected[[0, 1, 1, 0], [1, 0, 3, 0], [2, 0, 4, 0]] = True
-    assert_array_equal(image.mask, expected)
+    expected[[0, 1, 1, 0, 0], [1, 0, 3, 0, 0], [2, 0, 4, 0, 1]] = True
+    with np.errstate(over='ignore'):
+        single = data.astype('f4')
+    for one in (data, single):
+        image = as_image(one)
+        check_promises(image)
+        assert_array_equal(image.mask, expected)
 
 
 def test_masked_array_and_quantity():

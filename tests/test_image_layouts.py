@@ -469,7 +469,7 @@ def test_saturation_and_pictures_are_no_fill():
 
 
 @pytest.mark.parametrize(('pedestal', 'dtype'), [
-    (1e8, 'f8'), (-3e7, 'f8'), (2**30, 'i8'), (2**30, 'i4')])
+    (1e5, 'f8'), (1e8, 'f8'), (-3e7, 'f8'), (2**30, 'i8'), (2**30, 'i4')])
 def test_pedestal(pedestal, dtype):
     rng = np.random.default_rng(1)
     data = (100 * rng.normal(size=(2, 40, 40))).astype(dtype)
@@ -503,6 +503,8 @@ def test_pedestal_on_the_whole_sky(unit):
 def test_too_large():
     with pytest.raises(ValueError, match='too large for single precision'):
         as_image(SKY.astype(float) * 1e40)
+    with pytest.raises(ValueError, match='too large for single precision'):
+        as_image(SKY.astype('f4') * np.float32(1e35))
 
 
 def test_asinh_of_panstarrs():

@@ -562,7 +562,8 @@ def test_error(finder, image):
             wanted = wanted[:, None, None]
         assert_array_equal(noise, np.broadcast_to(wanted, noise.shape))
     # an object of no significance is none
-    assert find(finder, image, error=1e5) is None
+    for error in (1e5, 1e30):
+        assert find(finder, image, error=error) is None
 
 
 def test_error_of_nddata(finder, image):

@@ -14,7 +14,12 @@ from astropy.wcs import WCS
 from astrodino_seg.errors import AstroDinoUserWarning, EmptyImageError
 from astrodino_seg.image.filters import canonical, order_bands
 from astrodino_seg.image.grid import stack_layers
-from astrodino_seg.image.layer import check_mask, check_noise, split_cube
+from astrodino_seg.image.layer import (
+    LARGEST,
+    check_mask,
+    check_noise,
+    split_cube,
+)
 from astrodino_seg.image.layouts import check_bits, warn_of_bits
 from astrodino_seg.image.sources import check_name, convert_unit, read_input
 from astrodino_seg.image.wcs import fits_wcs, image_plane, sky_coordinates
@@ -141,7 +146,7 @@ def as_image(data, *, mask=None, error=None, wcs=None, bands=None,
           above with a single band and its own WCS and pixel grid;
         * an `Image`.
 
-        Pixels that are NaN or infinite are masked.
+        Pixels that are NaN, infinite or beyond 1e34 are masked.
     mask : array_like of bool, optional
         True marks invalid pixels, in addition to those which ``data`` marks.
         2-D for all bands, 3-D, or a dict by band.
@@ -233,7 +238,7 @@ def as_image(data, *, mask=None, error=None, wcs=None, bands=None,
         layer.name = name
     cube, invalid, noise, wcs, unit, pedestal = stack_layers(layers,
                                                              reference)
-    invalid |= ~np.isfinite(cube)  # overflow by the unit
+    invalid |= ~(np.abs(cube) < LARGEST)    # by the unit
     if mask is not None:
         invalid |= check_mask(_by_band(mask, names, 'mask'), cube.shape)
     if error is not None:
@@ -248,7 +253,8 @@ def as_image(data, *, mask=None, error=None, wcs=None, bands=None,
         warnings.warn(msg, AstroDinoUserWarning)
     cube[invalid] = 0
     if noise is not None:
-        _fill_noise(noise, invalid)
+        for sigma, bad in zip(noise, invalid):      # it means nothing there
+            sigma[bad] = 1 if bad.all() else np.median(sigma[~bad])
     if wcs is not None:
         wcs = wcs.deepcopy()
         wcs.array_shape = cube.shape[1:]
@@ -338,9 +344,3 @@ def _error(error, shape, unit):
     with np.errstate(over='ignore'):  # infinite, and so masked
         error = error.astype(np.float32)
     return np.broadcast_to(error, shape).copy()
-
-
-def _fill_noise(noise, invalid):
-    """Put a number into the noise where it means nothing."""
-    for sigma, bad in zip(noise, invalid):
-        sigma[bad] = 1 if bad.all() else np.median(sigma[~bad])

@@ -16,12 +16,14 @@ from scipy import ndimage
 
 from astrodino_seg.errors import AstroDinoUserWarning
 
-__all__ = ['Layer', 'check_mask', 'check_noise', 'check_shape',
+__all__ = ['LARGEST', 'Layer', 'check_mask', 'check_noise', 'check_shape',
            'split_cube']
 
 FILL_SIDE = 8           # of the least square of equal pixels that is missing
 #: The noise may be as few of the steps that float32 has at the median.
-LEAST_STEPS = 32
+LEAST_STEPS = 256
+#: Values beyond this are no data; float32 could not hold their sums.
+LARGEST = 1e34
 
 
 @dataclass
@@ -95,7 +97,7 @@ def check_noise(noise, mask, name='error'):
 
     Where it is not finite, ``mask`` is set, in place.
     """
-    mask |= ~np.isfinite(noise)
+    mask |= ~(noise < LARGEST)
     wrong = ~mask & ~(noise > 0)
     if wrong.any():
         msg = (f'{name} must be positive where the image is not masked, got '
@@ -130,7 +132,7 @@ def split_cube(data, *, mask=None, noise=None, wcs=None, unit=None,
         for plane, one, new in zip(cube, pedestals, values):
             new[:] = plane - one if one and found else plane
     _check_range(cube, values, bad, label)
-    bad |= ~np.isfinite(values)
+    bad |= ~(np.abs(values) < LARGEST)
     if noise is not None:
         with np.errstate(over='ignore', invalid='ignore'):
             noise = np.asarray(noise).astype(np.float32)
@@ -151,10 +153,10 @@ def split_cube(data, *, mask=None, noise=None, wcs=None, unit=None,
 def _check_range(cube, values, bad, label):
     """Raise if float32 cannot hold the values."""
     for plane, single, out in zip(cube, values, bad):
-        if plane.dtype.kind != 'f' or plane.dtype.itemsize <= 4:
+        if plane.dtype.kind != 'f':
             continue
         largest = np.max(np.abs(plane), where=~out, initial=0)
-        n_over = np.count_nonzero(~np.isfinite(single) & ~out)
+        n_over = np.count_nonzero(~(np.abs(single) < LARGEST) & ~out)
         if 0 < largest < 1e-34:
             msg = (f'the values of {label} are too small for single '
                    f'precision: the largest is {largest:.3g}; use another '

@@ -122,7 +122,8 @@ def _bin(image, n):
     share = np.maximum(n_valid, 1)
     noise = image.noise
     if noise is not None:
-        noise = np.sqrt(blocks(np.where(image.mask, 0, noise**2))) / share
+        with np.errstate(over='ignore'):        # infinite, as good as that
+            noise = np.sqrt(blocks(np.where(image.mask, 0, noise**2))) / share
         noise[n_valid == 0] = 1
     # of less than half a block the noise is another
     return Image(cube=blocks(image.cube) / share, mask=n_valid < n * n / 2,
