@@ -60,6 +60,10 @@ def test_compare(scene, tmp_path, capsys):
     assert_array_equal(labels, PhotutilsFinder()(image).data)
     header = fits.getheader(tmp_path / 'field_photutils_segm.fits')
     assert header['CRVAL1'] == 150
+    told = ' '.join(header['HISTORY'])
+    assert f'{path.name} sha256 ' in told
+    assert 'finder=PhotutilsFinder' in told
+    assert 'weights' not in told
     table = QTable.read(tmp_path / 'field_compare.ecsv')
     assert table['finder'].tolist() == ['photutils', 'detect']
     assert table['n_labels'].tolist() == [labels.max()] * 2
@@ -67,6 +71,17 @@ def test_compare(scene, tmp_path, capsys):
     with Picture.open(tmp_path / 'field_compare.png') as picture:
         assert min(picture.size) > 300
     assert 'photutils' in capsys.readouterr().out
+
+
+def test_truth_of_sparse_ids(scene, tmp_path):
+    """As those of a survey, up to 2**32."""
+    path, truth = scene
+    labels = fits.getdata(truth).astype(np.int64)
+    fits.writeto(tmp_path / 'sparse.fits', labels * (2**31 - 9))
+    assert main(['compare', str(path), '--finders', 'detect', '--bands', 'gr',
+                 '--truth', str(tmp_path / 'sparse.fits'), '--closeups', '0',
+                 '-o', str(tmp_path / 'sparse')]) == 0
+    assert QTable.read(tmp_path / 'sparse_compare.ecsv')['f1'].tolist() == [1]
 
 
 def test_compare_draws_what_differs(tmp_path):

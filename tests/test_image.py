@@ -296,7 +296,7 @@ def test_image_is_returned():
     assert as_image(image) is image
     check_promises(Image(image.cube, image.mask))
     assert Image(image.cube, image.mask).bands == ('band0', 'band1')
-    assert repr(image) == ('<Image g, r; 4 x 5 pixels; 0.0% masked; '
+    assert repr(image) == ('<Image g, r; 4 x 5 pixels; 0.00% masked; '
                            'no noise, no WCS>')
     with pytest.raises(AttributeError):
         image.cube = None

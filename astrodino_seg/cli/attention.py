@@ -87,20 +87,14 @@ def _position(text):
 
 
 def _write(maps, keep_mass, paths, lines):
-    from astropy.io.fits import Header
-    from astropy.nddata import CCDData
-
-    from astrodino_seg.image import write_label_map
+    from astrodino_seg.image import write_label_map, write_plane
     from astrodino_seg.plotting import plot_attention, rgb_image, save_figure
 
     image, upsampled = maps.image, maps.upsampled()
     combined = maps.combined(keep_mass)
-    meta, header = {'HISTORY': lines}, Header()
-    for line in lines:
-        header.add_history(line)
+    meta = {'HISTORY': lines}
     with all_or_none(paths) as parts:
-        CCDData(upsampled, unit='', wcs=image.wcs, meta=header).write(
-            parts['maps'])
+        write_plane(parts['maps'], upsampled, image, meta=meta)
         write_label_map(parts['mean'], combined, image, meta=meta)
         for k, head in enumerate(maps.segmentations(keep_mass)):
             write_label_map(parts[k], head, image, meta=meta)

@@ -9,6 +9,7 @@ from astrodino_seg.cli.products import (
     all_or_none,
     as_prefix,
     choose_finders,
+    history,
     read_images,
     refuse_existing,
 )
@@ -73,11 +74,13 @@ def run(args):
     comparison = compare_finders(image, finders, truth=truth)
     table = comparison_table(comparison)
     print('\n'.join(table.pformat(max_width=-1)))
-    _write(comparison, table, paths, args.closeups)
+    lines = {name: history(args.images, name == 'dino' and args.model,
+                           finder=finders[name]) for name in finders}
+    _write(comparison, table, paths, args.closeups, lines)
     return 0
 
 
-def _write(comparison, table, paths, n_closeups):
+def _write(comparison, table, paths, n_closeups, lines):
     from astrodino_seg.evaluate.compare import most_different
     from astrodino_seg.image import write_label_map
     from astrodino_seg.plotting import (
@@ -96,7 +99,8 @@ def _write(comparison, table, paths, n_closeups):
         'truth': comparison.truth.clip(0), **maps}
     with all_or_none(paths) as parts:
         for name, labels in maps.items():
-            write_label_map(parts[name], labels, image)
+            write_label_map(parts[name], labels, image,
+                            meta={'HISTORY': lines[name]})
         table.write(parts['table'])
         save_figure(plot_segmentations(rgb, shown, columns=3,
                                        reference=next(iter(shown))),

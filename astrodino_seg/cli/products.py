@@ -56,15 +56,17 @@ def read_images(names, bands=None, reference=None, bad_bits=None, **planes):
 def history(names, weights, **dials):
     """
     What products were made of and by, in lines that FITS headers hold: the
-    files ``names`` and that of the weights with a hash each, the version, and
-    the dials.
+    files ``names`` and that of the weights (`False` for none) with a hash
+    each, the version, and the dials.
     """
     from astrodino_seg.models.files import weights_file
     from astrodino_seg.version import __version__
 
     lines = [f'astrodino_seg {__version__}']
-    for kind, file in (('weights', weights_file(weights)),
-                       *(('input', name) for name in names)):
+    files = [('input', name) for name in names]
+    if weights is not False:
+        files.insert(0, ('weights', weights_file(weights)))
+    for kind, file in files:
         path = Path(str(file).split('[')[0] if not Path(file).exists()
                     else file)
         code = ''

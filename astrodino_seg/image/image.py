@@ -91,7 +91,7 @@ class Image:
         ny, nx = self.shape
         unit = '' if self.unit is None else f', unit {self.unit}'
         return (f'<Image {", ".join(self.bands)}; {ny} x {nx} pixels; '
-                f'{self.mask.mean():.1%} masked; '
+                f'{self.mask.mean():.2%} masked; '
                 f'{"no " if self.noise is None else ""}noise, '
                 f'{"no " if self.wcs is None else ""}WCS{unit}>')
 

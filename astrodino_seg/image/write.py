@@ -205,18 +205,24 @@ def _first_plane(path, name, n_axes):
         raise ValueError(msg)
 
 
-def write_plane(path, pixels):
+def write_plane(path, pixels, image=None, *, meta=None):
     """
-    Write pixels and nothing else, for a program that reads FITS.
+    Write pixels as the primary image of a FITS file.
 
     Parameters
     ----------
     path : str or `~pathlib.Path`
         The file; there must be none yet.
     pixels : `~numpy.ndarray`
-        (y, x) values.
+        (y, x) or (plane, y, x) values.
+    image : `Image`, optional
+        Whose WCS goes into the header.
+    meta : dict, optional
+        Further keywords, as `write_label_map` takes them.
     """
-    fits.PrimaryHDU(pixels).writeto(path)
+    header = fits.Header() if image is None else _wcs_header(image)
+    _add_meta(header, meta)
+    fits.PrimaryHDU(pixels, header).writeto(path)
 
 
 def write_image(path, image, *, meta=None):
