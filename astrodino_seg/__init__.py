@@ -6,8 +6,7 @@ Names are imported at their first use (PEP 562), so that importing the package
 imports neither torch nor photutils nor matplotlib.
 """
 
-from importlib import import_module
-
+from astrodino_seg.lazy import attach
 from astrodino_seg.version import __version__
 
 _HOME = {
@@ -25,16 +24,4 @@ _HOME = {
 }
 
 __all__ = ['__version__', *_HOME]
-
-
-def __getattr__(name):
-    if name not in _HOME:
-        msg = f'module {__name__!r} has no attribute {name!r}'
-        raise AttributeError(msg)
-    value = getattr(import_module(f'{__name__}.{_HOME[name]}'), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__():
-    return sorted(set(globals()) | set(__all__))
+__getattr__, __dir__ = attach(__name__, _HOME)

@@ -8,11 +8,6 @@ where a caller may want to catch one by name.
 
 from importlib import import_module
 
-__all__ = ['AstroDinoWarning', 'AstroDinoUserWarning', 'BandWarning',
-           'CollapseWarning', 'DownloadError', 'EmptyImageError',
-           'MissingToolError', 'ModelFileError', 'ProgramError',
-           'SkippedWarning', 'require']
-
 
 class AstroDinoWarning(Warning):
     """Base class of the warnings of this package."""
@@ -31,16 +26,7 @@ class CollapseWarning(AstroDinoUserWarning):
 
 
 class SkippedWarning(AstroDinoUserWarning):
-    """
-    Some of many items could not be used and were left out.
-
-    Parameters
-    ----------
-    kind : str
-        What the items are, in the plural.
-    skipped : list of tuple
-        Each item, and what is wrong with it.
-    """
+    """Some of many items could not be used and were left out."""
 
     def __init__(self, kind, skipped):
         super().__init__(kind, skipped)
@@ -74,26 +60,7 @@ class ModelFileError(ValueError):
 
 
 def require(package, extra=None):
-    """
-    Import an optional package, or say in one sentence how to get it.
-
-    Parameters
-    ----------
-    package : str
-        The name to import, for example ``'matplotlib.pyplot'``.
-    extra : str, optional
-        The extra of this package that installs it.
-
-    Returns
-    -------
-    module : module
-        The imported module.
-
-    Raises
-    ------
-    ImportError
-        If the package cannot be imported.
-    """
+    """Import an optional package, or say in one sentence how to get it."""
     try:
         return import_module(package)
     except (ImportError, RuntimeError, OSError) as err:

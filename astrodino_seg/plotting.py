@@ -7,24 +7,22 @@ no window is opened. Pictures are (y, x, 3) uint8, labels (y, x) int, and zooms
 (x0, x1, y0, y1) in pixels.
 """
 
-import os
-from pathlib import Path
-
 import numpy as np
 from scipy.ndimage import binary_dilation
 from skimage.segmentation import find_boundaries
 
 from astrodino_seg.errors import require
-from astrodino_seg.inputs.rgb import rgb_image
+from astrodino_seg.files import whole_or_not
+from astrodino_seg.image import as_image
+from astrodino_seg.inputs.channels import rgb_image
+from astrodino_seg.truth import CLASSES
 
-__all__ = ['class_rgb', 'outline_rgb', 'plot_attention', 'plot_benchmark',
-           'plot_classes', 'plot_closeups', 'plot_confusion',
-           'plot_segmentations', 'plot_tsne', 'rgb_image', 'save_figure']
+__all__ = ['plot_segmentations', 'rgb_image', 'save_figure']
 
 WHITE, ORANGE = (255, 255, 255), (255, 130, 40)
-#: Colour of each class of `~astrodino_seg.SegmentationResult`; sky has none.
-CLASS_COLOURS = {'star': (70, 140, 255), 'galaxy': (255, 90, 60),
-                 'artifact': (60, 220, 120)}
+#: Colour of each class; sky has none.
+CLASS_COLOURS = dict(zip(CLASSES[1:], (
+    (70, 140, 255), (255, 90, 60), (60, 220, 120))))
 
 
 def _figure(width, height):
@@ -233,34 +231,15 @@ def plot_benchmark(tables):
 
 def save_figure(figure, path, *, dpi=100):
     """Write a figure; the file appears whole or not at all."""
-    path = Path(path)
-    temporary = path.with_name(f'.{os.getpid()}.{path.name}')
-    try:
-        figure.savefig(temporary, dpi=dpi)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_or_not(path) as part:
+        figure.savefig(part, dpi=dpi)
 
 
 def plot_tsne(points, labels, classes, *, width=7):
     """
     Points coloured by their class.
 
-    Parameters
-    ----------
-    points : `~numpy.ndarray`
-        (n, 2), of `~astrodino_seg.embed.probe.tsne`.
-    labels : `~numpy.ndarray`
-        (n,) int, positions in ``classes``.
-    classes : sequence of str
-        The names of the classes.
-    width : float, optional
-        Width of the figure in inches.
-
-    Returns
-    -------
-    figure : `~matplotlib.figure.Figure`
-        The figure; no window is opened.
+    Takes ``points`` (n, 2), ``labels`` (n,) int.
     """
     colormaps = require('matplotlib', 'plot').colormaps
     figure = _figure(width, 0.75 * width)
@@ -278,22 +257,7 @@ def plot_tsne(points, labels, classes, *, width=7):
 
 
 def plot_confusion(result, *, width=7):
-    """
-    The confusion matrix of a probe.
-
-    Parameters
-    ----------
-    result : `~astrodino_seg.embed.probe.ProbeResult`
-        The probe.
-    width : float, optional
-        Width of the figure in inches.
-
-    Returns
-    -------
-    figure : `~matplotlib.figure.Figure`
-        Shares of each true class (rows, which sum to 1), in per cent; no
-        window is opened.
-    """
+    """The confusion matrix of a probe."""
     counts = result.confusion
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = _figure(width, 0.9 * width)
@@ -311,3 +275,39 @@ def plot_confusion(result, *, width=7):
              title=f'{result.name}: top-1 {100 * result.accuracy:.1f}% '
                    f'({100 * low:.1f} to {100 * high:.1f})')
     return figure
+
+
+def plot_neighbours(images, found, *, n_queries=6, width=1.6):
+    """
+    Pictures of the first queries and of what was found for each.
+
+    ``images`` are what the table was made of, and ``found`` is of
+    `~astrodino_seg.embed.search.similar`, for rows of the table. A row a
+    query, which comes first; then what is most like it, with the similarity.
+    """
+    names = list(dict.fromkeys(np.asarray(found['query']).tolist()))
+    names = names[:n_queries]
+    columns = 1 + int(np.max(found['rank']))
+    figure = _figure(columns * width, len(names) * (width + 0.2))
+    axes = figure.subplots(len(names), columns, squeeze=False)
+    for line, name in zip(axes, names):
+        part = found[np.asarray(found['query']) == name]
+        shown = [(name, f'row {name}')] + [
+            (row, f'{value:.3f}') for row, value in
+            zip(part['row'], part['similarity'])]
+        for axis, (row, title) in zip(line, shown):
+            _show(axis, _picture(images, int(row)))
+            axis.set_title(title, fontsize='small')
+        for axis in line:
+            axis.axis('off')
+    return figure
+
+
+def _picture(images, row):
+    """A picture whose first row is the lowest."""
+    if hasattr(images, 'rgb'):
+        return images.rgb(row)[::-1]
+    image = images[row]
+    if image is None:
+        return np.zeros((1, 1, 3), np.uint8)
+    return rgb_image(as_image(image))

@@ -25,10 +25,10 @@ from astrodino_seg.predict.decode import MERGE, MIN_SEED
 from astrodino_seg.predict.instances import find_instances
 from astrodino_seg.predict.pyramid import STEP, has_bfloat16
 from astrodino_seg.predict.shares import FluxShares
-from astrodino_seg.predict.sky import input_of
-from astrodino_seg.predict.threshold import (
+from astrodino_seg.predict.sky import (
     background_cube,
     has_pixels,
+    input_of,
     threshold_cube,
 )
 from astrodino_seg.predict.tiles import CONTEXT
@@ -138,7 +138,9 @@ class DinoSegmenter:
         by edges only.
     n_sigma : float, optional
         Keep objects that have ``n_pixels`` connected pixels above this S/N
-        of all bands together. Ignored if a ``threshold`` is given.
+        of all bands together. Where noise is correlated, its unit is that of
+        sums over 4 x 4 pixels, and not of single pixels. Ignored if a
+        ``threshold`` is given.
     merge : float, optional
         The merge/split dial in [0, 1]. Two groups of pieces are joined as
         long as the mean probability that two of their pieces are one object

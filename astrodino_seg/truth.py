@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ['ISOPHOTE', 'MIN_PIXELS', 'MIN_SN', 'PRIMARY_PIXELS', 'PRIMARY_SN',
-           'Truth', 'consecutive', 'make_truth']
-
+#: Of pixels; those of objects are without the first.
+CLASSES = ('sky', 'star', 'galaxy', 'artifact')
+#: Of pixels whose class is not known, or does not count.
+VOID = -1
 #: Own S/N per pixel (all bands together) down to which a pixel belongs to
 #: an object. It lies well below the usual detection threshold, because a
 #: total flux needs the outskirts.
@@ -41,7 +42,7 @@ class Truth:
 
         - ``id``, int: its label.
         - ``x``, ``y``, float: pixels.
-        - ``cls``, int: index into `~astrodino_seg.simulate.scene.CLASSES`.
+        - ``cls``, int: index into `CLASSES`.
         - ``kind``, str; ``re``, float, pixels: as in the scene.
         - ``primary``, bool: a large galaxy, resolved, and above `PRIMARY_SN`
           and `PRIMARY_PIXELS`.
@@ -96,25 +97,24 @@ def consecutive(labels):
             np.concatenate([[0], names.astype(np.int64)]))
 
 
+def pixel_classes(labels, objects):
+    """
+    The class of each pixel, int64, of labels (y, x): an index into `CLASSES`,
+    or `VOID`.
+    """
+    ids = objects['id']     # some own no pixel
+    table = np.full(max(labels.max(initial=0), ids.max(initial=0)) + 1, VOID)
+    table[0] = 0
+    table[ids] = objects['cls']
+    return np.where(labels < 0, VOID, table[labels.clip(0)])
+
+
 def make_truth(light, owner, own_sn, dead, objects):
     """
     Apply the rules of the truth.
 
-    Parameters
-    ----------
-    light : `~numpy.ndarray`
-        (band, y, x) as in `Truth`.
-    owner, own_sn : `~numpy.ndarray`
-        (3, y, x) the strongest objects and their own S/N.
-    dead : `~numpy.ndarray`
-        (y, x) bool: what no band sees.
-    objects : dict of list
-        Of all objects, as in `~astrodino_seg.simulate.scene.Scene`.
-
-    Returns
-    -------
-    truth : `Truth`
-        The truth.
+    Takes ``light`` (band, y, x), owner, own_sn (3, y, x), ``dead`` (y, x)
+    bool.
     """
     labels = np.where(own_sn[0] >= ISOPHOTE, owner[0], 0).astype(np.intp)
     everything = own_sn.sum(axis=0)

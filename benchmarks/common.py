@@ -21,8 +21,7 @@ from astrodino_seg.models.load import load_model
 from astrodino_seg.predict import merge as rules
 from astrodino_seg.predict.decode import decode
 from astrodino_seg.predict.pyramid import MIN_HEAT, look
-from astrodino_seg.predict.sky import input_of
-from astrodino_seg.predict.threshold import has_pixels
+from astrodino_seg.predict.sky import has_pixels, input_of
 from astrodino_seg.segmenter import DinoSegmenter
 from astrodino_seg.simulate import SceneLibrary
 from astrodino_seg.simulate.scene_library import VERSION

@@ -15,15 +15,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from photutils.segmentation import SegmentationImage
 
 from astrodino_seg.cli import main
-from astrodino_seg.embed import (
-    AttentionMaps,
-    attention_maps,
-    rollout,
-    top_mass,
-)
+from astrodino_seg.embed import attention_maps
+from astrodino_seg.embed.attention import AttentionMaps, rollout, top_mass
 from astrodino_seg.image import as_image, read_label_map
 from astrodino_seg.inputs.rules import NoiseUnits
-from astrodino_seg.models import Backbone, Model, load_backbone
+from astrodino_seg.models import Backbone, load_backbone
+from astrodino_seg.models.instance import Model
 from astrodino_seg.models.vit import VisionTransformer, rotary_angles, rotate
 
 

@@ -4,7 +4,6 @@ Tests for what the baselines share and for those of photutils. What all finders
 promise is in ``test_finders.py``.
 """
 
-import inspect
 import sys
 import warnings
 from pathlib import Path
@@ -34,7 +33,7 @@ from astrodino_seg.evaluate.baselines.base import segmentation_image
 from astrodino_seg.image import as_image
 
 CLASSES = [one for name, one in vars(baselines).items()
-           if name in baselines.__all__ and inspect.isclass(one)]
+           if name.endswith('Finder')]
 SAMPLE = Path(astrodino_seg.__file__).parent / 'data' / 'demo_griz.fits.fz'
 
 

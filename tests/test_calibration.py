@@ -24,8 +24,7 @@ from astrodino_seg.models.calibration import (
 from astrodino_seg.predict.decode import Grouping, decode
 from astrodino_seg.predict.pyramid import look
 from astrodino_seg.predict.shares import share_flux
-from astrodino_seg.predict.sky import input_of
-from astrodino_seg.predict.threshold import has_pixels
+from astrodino_seg.predict.sky import has_pixels, input_of
 
 NOTHING = {'class_temperature': 1.0, 'share_power': 1, 'confidence': None,
            'fit': {'n_scenes': 24}}

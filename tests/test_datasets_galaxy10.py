@@ -12,7 +12,8 @@ from helpers import check_promises
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image as Picture
 
-from astrodino_seg.datasets import GALAXY10_CLASSES, Galaxy10
+from astrodino_seg.datasets import Galaxy10
+from astrodino_seg.datasets.pictures import GALAXY10_CLASSES
 
 h5py = pytest.importorskip('h5py')
 pa = pytest.importorskip('pyarrow')

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from cutout_service import BAD, CutoutServer
 
-from astrodino_seg.datasets.http import get
+from astrodino_seg.datasets.download import get
 from astrodino_seg.errors import DownloadError
 from astrodino_seg.version import __version__
 

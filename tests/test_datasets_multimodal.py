@@ -11,11 +11,8 @@ import pytest
 from helpers import check_promises
 from numpy.testing import assert_allclose, assert_array_equal
 
-from astrodino_seg.datasets import (
-    MultimodalImages,
-    record_image,
-    record_metadata,
-)
+from astrodino_seg.datasets import MultimodalImages
+from astrodino_seg.datasets.multimodal import record_image, record_metadata
 from astrodino_seg.errors import SkippedWarning
 
 h5py = pytest.importorskip('h5py')

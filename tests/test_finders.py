@@ -28,7 +28,7 @@ SAMPLE = Path(astrodino_seg.__file__).parent / 'data' / 'demo_griz.fits.fz'
 SMALL = 'the noise of'      # of the smallest images, which is uncertain
 FINDERS = [DinoSegmenter,
            *(one for name, one in vars(baselines).items()
-             if name in baselines.__all__ and inspect.isclass(one))]
+             if name.endswith('Finder'))]
 
 
 def is_here(cls):

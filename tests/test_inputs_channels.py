@@ -3,6 +3,8 @@
 Tests for the preprocess module.
 """
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from astropy.stats import SigmaClip
@@ -417,7 +419,7 @@ def test_too_small_for_noise(shape):
 @pytest.mark.parametrize('n_slots', [1, 2, 4])
 def test_spec(n_slots):
     spec = PreprocessSpec(n_slots=n_slots, box_size=32, softening=2.0)
-    assert PreprocessSpec(**spec.to_dict()) == spec
+    assert PreprocessSpec(**asdict(spec)) == spec
     found = normalise(make_image(sky((2, 64, 64))), spec)
     assert len(found.channels) == spec.n_channels == n_slots + 2
 

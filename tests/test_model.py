@@ -7,6 +7,7 @@ import copy
 import hashlib
 import json
 import os
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -17,8 +18,10 @@ from safetensors.torch import save_file
 from astrodino_seg.errors import ModelFileError
 from astrodino_seg.inputs.channels import PreprocessSpec
 from astrodino_seg.inputs.rules import NoiseUnits, Photographic
-from astrodino_seg.models import Backbone, Model, load_backbone, load_model
+from astrodino_seg.models import Backbone, load_backbone
 from astrodino_seg.models import files as module
+from astrodino_seg.models.instance import Model
+from astrodino_seg.models.load import load_model
 
 TINY = {'vit': {'dim': 48, 'depth': 1, 'n_heads': 3},
         'head': {'widths': (8, 8, 8, 8), 'n_middle': 8}}
@@ -314,7 +317,7 @@ def test_spec_of_an_older_backbone(tmp_path):
     rewrite(path, spec=json.dumps({
         'vit': {'patch_size': 16, 'pos_embed': 'none', 'rope': True,
                 'n_registers': 2, **TINY['vit']},
-        'preprocess': backbone.preprocess.to_dict()}))
+        'preprocess': asdict(backbone.preprocess)}))
     again = load_backbone(path)
     assert again.spec == backbone.spec
     assert again.planes == backbone.planes

@@ -12,9 +12,10 @@ from helpers import make_wcs
 from numpy.testing import assert_allclose, assert_array_equal
 
 from astrodino_seg.embed import cutouts, label_cutouts
-from astrodino_seg.embed.prepare import Inputs, check_size, prepare
+from astrodino_seg.embed.prepare import Inputs, prepare
 from astrodino_seg.image import as_image
 from astrodino_seg.inputs.rules import NanomaggyRGB, NoiseUnits, Photographic
+from astrodino_seg.models.backbone import check_size
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
 

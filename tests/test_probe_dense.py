@@ -11,13 +11,12 @@ import torch
 from embed_toys import Same, make_backbone, make_images
 from numpy.testing import assert_allclose, assert_array_equal
 
-from astrodino_seg.embed import (
+from astrodino_seg.embed import linear_segmentation, patch_maps, pca_rgb
+from astrodino_seg.embed.dense import (
     SegmentationScore,
-    linear_segmentation,
-    patch_maps,
-    pca_rgb,
+    class_map,
+    intersection_over_union,
 )
-from astrodino_seg.embed.dense import class_map, intersection_over_union
 
 
 def test_iou_by_hand():

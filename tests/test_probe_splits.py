@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from astrodino_seg.datasets import GALAXY10_CLASSES
+from astrodino_seg.datasets.pictures import GALAXY10_CLASSES
 from astrodino_seg.embed.classifiers import (
     check_splits,
     encode_labels,

@@ -28,7 +28,7 @@ from astrodino_seg.models import load_backbone
 from astrodino_seg.models.files import BUNDLED_BACKBONE, BUNDLED_HEADS
 from astrodino_seg.models.load import load_any
 from astrodino_seg.models.semantic import HEADS, SemanticModel
-from astrodino_seg.predict.regions import predict_classes, segment_classes
+from astrodino_seg.predict.instances import predict_classes, segment_classes
 from astrodino_seg.simulate import make_scene, observe
 from astrodino_seg.simulate.scene_library import SPLITS
 

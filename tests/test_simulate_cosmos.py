@@ -12,8 +12,9 @@ from numpy.testing import assert_allclose
 from scipy.ndimage import center_of_mass
 from simulate_helpers import EMPTY
 
-from astrodino_seg.simulate import build_stamps, make_scene
+from astrodino_seg.simulate import make_scene
 from astrodino_seg.simulate.render import MAX_ZOOM, CosmosGalaxies
+from astrodino_seg.simulate.stamps import build_stamps
 
 WAVES = np.array([0.48, 0.62, 0.87])
 

@@ -10,13 +10,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from simulate_helpers import EMPTY, digest, hand_scene
 
-from astrodino_seg.simulate import (
-    SceneLibrary,
-    build_stamps,
-    make_scene,
-    observe,
-)
+from astrodino_seg.simulate import SceneLibrary, make_scene, observe
 from astrodino_seg.simulate.scene_library import SPLITS
+from astrodino_seg.simulate.stamps import build_stamps
 
 library = import_module('astrodino_seg.simulate.scene_library')
 

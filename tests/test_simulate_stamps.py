@@ -16,16 +16,15 @@ from safetensors.numpy import load_file, save_file
 from simulate_helpers import EMPTY, check_truth, digest
 
 from astrodino_seg.errors import ModelFileError
-from astrodino_seg.simulate import (
-    StampLibrary,
-    build_stamps,
-    make_scene,
-    observe,
-    stamps,
-)
+from astrodino_seg.simulate import StampLibrary, make_scene, observe, stamps
 from astrodino_seg.simulate.scene import VERSION
 from astrodino_seg.simulate.sky import BAND_SETS
-from astrodino_seg.simulate.stamps import Stamps, _turn, _turn_offset
+from astrodino_seg.simulate.stamps import (
+    Stamps,
+    _turn,
+    _turn_offset,
+    build_stamps,
+)
 
 pytest.importorskip('galsim')
 

@@ -23,8 +23,9 @@ from astrodino_seg.image import as_image, write_image, write_label_map
 from astrodino_seg.inputs.binning import bin_channels
 from astrodino_seg.inputs.channels import PreprocessSpec
 from astrodino_seg.inputs.rules import NoiseUnits, Photographic, WithNoiseUnits
-from astrodino_seg.models import Backbone, Model
+from astrodino_seg.models import Backbone
 from astrodino_seg.models.head import InstanceMaps
+from astrodino_seg.models.instance import Model
 from astrodino_seg.models.semantic import SemanticModel
 from astrodino_seg.simulate import make_scene as make_real_scene
 from astrodino_seg.simulate import observe

@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Tests for the vit and vit_layers modules.
+Tests for the Vision Transformer.
 """
 
 import math

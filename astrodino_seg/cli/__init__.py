@@ -1,7 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The ``astrodino`` command; one module a subcommand, which imports what it needs
-only when it runs.
+The ``astrodino`` command; a subcommand imports what it needs only when it
+runs.
 """
 
 import argparse
@@ -10,49 +10,29 @@ import re
 import sys
 import warnings
 
-from astrodino_seg.cli import (
-    attention,
-    benchmark,
-    compare,
-    demo,
-    embed,
-    fetch,
-    info,
-    pretrain,
-    probe,
-    search,
-    segment,
-    simulate,
-    stamps,
-    train,
+from astrodino_seg.cli.compare import add_benchmark, add_compare
+from astrodino_seg.cli.embed import add_attention, add_embed, add_search
+from astrodino_seg.cli.probe import add_probe
+from astrodino_seg.cli.segment import add_segment
+from astrodino_seg.cli.simulate import (
+    add_pretrain,
+    add_simulate,
+    add_stamps,
+    add_train,
 )
+from astrodino_seg.cli.tools import add_demo, add_fetch, add_info
 from astrodino_seg.errors import AstroDinoWarning
 from astrodino_seg.version import __version__
 
-__all__ = ['main']
-
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError,
                FloatingPointError)
-COMMANDS = (segment, compare, attention, embed, probe, search, benchmark, demo,
-            fetch, info, simulate, stamps, train, pretrain)
+COMMANDS = (add_segment, add_compare, add_attention, add_embed, add_probe,
+            add_search, add_benchmark, add_demo, add_fetch, add_info,
+            add_simulate, add_stamps, add_train, add_pretrain)
 
 
 def main(argv=None):
-    """
-    Run ``astrodino``.
-
-    Parameters
-    ----------
-    argv : list of str, optional
-        The arguments; those of the process if `None`.
-
-    Returns
-    -------
-    status : int
-        0 if all went well, 1 after an error (one line on standard error),
-        3 if nothing was found, 130 after an interrupt, 141 if the reader of
-        the output has gone. Wrong usage exits with 2.
-    """
+    """Run ``astrodino``."""
     args = _parser().parse_args(argv)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
@@ -95,8 +75,8 @@ def _parser():
     parser.add_argument('--debug', action='store_true',
                         help='show the traceback of an error')
     commands = parser.add_subparsers(dest='command', required=True)
-    for command in COMMANDS:
-        command.add_parser(commands)
+    for add in COMMANDS:
+        add(commands)
     for one in commands.choices.values():
         one.set_defaults(options={
             action.dest: action.option_strings[-1]

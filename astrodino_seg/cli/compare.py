@@ -1,7 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-``astrodino compare``.
+``astrodino compare`` and ``astrodino benchmark``.
 """
+
+from pathlib import Path
 
 from astrodino_seg.cli.products import (
     add_image_options,
@@ -10,15 +12,13 @@ from astrodino_seg.cli.products import (
     as_prefix,
     choose_finders,
     history,
+    paths_of,
     read_images,
-    refuse_existing,
 )
 from astrodino_seg.errors import require
 
-__all__ = ['add_parser', 'run']
 
-
-def add_parser(commands):
+def add_compare(commands):
     """Add the subcommand."""
     compare = commands.add_parser(
         'compare', help='several finders on one image, side by side',
@@ -38,10 +38,10 @@ def add_parser(commands):
         help='how many places of the largest differences to draw')
     add('--model', help='a weights file; default: bundled')
     add('--overwrite', action='store_true', help='replace old products')
-    compare.set_defaults(run=run)
+    compare.set_defaults(run=run_compare)
 
 
-def run(args):
+def run_compare(args):
     """Run the subcommand."""
     from astrodino_seg.evaluate.compare import (
         compare_finders,
@@ -62,12 +62,10 @@ def run(args):
     finders = choose_finders(args.finders, args.model)
     require('matplotlib', 'plot')
     prefix = as_prefix(args.output, args.images[0])
-    paths = {name: prefix.with_name(f'{prefix.name}_{name}_segm.fits')
-             for name in finders}
-    for kind, end in (('table', '_compare.ecsv'), ('map', '_compare.png'),
-                      ('closeups', '_closeups.png')):
-        paths[kind] = prefix.with_name(prefix.name + end)
-    refuse_existing(paths.values(), args.overwrite)
+    paths = paths_of(prefix, {
+        **{name: f'_{name}_segm.fits' for name in finders},
+        'table': '_compare.ecsv', 'map': '_compare.png',
+        'closeups': '_closeups.png'}, args.overwrite)
     truth = None if args.truth is None else read_label_map(args.truth)
     image = read_images(args.images, args.bands, args.reference,
                         args.bad_bits)
@@ -76,11 +74,11 @@ def run(args):
     print('\n'.join(table.pformat(max_width=-1)))
     lines = {name: history(args.images, name == 'dino' and args.model,
                            finder=finders[name]) for name in finders}
-    _write(comparison, table, paths, args.closeups, lines)
+    _write_comparison(comparison, table, paths, args.closeups, lines)
     return 0
 
 
-def _write(comparison, table, paths, n_closeups, lines):
+def _write_comparison(comparison, table, paths, n_closeups, lines):
     from astrodino_seg.evaluate.compare import most_different
     from astrodino_seg.image import write_label_map
     from astrodino_seg.plotting import (
@@ -107,3 +105,61 @@ def _write(comparison, table, paths, n_closeups, lines):
                     parts['map'])
         if zooms:
             save_figure(plot_closeups(rgb, shown, zooms), parts['closeups'])
+
+
+def add_benchmark(commands):
+    """Add the subcommand."""
+    benchmark = commands.add_parser(
+        'benchmark', help='finders on simulated scenes with known truth',
+        description='Write scores.csv, bins.csv, curve.csv, scores.rst and '
+                    'benchmark.png. The records of single scenes are kept in '
+                    'records.jsonl, so that a run that was killed goes on '
+                    'from there.')
+    add = benchmark.add_argument
+    add('-o', '--output', default='astrodino_benchmark',
+        help='folder for the products (default: %(default)s)')
+    add('--finders', help='names with commas between, as of compare; '
+                          'default: dino and all at hand')
+    add('--scenes', type=int, default=200,
+        help='how many scenes of 512 x 512 pixels (%(default)s)')
+    add('--quick', action='store_true', help='10 scenes only')
+    add('--split', default='benchmark', choices=('validation', 'benchmark'),
+        help='to tune, use validation (default: %(default)s)')
+    add('--cache', help='folder for rendered scenes (about 7 MB each)')
+    add('--processes', type=int, default=1,
+        help='scenes that are measured at a time (%(default)s)')
+    add('--model', help='a weights file; default: bundled')
+    add('-q', '--quiet', action='store_true', help='no progress bar')
+    benchmark.set_defaults(run=run_benchmark)
+
+
+def run_benchmark(args):
+    """Run the subcommand."""
+    require('galsim', 'simulate')
+    from astrodino_seg.evaluate.benchmark import (
+        SHOWN,
+        benchmark_tables,
+        run_benchmark,
+        write_rst,
+    )
+    from astrodino_seg.plotting import plot_benchmark, save_figure
+
+    require('matplotlib', 'plot')
+    finders = choose_finders(args.finders, args.model)
+    folder = Path(args.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    results = run_benchmark(
+        finders, folder / 'records.jsonl', split=args.split,
+        n_scenes=10 if args.quick else args.scenes, cache=args.cache,
+        n_processes=args.processes, progress=not args.quiet)
+    tables = benchmark_tables(results)
+    paths = {name: folder / f'{name}.csv' for name in tables}
+    paths |= {'rst': folder / 'scores.rst', 'plot': folder / 'benchmark.png'}
+    with all_or_none(paths) as parts:
+        for name, table in tables.items():
+            table.write(parts[name], format='ascii.csv')
+        write_rst(tables, parts['rst'])
+        save_figure(plot_benchmark(tables), parts['plot'])
+    shown = tables['scores']['finder', *SHOWN]
+    print('\n'.join(shown.pformat(max_width=-1)))
+    return 0

@@ -6,26 +6,24 @@
 import warnings
 from pathlib import Path
 
-from astrodino_seg.cli.products import (
-    all_or_none,
-    as_prefix,
-    refuse_existing,
-)
-from astrodino_seg.cli.sources import (
+from astrodino_seg.cli.embed import (
     add_network_options,
     load_network,
     open_images,
 )
+from astrodino_seg.cli.products import (
+    all_or_none,
+    as_prefix,
+    paths_of,
+)
 from astrodino_seg.errors import SkippedWarning, require
-
-__all__ = ['add_parser', 'run']
 
 PROBES = ('mlp', 'knn', 'linear')
 NETWORKS = ('finetune', 'efficientnet_b0', 'convnext_nano', 'resnet18',
             'densenet121')
 
 
-def add_parser(commands):
+def add_probe(commands):
     """Add the subcommand."""
     probe = commands.add_parser(
         'probe', help='how well a backbone tells classes',
@@ -63,10 +61,10 @@ def add_parser(commands):
     add_network_options(add)
     add('--no-png', action='store_true', help='no pictures')
     add('--overwrite', action='store_true', help='replace old products')
-    probe.set_defaults(run=run)
+    probe.set_defaults(run=run_probe)
 
 
-def run(args):
+def run_probe(args):
     """Run the subcommand."""
     from astrodino_seg.embed import evaluate, evaluate_network
 
@@ -80,9 +78,7 @@ def run(args):
         ends['confusion'] = '_confusion.png'
         if of_vectors:
             ends['tsne'] = '_tsne.png'
-    paths = {kind: prefix.with_name(prefix.name + end)
-             for kind, end in ends.items()}
-    refuse_existing(paths.values(), args.overwrite)
+    paths = paths_of(prefix, ends, args.overwrite)
     table, images, labels, classes = _read(args)
     splits = _splits(args, table, labels)
     epochs = {} if args.protocol in ('knn', 'linear') else {
@@ -108,7 +104,8 @@ def _read(args):
     """Table, images (or None), labels and classes (or None)."""
     import numpy as np
 
-    from astrodino_seg.datasets import GALAXY10_CLASSES, Galaxy10
+    from astrodino_seg.datasets import Galaxy10
+    from astrodino_seg.datasets.pictures import GALAXY10_CLASSES
     from astrodino_seg.embed import embedding_table, read_embeddings
 
     if _has_vectors(args.input):

@@ -10,9 +10,7 @@ import textwrap
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ['MAPS', 'add_image_options', 'all_finders', 'all_or_none',
-           'as_prefix', 'choose_finders', 'history', 'product_paths',
-           'read_images', 'refuse_existing', 'summarise', 'write_products']
+from astrodino_seg.truth import CLASSES
 
 #: What can be written beside, by the names on the command line.
 MAPS = {'fragments': lambda result: result.fragments.data,
@@ -125,14 +123,13 @@ def as_prefix(output, image):
 
 def product_paths(prefix, catalog_format, *, png, maps=False):
     """The paths of a segmentation's products."""
-    add = {'labels': '_segm.fits', 'catalog': f'_catalog.{catalog_format}',
-           'regions': '.reg'}
+    ends = {'labels': '_segm.fits', 'catalog': f'_catalog.{catalog_format}',
+            'regions': '.reg'}
     if png:
-        add['picture'] = '.png'
+        ends['picture'] = '.png'
     if maps:
-        add['maps'] = '_maps.fits'
-    return {kind: prefix.with_name(prefix.name + end)
-            for kind, end in add.items()}
+        ends['maps'] = '_maps.fits'
+    return paths_of(prefix, ends, overwrite=True)
 
 
 def refuse_existing(paths, overwrite):
@@ -141,6 +138,15 @@ def refuse_existing(paths, overwrite):
     if existing and not overwrite:
         msg = f'{", ".join(existing)} exists; give --overwrite to replace it'
         raise OSError(msg)
+    return paths
+
+
+def paths_of(prefix, ends, overwrite=False):
+    """Paths by kind; what exists is not replaced, unless told to."""
+    paths = {kind: prefix.with_name(prefix.name + end)
+             for kind, end in ends.items()}
+    refuse_existing(paths.values(), overwrite)
+    return paths
 
 
 @contextmanager
@@ -217,6 +223,6 @@ def _ds9_regions(result):
 def summarise(result):
     """What was found, in one line."""
     names, counts = [], result.table['class'].tolist()
-    for name in ('star', 'galaxy', 'artifact'):
+    for name in CLASSES[1:]:
         names.append(f'{counts.count(name)} {name}')
     return f'{len(result.table)} objects: {", ".join(names)}'

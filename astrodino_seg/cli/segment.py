@@ -20,10 +20,8 @@ from astrodino_seg.cli.products import (
 )
 from astrodino_seg.errors import require
 
-__all__ = ['add_parser', 'run']
 
-
-def add_parser(commands):
+def add_segment(commands):
     """Add the subcommand."""
     segment = commands.add_parser(
         'segment', help='segment one cube, or one file a band',
@@ -77,7 +75,7 @@ def add_parser(commands):
              f'commas between, or all')
     add('--overwrite', action='store_true', help='replace old products')
     add('-q', '--quiet', action='store_true', help='no progress bar')
-    segment.set_defaults(run=run)
+    segment.set_defaults(run=run_segment)
 
 
 def _background(text):
@@ -94,7 +92,7 @@ def _names(text):
     return names
 
 
-def run(args):
+def run_segment(args):
     """Run the subcommand."""
     import torch
 

@@ -1,17 +1,17 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-``astrodino simulate``.
+``astrodino simulate`` and ``astrodino stamps``, which make what is trained on;
+``astrodino train`` and ``astrodino pretrain``.
 """
 
+import tomllib
 from pathlib import Path
 
-from astrodino_seg.cli.products import all_or_none, refuse_existing
+from astrodino_seg.cli.products import all_or_none, paths_of
 from astrodino_seg.errors import require
 
-__all__ = ['add_parser', 'read_rates', 'run']
 
-
-def add_parser(commands):
+def add_simulate(commands):
     """Add the subcommand."""
     simulate = commands.add_parser(
         'simulate', help='make an image of which the truth is known',
@@ -41,10 +41,10 @@ def add_parser(commands):
     add('--cosmos', metavar='FOLDER',
         help='COSMOS galaxies, for the ingredient "cosmos"')
     add('--overwrite', action='store_true', help='replace old files')
-    simulate.set_defaults(run=run)
+    simulate.set_defaults(run=run_simulate)
 
 
-def run(args):
+def run_simulate(args):
     """Run the subcommand."""
     require('galsim', 'simulate')
     from astrodino_seg.simulate import StampLibrary, make_scene, observe
@@ -53,10 +53,9 @@ def run(args):
     if not name.parent.is_dir():
         msg = f'output: no folder {str(name.parent)!r}'
         raise ValueError(msg)
-    paths = {kind: name.with_name(f'{name.name}_{end}') for kind, end in (
-        ('image', 'image.fits'), ('truth', 'truth.fits'),
-        ('catalogue', 'truth.ecsv'))}
-    refuse_existing(paths.values(), args.overwrite)
+    paths = paths_of(name, {
+        'image': '_image.fits', 'truth': '_truth.fits',
+        'catalogue': '_truth.ecsv'}, args.overwrite)
     content, conditions = read_rates(args.rate)
     scene = make_scene(
         args.seed, size=args.size[0] if len(args.size) == 1 else args.size,
@@ -76,24 +75,7 @@ def run(args):
 
 
 def read_rates(given):
-    """
-    Read the rates of the command line.
-
-    Parameters
-    ----------
-    given : list of str
-        Each ``NAME=VALUE``.
-
-    Returns
-    -------
-    content, conditions : dict of float
-        Those of scenes, and of observations.
-
-    Raises
-    ------
-    ValueError
-        If a name is unknown, or a value is no number.
-    """
+    """Read the rates of the command line."""
     from astrodino_seg.simulate import CONDITIONS, CONTENT
 
     content, conditions = {}, {}
@@ -116,8 +98,8 @@ def _write(image, truth, seed, paths):
     from astropy.table import QTable
 
     from astrodino_seg.image import write_image, write_maps
-    from astrodino_seg.simulate.scene import CLASSES, VERSION
-    from astrodino_seg.truth import ISOPHOTE
+    from astrodino_seg.simulate.scene import VERSION
+    from astrodino_seg.truth import CLASSES, ISOPHOTE
 
     meta = {'SEED': seed, 'SCENES': VERSION, 'ISOPHOTE': ISOPHOTE}
     columns = dict(truth.objects)
@@ -134,3 +116,110 @@ def _write(image, truth, seed, paths):
             'LABELS': truth.labels, 'OWNERS': truth.owners,
             'SHARES': truth.shares}, image, meta=meta)
         table.write(parts['catalogue'])
+
+
+def add_stamps(commands):
+    """Add the subcommand."""
+    stamps = commands.add_parser(
+        'stamps', help='draw galaxies to compose simulated scenes of',
+        description='Fill a folder with one file for each sky (bands and '
+                    'PSFs). Files that exist are kept, so that a run that '
+                    'was stopped goes on from there.')
+    add = stamps.add_argument
+    add('folder')
+    add('--skies', type=int, default=32, help='how many files (%(default)s)')
+    add('--large', type=int, default=40,
+        help='large galaxies of each sky (%(default)s)')
+    add('--small', type=int, default=160,
+        help='small galaxies of each sky (%(default)s)')
+    add('--first-seed', type=int, default=0,
+        help='seed of the first sky (%(default)s)')
+    add('--bands', nargs='+', metavar='SET',
+        help='sets of bands that the skies have in turn, for example ugriz; '
+             'default: drawn')
+    add('--rate', action='append', default=[], metavar='NAME=VALUE',
+        help='how much of an ingredient of a scene; may be repeated')
+    add('--cosmos', metavar='FOLDER',
+        help='COSMOS galaxies, as one of the kinds')
+    add('-q', '--quiet', action='store_true', help='no progress bar')
+    stamps.set_defaults(run=run_stamps)
+
+
+def run_stamps(args):
+    """Run the subcommand."""
+    require('galsim', 'simulate')
+    from astrodino_seg.simulate.stamps import build_stamps
+
+    rates, others = read_rates(args.rate)
+    if others:
+        msg = f'rate: {", ".join(others)} are no ingredients of a scene'
+        raise ValueError(msg)
+    library = build_stamps(
+        args.folder, n_skies=args.skies, n_large=args.large,
+        n_small=args.small, first_seed=args.first_seed,
+        band_sets=args.bands, rates=rates,
+        cosmos=args.cosmos, progress=not args.quiet)
+    print(f'{args.folder}: {len(library.files)} skies')
+    return 0
+
+
+def add_train(commands):
+    """Add the subcommand."""
+    train = commands.add_parser('train', help='train a model from a recipe')
+    _add_recipe(train.add_argument)
+    train.set_defaults(run=run_train)
+
+
+def _add_recipe(add):
+    """What is trained, and where to."""
+    add('config', help='TOML recipe; there are some in '
+                       'astrodino_seg/train/recipes')
+    add('-o', '--output', required=True,
+        help='folder for checkpoint, log and weights; a run that was killed '
+             'goes on from there')
+
+
+def _read(path):
+    with open(path, 'rb') as stream:
+        return tomllib.load(stream)
+
+
+def run_train(args):
+    """Run the subcommand."""
+    from astrodino_seg.train import train_from_config
+
+    model = train_from_config(_read(args.config), args.output)
+    print(_ending(model.provenance, Path(args.output)))
+    return 0
+
+
+def _ending(told, folder):
+    """How the training ended, in one line."""
+    if not (folder / 'model.safetensors').exists():
+        return (f'stopped after {told["steps"]} steps; the same command goes '
+                f'on')
+    end = 'the last one'
+    if 'best_step' in told:
+        end = (f'the best one, {told["best_step"]}, with a panoptic quality '
+               f'of {told["validation_pq"]:.3f}')
+    return (f'ended after {told["steps"]} steps; {folder}/model.safetensors '
+            f'has the weights of {end}')
+
+
+def add_pretrain(commands):
+    """Add the subcommand."""
+    pretrain = commands.add_parser(
+        'pretrain', help='train a backbone on images without labels')
+    _add_recipe(pretrain.add_argument)
+    pretrain.add_argument('-q', '--quiet', action='store_true',
+                          help='no progress bar')
+    pretrain.set_defaults(run=run_pretrain)
+
+
+def run_pretrain(args):
+    """Run the subcommand."""
+    from astrodino_seg.train import pretrain_from_config
+
+    pretrain_from_config(_read(args.config), args.output,
+                         progress=not args.quiet)
+    return 0

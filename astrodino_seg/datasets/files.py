@@ -14,32 +14,9 @@ import numpy as np
 
 from astrodino_seg.errors import require
 
-__all__ = ['Hdf5File', 'ParquetFile', 'as_text', 'data_files', 'one_error']
-
 
 def data_files(path, suffixes):
-    """
-    The data files of a folder.
-
-    Parameters
-    ----------
-    path : path-like
-        A file, or a folder, which is searched with all that it contains.
-    suffixes : tuple of str
-        The endings of such files.
-
-    Returns
-    -------
-    paths : list of `~pathlib.Path`
-        The files, sorted.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there are none.
-    ValueError
-        If a file has another ending.
-    """
+    """The data files of a folder."""
     path = Path(path)
     if path.is_dir():
         found = sorted(one for one in path.rglob('*')
@@ -58,20 +35,7 @@ def data_files(path, suffixes):
 
 
 def as_text(values):
-    """
-    Make text of identifiers.
-
-    Parameters
-    ----------
-    values : `~numpy.ndarray`
-        Integers, text or bytes.
-
-    Returns
-    -------
-    text : str `~numpy.ndarray`
-        The same as text. ``b'...'`` is what the Multimodal Universe makes of
-        bytes, and becomes what is between the quotes.
-    """
+    """Make text of identifiers."""
     text = [one.decode() if isinstance(one, bytes) else str(one)
             for one in np.asarray(values).tolist()]
     return np.array([one[2:-1] if one.startswith("b'") else one
@@ -80,14 +44,7 @@ def as_text(values):
 
 @contextmanager
 def one_error(path):
-    """
-    Make whatever is wrong with a file one `ValueError`.
-
-    Parameters
-    ----------
-    path : `~pathlib.Path`
-        The file.
-    """
+    """Make whatever is wrong with a file one `ValueError`."""
     try:
         yield
     except Exception as err:  # noqa: BLE001  anything, if it is damaged
@@ -101,20 +58,6 @@ class Hdf5File:
     An HDF5 file whose datasets are columns.
 
     It is opened for each reading, so that processes can share the object.
-
-    Parameters
-    ----------
-    path : `~pathlib.Path`
-        The file.
-    pixels : tuple of str
-        What the dataset of the images may be called: uint8 of shape (row, y,
-        x, 3).
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged, lacks the images, or its datasets differ in
-        length.
     """
 
     def __init__(self, path, pixels):
@@ -164,19 +107,6 @@ class ParquetFile:
 
     The encoded images of one row group are kept, so that reading in order is
     fast.
-
-    Parameters
-    ----------
-    path : `~pathlib.Path`
-        The file.
-    pixels : tuple of str
-        What the column of the images may be called: struct of ``bytes`` and
-        ``path``, as the `datasets` library writes, or bytes.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged or lacks the images.
     """
 
     def __init__(self, path, pixels):

@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-A folder, or a table, of FITS files as a sequence of images.
+FITS files as images: the bundled sample; a folder or a table as a sequence.
 """
 
 import warnings
@@ -17,7 +17,19 @@ from astrodino_seg.datasets.tables import read_table
 from astrodino_seg.errors import SkippedWarning
 from astrodino_seg.image import as_image
 
-__all__ = ['FolderImages']
+
+def demo_image():
+    """
+    The bundled sample: a simulated scene in g, r, i, z, with a WCS.
+
+    Returns
+    -------
+    image : `~astrodino_seg.Image`
+        448 x 448 pixels: a spiral, an irregular and an edge-on galaxy that
+        overlap, stars, and faint galaxies, made by
+        ``benchmarks/model/make_demo.py``.
+    """
+    return as_image(Path(__file__).parents[1] / 'data' / 'demo_griz.fits.fz')
 
 
 class FolderImages(Sequence):
@@ -90,11 +102,6 @@ class FolderImages(Sequence):
     def __getitem__(self, i):
         """
         One image; for a slice, a mask or an array, the sequence of those.
-
-        Raises
-        ------
-        ValueError, FileNotFoundError
-            If the file cannot be read; the message names it.
         """
         if isinstance(i, (slice, list, np.ndarray)):
             return self._take(i)

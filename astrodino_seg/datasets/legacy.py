@@ -16,8 +16,7 @@ import numpy as np
 from astropy.config import paths
 from tqdm import tqdm
 
-from astrodino_seg.datasets.cache import FileCache
-from astrodino_seg.datasets.http import get
+from astrodino_seg.datasets.download import FileCache, get
 from astrodino_seg.datasets.legacy_request import (
     NATIVE_SCALE,
     SERVICE,
@@ -25,8 +24,6 @@ from astrodino_seg.datasets.legacy_request import (
 )
 from astrodino_seg.datasets.tables import read_positions
 from astrodino_seg.errors import DownloadError, SkippedWarning
-
-__all__ = ['LegacyCutouts', 'legacy_cutout']
 
 
 def legacy_cutout(position, **options):
@@ -159,11 +156,6 @@ class LegacyCutouts(Sequence):
     def __getitem__(self, i):
         """
         One image; for a slice, a mask or an array, the sequence of those.
-
-        Raises
-        ------
-        ~astrodino_seg.errors.DownloadError, ConnectionError
-            As of `legacy_cutout`.
         """
         if isinstance(i, (slice, list, np.ndarray)):
             part = copy(self)

@@ -20,8 +20,6 @@ from astropy.coordinates import SkyCoord
 from astrodino_seg.errors import DownloadError
 from astrodino_seg.image import as_image, sky_to_pixels
 
-__all__ = ['MAX_SIZE', 'NATIVE_SCALE', 'SERVICE', 'CutoutRequest']
-
 SERVICE = 'https://www.legacysurvey.org/viewer/cutout.fits'
 MAX_SIZE = 3000         # pixels; the service cuts larger ones down
 NATIVE_SCALE = 0.262    # arcsec
@@ -31,35 +29,19 @@ SURVEYS = ('ls-', 'decals-', 'mzls+bass-')  # layers in nanomaggies
 
 @dataclass(frozen=True)
 class CutoutRequest:
-    """
-    A cutout, but for its position.
+    """A cutout, but for its position."""
 
-    Parameters
-    ----------
-    size : int or angle
-        Side in pixels, or on the sky; becomes pixels.
-    bands : sequence of str
-        Of one letter each; becomes a tuple.
-    pixel_scale : float or angle
-        Becomes arcsec.
-    layer : str
-        The layer of the viewer.
-    ivar : bool
-        Whether to ask for the inverse variance.
-    service : str
-        The address of the service.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If one of these is impossible.
-    """
-
+    #: Side in pixels, or on the sky; becomes pixels.
     size: int
+    #: Of one letter each; becomes a tuple.
     bands: tuple
+    #: Becomes arcsec.
     pixel_scale: float = NATIVE_SCALE
+    #: The layer of the viewer.
     layer: str = 'ls-dr10'
+    #: Whether to ask for the inverse variance.
     ivar: bool = True
+    #: The address of the service.
     service: str = SERVICE
 
     def __post_init__(self):
@@ -97,26 +79,7 @@ class CutoutRequest:
                 f'{self.pixel_scale:.9g}_{"".join(self.bands)}{ivar}.fits')
 
     def read(self, path, ra, dec):
-        """
-        Read the file that the service answered with.
-
-        Parameters
-        ----------
-        path : `~pathlib.Path`
-            The file.
-        ra, dec : float
-            The position in degrees.
-
-        Returns
-        -------
-        image : `~astrodino_seg.Image`
-            The cutout.
-
-        Raises
-        ------
-        ~astrodino_seg.errors.DownloadError
-            If it is not what was asked for; the message names the address.
-        """
+        """Read the file that the service answered with."""
         try:
             _check_fits(path)
             image = as_image(path)

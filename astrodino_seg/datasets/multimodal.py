@@ -18,34 +18,11 @@ from astrodino_seg.datasets.files import as_text, data_files, one_error
 from astrodino_seg.errors import SkippedWarning, require
 from astrodino_seg.image import as_image
 
-__all__ = ['MultimodalImages', 'record_image', 'record_metadata']
-
 PER_BAND = ('band', 'flux', 'ivar', 'mask', 'psf_fwhm', 'scale')
 
 
 def record_image(record):
-    """
-    The image of one record.
-
-    Parameters
-    ----------
-    record : dict
-        Of the layouts ``legacysurvey``, ``hsc`` and ``jwst``, with
-        ``image``: a dict of lists, or a list of dicts, by band of ``band``,
-        ``flux``, ``ivar`` and ``mask``. Or of ``gz10``, with ``rgb_image``.
-
-    Returns
-    -------
-    image : `~astrodino_seg.Image`
-        The image, without a WCS, for the records have none. That of
-        ``legacysurvey`` is in nanomaggies. For ``gz10`` see
-        `~astrodino_seg.datasets.Galaxy10`.
-
-    Raises
-    ------
-    ValueError
-        If the record is of another layout, or has no valid pixels.
-    """
+    """The image of one record."""
     if record.get('image') is not None:
         return _flux_image(_by_band(record['image']))
     if record.get('rgb_image') is not None:
@@ -61,20 +38,7 @@ def record_image(record):
 
 
 def record_metadata(record):
-    """
-    What a record says besides its pixels.
-
-    Parameters
-    ----------
-    record : dict
-        As of `record_image`.
-
-    Returns
-    -------
-    metadata : dict
-        Its numbers and text; and, by band, ``psf_fwhm`` and ``scale``
-        (arcsec) as dicts.
-    """
+    """What a record says besides its pixels."""
     out = {key: value.item() if isinstance(value, np.generic) else value
            for key, value in record.items()
            if isinstance(value, (str, int, float, bool, np.generic))}

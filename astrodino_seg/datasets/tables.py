@@ -1,19 +1,19 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Tables from files, and positions on the sky from tables.
+Tables from files, positions on the sky from tables, and splits of samples into
+one to train on and one to test on.
 """
 
 import os
 import warnings
 from pathlib import Path
 
+import astropy.units as u
 import numpy as np
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from astropy.utils.exceptions import AstropyWarning
-
-__all__ = ['as_table', 'pixel_positions', 'read_positions', 'read_table',
-           'sky_columns']
+from astropy_healpix import HEALPix
 
 #: Names of columns in lower case, in pairs: on the sky, in pixels from 0, and
 #: in pixels from 1 (of SExtractor).
@@ -28,26 +28,7 @@ PIXELS_FROM_1 = (('xwin_image', 'ywin_image'), ('x_image', 'y_image'),
 
 
 def read_table(path):
-    """
-    Read a table from a file of any format that astropy recognises.
-
-    Parameters
-    ----------
-    path : path-like
-        The file.
-
-    Returns
-    -------
-    table : `~astropy.table.Table`
-        The table.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it cannot be read as a table.
-    """
+    """Read a table from a file of any format that astropy recognises."""
     if not Path(path).is_file():
         msg = f'no such file: {str(path)!r}'
         raise FileNotFoundError(msg)
@@ -70,20 +51,7 @@ def read_table(path):
 
 
 def as_table(positions):
-    """
-    A table of what holds columns with names.
-
-    Parameters
-    ----------
-    positions : object
-        A table, the path of one, a `pandas.DataFrame`, an array with fields,
-        or a dict of columns.
-
-    Returns
-    -------
-    table : `~astropy.table.Table` or `None`
-        `None` if it is something else.
-    """
+    """A table of what holds columns with names."""
     if isinstance(positions, Table):
         return positions
     if isinstance(positions, (str, os.PathLike)):
@@ -108,20 +76,7 @@ def sky_columns(table):
 
 
 def pixel_positions(table):
-    """
-    The pixels that a table has, from 0.
-
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-        With ``x`` and ``y``, ``x_centroid`` and ``y_centroid``, or those of
-        SExtractor, ``X_IMAGE`` and ``Y_IMAGE``, which count from 1.
-
-    Returns
-    -------
-    x, y : tuple of `~numpy.ndarray` or `None`
-        NaN where one is missing; `None` if the table has none.
-    """
+    """The pixels that a table has, from 0."""
     first = 0
     names = _find(table, PIXELS)
     if names is None:
@@ -133,30 +88,7 @@ def pixel_positions(table):
 
 
 def read_positions(positions):
-    """
-    Read positions from coordinates or from a table.
-
-    Parameters
-    ----------
-    positions : `~astropy.coordinates.SkyCoord`, `~astropy.table.Table` or path
-        One or more positions; a table, or what `as_table` takes, has one
-        column of coordinates or the columns ``ra`` and ``dec`` (in any case,
-        or as SExtractor and VizieR call them), in degrees if they have no
-        unit.
-
-    Returns
-    -------
-    table : `~astropy.table.Table`
-        A copy of the table, with ``ra`` and ``dec`` as float64 in degrees
-        (ICRS) and without other columns of positions.
-
-    Raises
-    ------
-    ValueError
-        If there are no positions, or one is missing or not on the sky.
-    TypeError
-        If ``positions`` is something else.
-    """
+    """Read positions from coordinates or from a table."""
     if isinstance(positions, SkyCoord):
         table, coords = Table(), positions.reshape(-1)
     else:
@@ -207,3 +139,100 @@ def _take_coords(table):
     except ValueError as err:
         msg = f'positions: {err}'
         raise ValueError(msg) from err
+
+
+def random_split(n, *, test_fraction=0.2, seed=0):
+    """
+    Split at random.
+
+    Parameters
+    ----------
+    n : int
+        The size of the sample.
+    test_fraction : float, optional
+        The share to test on, rounded to whole items; at least one item is in
+        each part.
+    seed : int, optional
+        Seed of the choice.
+
+    Returns
+    -------
+    train, test : int64 `~numpy.ndarray`
+        The indices of each part, sorted.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two items, or the share is not between 0 and
+        1.
+    """
+    n_test = _n_test(n, test_fraction)
+    order = np.random.default_rng(seed).permutation(n)
+    return np.sort(order[n_test:]), np.sort(order[:n_test])
+
+
+def sky_split(ra, dec, *, test_fraction=0.2, nside=16, seed=0):
+    """
+    Split by position: what is in one cell of the sky is in one part.
+
+    Galaxies of one cluster, or of one exposure, look alike for reasons other
+    than their class. A random split has such pairs in both parts.
+
+    Parameters
+    ----------
+    ra, dec : array_like or `~astropy.units.Quantity`
+        Positions (ICRS), in degrees if they have no unit.
+    test_fraction : float, optional
+        The share to test on. Whole cells are taken at random until taking
+        one more would be further from it.
+    nside : int, optional
+        Of the HEALPix cells (Gorski et al. 2005, ApJ 622, 759), a power of
+        two. The default, cells of 3.7 degrees, is that of the Multimodal
+        Universe.
+    seed : int, optional
+        Seed of the choice.
+
+    Returns
+    -------
+    train, test : int64 `~numpy.ndarray`
+        The indices of each part, sorted.
+
+    Raises
+    ------
+    ValueError
+        If positions are not finite or not on the sky, if they are all in one
+        cell, or if the share is not between 0 and 1.
+    """
+    ra, dec = (np.atleast_1d(u.Quantity(one, u.deg)) for one in (ra, dec))
+    if ra.ndim > 1 or ra.shape != dec.shape:
+        msg = (f'ra and dec must be of one shape (n,), got {ra.shape} and '
+               f'{dec.shape}')
+        raise ValueError(msg)
+    on_sky = np.isfinite(ra) & (np.abs(dec) <= 90 * u.deg)
+    if not on_sky.all():
+        msg = (f'{(~on_sky).sum()} positions are not on the sky, the first '
+               f'in row {np.flatnonzero(~on_sky)[0]}')
+        raise ValueError(msg)
+    n_test = _n_test(len(ra), test_fraction)
+    cells = HEALPix(nside, order='nested').lonlat_to_healpix(ra, dec)
+    cells, member, counts = np.unique(cells, return_inverse=True,
+                                      return_counts=True)
+    if len(cells) < 2:
+        msg = f'all positions are in one cell of nside={nside}'
+        raise ValueError(msg)
+    order = np.random.default_rng(seed).permutation(len(cells))
+    sizes = np.cumsum(counts[order])[:-1]  # one cell at least to train on
+    n_cells = 1 + np.argmin(np.abs(sizes - n_test))
+    in_test = np.isin(member, order[:n_cells])
+    return np.flatnonzero(~in_test), np.flatnonzero(in_test)
+
+
+def _n_test(n, test_fraction):
+    """The number of items to test on."""
+    if not 0 < test_fraction < 1:
+        msg = f'test_fraction must be between 0 and 1, got {test_fraction}'
+        raise ValueError(msg)
+    if n < 2:
+        msg = f'a split needs two items or more, got {n}'
+        raise ValueError(msg)
+    return int(np.clip(round(n * test_fraction), 1, n - 1))

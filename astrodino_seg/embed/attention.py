@@ -20,33 +20,22 @@ from astrodino_seg.image import Image, as_image
 from astrodino_seg.models.load import load_backbone
 from astrodino_seg.models.vit import attention_weights
 
-__all__ = ['AttentionMaps', 'attention_maps', 'rollout', 'top_mass']
-
 ROWS = 256      # of the attention matrix that a rollout holds at a time
 
 
 @dataclass(frozen=True, eq=False)
 class AttentionMaps:
-    """
-    The attention of one token to the patches of an image.
+    """The attention of one token to the patches of an image."""
 
-    Attributes
-    ----------
-    image : `~astrodino_seg.Image`
-        The image.
-    heads : `~numpy.ndarray`
-        (head, gy, gx) float32 weight of each patch. One map if this is a
-        rollout.
-    prefix : `~numpy.ndarray`
-        (head, P) float32 weight of the CLS and register tokens. All weights of
-        a head sum to 1.
-    name : str
-        Whose attention this is.
-    """
-
+    #: The image.
     image: Image
+    #: (head, gy, gx) float32 weight of each patch. One map if this is a
+    #: rollout.
     heads: np.ndarray
+    #: (head, P) float32 weight of the CLS and register tokens. All weights of
+    #: a head sum to 1.
     prefix: np.ndarray
+    #: Whose attention this is.
     name: str
 
     @property
@@ -58,10 +47,7 @@ class AttentionMaps:
         """
         Each pixel with the weight of its patch.
 
-        Returns
-        -------
-        maps : `~numpy.ndarray`
-            (head, y, x) float32.
+        Gives ``maps`` (head, y, x) float32.
         """
         return _upsample(self.heads, self.image.shape)
 
@@ -69,49 +55,16 @@ class AttentionMaps:
         """
         The pixels that hold the top share of the weight of each head.
 
-        Parameters
-        ----------
-        keep_mass : float, optional
-            See `top_mass`.
-
-        Returns
-        -------
-        masks : `~numpy.ndarray`
-            (head, y, x) bool.
+        Gives ``masks`` (head, y, x) bool.
         """
         return _upsample(top_mass(self.heads, keep_mass), self.image.shape)
 
     def segmentations(self, keep_mass=0.4):
-        """
-        The masks as label maps.
-
-        Parameters
-        ----------
-        keep_mass : float, optional
-            See `top_mass`.
-
-        Returns
-        -------
-        segmentations : list of \
-                `~photutils.segmentation.SegmentationImage`
-            One a head; each connected region of its mask is a label.
-        """
+        """The masks as label maps."""
         return [_labelled(mask) for mask in self.masks(keep_mass)]
 
     def combined(self, keep_mass=0.4):
-        """
-        One label map for all heads: that of their mean.
-
-        Parameters
-        ----------
-        keep_mass : float, optional
-            See `top_mass`.
-
-        Returns
-        -------
-        segmentation : `~photutils.segmentation.SegmentationImage`
-            Each connected region is a label.
-        """
+        """One label map for all heads: that of their mean."""
         mask = top_mass(self.mean, keep_mass)
         return _labelled(_upsample(mask, self.image.shape))
 
@@ -182,19 +135,7 @@ def rollout(vit, x, token=0):
     3). The product is never formed: a row vector is multiplied from the last
     layer backwards, and a few rows of ``W`` exist at a time.
 
-    Parameters
-    ----------
-    vit : `~astrodino_seg.models.vit.VisionTransformer`
-        The network.
-    x : `~torch.Tensor`
-        (B, C, H, W) planes.
-    token : int, optional
-        Whose row; 0 is the CLS token.
-
-    Returns
-    -------
-    row : `~torch.Tensor`
-        (B, T) weights of all tokens; they sum to 1.
+    ``x`` (B, C, H, W) -> ``row`` (B, T).
     """
     layers = list(_queries_and_keys(vit, x))
     n_tokens = layers[0][0].shape[2]
@@ -220,25 +161,7 @@ def top_mass(attention, keep_mass):
     ``visualize_attention.py`` keeps what lies above the cumulative mass
     1 - 0.6, which is ``keep_mass=0.6``.
 
-    Parameters
-    ----------
-    attention : `~numpy.ndarray`
-        (..., gy, gx) weights, not negative. Each map is taken by itself,
-        relative to its own sum.
-    keep_mass : float
-        The share, above 0 and at most 1.
-
-    Returns
-    -------
-    mask : `~numpy.ndarray`
-        Bool, of the same shape. Patches are taken in order of their weight,
-        equal ones row by row, until they hold the share or more.
-
-    Raises
-    ------
-    ValueError
-        If ``keep_mass`` is out of range, or weights are negative, not finite,
-        or all zero.
+    Takes ``attention`` (..., gy, gx).
     """
     if not 0 < keep_mass <= 1:
         msg = f'keep_mass must be above 0 and at most 1, got {keep_mass!r}'

@@ -14,9 +14,6 @@ from torch.nn import functional as F
 from astrodino_seg.datasets import random_split
 from astrodino_seg.errors import require
 
-__all__ = ['PROTOCOLS', 'check_splits', 'encode_labels', 'fit', 'fold_splits',
-           'knn', 'linear', 'make_mlp', 'mlp', 'seed_splits']
-
 
 def knn(train, labels, test, *, n_classes=None, seed=0, k=20,
         temperature=0.07):
@@ -69,16 +66,22 @@ def make_mlp(dim, n_classes, *, hidden=256):
                          nn.Linear(hidden, n_classes))
 
 
-def fit(network, epochs, *, rate):
-    """Train by Adam and cross-entropy on the inputs and labels of steps."""
+def fit(network, epochs, *, rate, loss=F.cross_entropy, n_cosine=None):
+    """
+    Train by Adam on the inputs and labels of steps; with ``n_cosine`` epochs
+    the rate goes down to 0 along a cosine.
+    """
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
+    schedule = n_cosine and torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimizer, n_cosine)
     network.train()
     for batches in epochs:
         for x, y in batches:
-            loss = F.cross_entropy(network(x), y)
             optimizer.zero_grad()
-            loss.backward()
+            loss(network(x), y).backward()
             optimizer.step()
+        if schedule:
+            schedule.step()
     return network.eval()
 
 
@@ -126,25 +129,7 @@ def encode_labels(labels, classes=None):
 
 
 def seed_splits(n, *, n_seeds=5, test_fraction=0.2, seed=0):
-    """
-    Random splits, one a seed.
-
-    Parameters
-    ----------
-    n : int
-        The size of the sample.
-    n_seeds : int, optional
-        How many splits.
-    test_fraction : float, optional
-        The share to test on.
-    seed : int, optional
-        The first seed.
-
-    Returns
-    -------
-    splits : list of tuple of `~numpy.ndarray`
-        Train and test of each; see `~astrodino_seg.datasets.random_split`.
-    """
+    """Random splits, one a seed."""
     return [random_split(n, test_fraction=test_fraction, seed=seed + k)
             for k in range(n_seeds)]
 
@@ -156,26 +141,7 @@ def fold_splits(labels, *, n_folds=5, n_repeats=10, seed=0):
     In each repeat, every image is tested once, by what was learned from the
     other folds, and each fold has its share of each class.
 
-    Parameters
-    ----------
-    labels : array_like
-        (n,) labels.
-    n_folds, n_repeats : int, optional
-        How many.
-    seed : int, optional
-        Seed of the folds.
-
-    Returns
-    -------
-    splits : list of tuple of `~numpy.ndarray`
-        Train and test of each fold of each repeat.
-
-    Raises
-    ------
-    ValueError
-        If a class has fewer members than there are folds.
-    ImportError
-        If scikit-learn cannot be imported.
+    Takes ``labels`` (n,).
     """
     names, counts = np.unique(labels, return_counts=True)
     few = names[counts < n_folds]
@@ -188,6 +154,16 @@ def fold_splits(labels, *, n_folds=5, n_repeats=10, seed=0):
     folds = selection.RepeatedStratifiedKFold(
         n_splits=n_folds, n_repeats=n_repeats, random_state=seed)
     return list(folds.split(np.zeros((len(labels), 1)), labels))
+
+
+def labelled_splits(labels, n, what, classes, splits, seed):
+    """Classes (n,) of ``what`` there are n of, their names, and splits."""
+    truth, classes = encode_labels(labels, classes)
+    if len(truth) != n:
+        msg = f'there are {len(truth)} labels and {n} {what}'
+        raise ValueError(msg)
+    return truth, classes, check_splits(
+        seed_splits(n, seed=seed) if splits is None else splits, n)
 
 
 def check_splits(splits, n):

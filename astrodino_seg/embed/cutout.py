@@ -24,9 +24,8 @@ from astrodino_seg.datasets.tables import (
     sky_columns,
 )
 from astrodino_seg.image import Image, as_image, sky_to_pixels
+from astrodino_seg.models.backbone import check_size
 from astrodino_seg.truth import consecutive
-
-__all__ = ['FLAGS', 'Cutouts', 'cutouts', 'label_cutouts', 'plain_columns']
 
 #: Bits of the column ``flags``: part of it is beyond the edge; it has no valid
 #: pixels, or all are equal; its position is not on the image; it cannot be
@@ -42,16 +41,7 @@ class Cutouts(Sequence):
     """
     Cutouts of one image; made by `cutouts` and `label_cutouts`.
 
-    Parameters
-    ----------
-    image : `~astrodino_seg.Image`
-        The image.
-    table : `~astropy.table.QTable`
-        As below, but ``flags``.
-    shapes : array_like of int
-        Rows and columns: (2,) of all cutouts, or (n, 2) of each.
-    labels : `~numpy.ndarray`, optional
-        (y, x) int; pixels of labels other than a cutout's ``id`` are masked.
+    Takes ``labels`` (y, x) int.
 
     Attributes
     ----------
@@ -111,21 +101,8 @@ class Cutouts(Sequence):
         """
         Cut one of the cutouts out of what was made of the image.
 
-        Parameters
-        ----------
-        i : int
-            Which.
-        planes : `~numpy.ndarray`
-            (plane, y, x), of the shape of the image.
-        blank : `~numpy.ndarray`
-            (plane,) what stands beyond the edge of the image and in place of
-            masked labels.
-
-        Returns
-        -------
-        part : `~numpy.ndarray` or `None`
-            (plane, rows, columns); `None` if the position is not on the
-            image.
+        ``planes`` (plane, y, x), ``blank`` (plane,) -> ``part`` (plane, rows,
+        columns).
         """
         i = range(len(self))[index(i)]
         if self.table['flags'][i] & FLAGS['off_image']:
@@ -186,10 +163,7 @@ def cutouts(image, positions, size):
     ``off_image`` and have no cutout.
     """
     image = as_image(image)
-    shape = np.broadcast_to(np.asarray(size), 2)
-    if shape.dtype.kind not in 'iu' or shape.min() < 1:
-        msg = f'size must be one or two positive int, got {size!r}'
-        raise ValueError(msg)
+    shape = np.array(check_size(0 if size is None else size))
     known, x, y = _read(image, positions)
     if not len(x):
         msg = 'positions are empty'
@@ -254,21 +228,7 @@ def label_cutouts(image, segmentation, size=None, *, mask_others=False):
 
 
 def plain_columns(table, without=()):
-    """
-    The columns of a table that any file can hold.
-
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-        A table.
-    without : collection of str, optional
-        Names to leave out.
-
-    Returns
-    -------
-    names : list of str
-        Columns of numbers, bool or text with one value a row.
-    """
+    """The columns of a table that any file can hold."""
     return [name for name in table.colnames if name not in without
             and getattr(table[name], 'ndim', 0) == 1
             and hasattr(table[name], 'dtype')

@@ -12,33 +12,23 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from astrodino_seg.embed.prepare import check_size, is_picture, prepare
+from astrodino_seg.embed.classifiers import fit
+from astrodino_seg.embed.prepare import is_picture, prepare
 from astrodino_seg.embed.probe import confusion_matrix
 from astrodino_seg.errors import require
+from astrodino_seg.models.backbone import check_size
 from astrodino_seg.models.load import load_backbone
 from astrodino_seg.models.semantic import PixelHead, at_pixels
-
-__all__ = ['SegmentationScore', 'class_map', 'intersection_over_union',
-           'linear_segmentation', 'patch_maps', 'pca_rgb']
-
-CLASSES = ('sky', 'star', 'galaxy', 'artifact')
-VOID = -1
+from astrodino_seg.truth import CLASSES, VOID, pixel_classes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SegmentationScore:
-    """
-    How well pixels are told.
+    """How well pixels are told."""
 
-    Attributes
-    ----------
-    classes : tuple of str
-        The names of the classes.
-    confusion : `~numpy.ndarray`
-        (class, class) int64 pixels of the test images; rows are true.
-    """
-
+    #: The names of the classes.
     classes: tuple
+    #: (class, class) int64 pixels of the test images; rows are true.
     confusion: np.ndarray
 
     def __repr__(self):
@@ -61,16 +51,7 @@ def intersection_over_union(confusion):
     """
     Intersection over union from a confusion matrix.
 
-    Parameters
-    ----------
-    confusion : array_like
-        (class, class) counts; rows are true.
-
-    Returns
-    -------
-    iou : `~numpy.ndarray`
-        Of each class: right / (true + called - right). NaN where there is no
-        true and no predicted pixel.
+    Takes ``confusion`` (class, class).
     """
     confusion = np.asarray(confusion, float)
     right = np.diag(confusion)
@@ -83,21 +64,9 @@ def class_map(truth):
     """
     The class of each pixel of a simulated scene.
 
-    Parameters
-    ----------
-    truth : `~astrodino_seg.truth.Truth`
-        The truth.
-
-    Returns
-    -------
-    classes : `~numpy.ndarray`
-        (y, x) int64: 0 sky, 1 star, 2 galaxy, 3 artifact, -1 void.
+    Gives ``classes`` (y, x) int64.
     """
-    ids = truth.objects['id']   # some own no pixel
-    table = np.zeros(max(truth.labels.max(initial=0), ids.max(initial=0)) + 1,
-                     np.int64)
-    table[ids] = truth.objects['cls']
-    return np.where(truth.labels < 0, VOID, table[truth.labels.clip(0)])
+    return pixel_classes(truth.labels, truth.objects)
 
 
 def linear_segmentation(train, test, backbone=None, *, classes=CLASSES,
@@ -149,7 +118,7 @@ def linear_segmentation(train, test, backbone=None, *, classes=CLASSES,
         torch.manual_seed(seed)
         layer = nn.Sequential(*parts,
                               PixelHead(backbone.vit.dim, len(classes)))
-        _fit(layer.train(), x, y, n_epochs, batch_size, rate)
+        _fit(layer, x, y, n_epochs, batch_size, rate)
     x, y = _stack(test, read, backbone, size, len(classes), 'test')
     with torch.inference_mode():
         called = torch.cat([at_pixels(layer(part), y.shape[1:]).argmax(dim=1)
@@ -160,17 +129,14 @@ def linear_segmentation(train, test, backbone=None, *, classes=CLASSES,
 
 
 def _fit(layer, x, y, n_epochs, batch_size, rate):
-    optimizer = torch.optim.Adam(layer.parameters(), lr=rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_epochs)
-    for _ in range(n_epochs):
-        for rows in torch.randperm(len(x)).split(batch_size):
-            scores = at_pixels(layer(x[rows]), y.shape[1:])
-            loss = F.cross_entropy(scores, y[rows], ignore_index=VOID)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        schedule.step()
-    layer.eval()
+    def loss(scores, classes):
+        return F.cross_entropy(at_pixels(scores, y.shape[1:]), classes,
+                               ignore_index=VOID)
+
+    epochs = (((x[rows], y[rows]) for rows in
+               torch.randperm(len(x)).split(batch_size))
+              for _ in range(n_epochs))
+    fit(layer, epochs, rate=rate, loss=loss, n_cosine=n_epochs)
 
 
 class PatchTokens(nn.Module):

@@ -21,15 +21,14 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from astrodino_seg.embed.cutout import FLAGS, Cutouts, plain_columns
-from astrodino_seg.embed.prepare import Inputs, check_size
+from astrodino_seg.embed.prepare import Inputs
 from astrodino_seg.embed.vectors import RowStore, check_path, write_embeddings
 from astrodino_seg.errors import SkippedWarning
 from astrodino_seg.image import Image
+from astrodino_seg.models.backbone import check_size
 from astrodino_seg.models.files import digest
 from astrodino_seg.models.load import load_backbone
 from astrodino_seg.version import __version__
-
-__all__ = ['embed', 'embedding_table']
 
 #: What can be taken as the vector of an image, and its length in units of
 #: that of a token.

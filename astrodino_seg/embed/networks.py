@@ -13,19 +13,12 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from astrodino_seg.embed.classifiers import (
-    check_splits,
-    encode_labels,
-    fit,
-    seed_splits,
-)
+from astrodino_seg.embed.classifiers import fit, labelled_splits
 from astrodino_seg.embed.prepare import Inputs
 from astrodino_seg.embed.probe import ProbeResult
 from astrodino_seg.errors import require
 from astrodino_seg.inputs.rules import Photographic
 from astrodino_seg.models.load import load_backbone
-
-__all__ = ['BASELINES', 'FineTuned', 'evaluate_network', 'make_baseline']
 
 #: Names of timm.
 BASELINES = ('efficientnet_b0', 'convnext_nano', 'resnet18', 'densenet121')
@@ -47,28 +40,7 @@ class FineTuned(nn.Module):
 
 
 def make_baseline(name, n_classes, *, pretrained=False):
-    """
-    A supervised baseline of timm.
-
-    Parameters
-    ----------
-    name : str
-        One of `BASELINES`, or any classifier that timm knows.
-    n_classes : int
-        Outputs.
-    pretrained : bool, optional
-        Whether to begin with weights of ImageNet, which timm downloads.
-
-    Returns
-    -------
-    network : `~torch.nn.Module`
-        From (B, 3, y, x) to logits.
-
-    Raises
-    ------
-    ImportError
-        If timm cannot be imported.
-    """
+    """A supervised baseline of timm."""
     timm = require('timm')
     return timm.create_model(name, pretrained=pretrained,
                              num_classes=n_classes)
@@ -124,12 +96,8 @@ def evaluate_network(images, labels, network='finetune', *, backbone=None,
     ImportError
         If a baseline needs timm and that cannot be imported.
     """
-    truth, classes = encode_labels(labels, classes)
-    if len(truth) != len(images):
-        msg = f'there are {len(truth)} labels and {len(images)} images'
-        raise ValueError(msg)
-    splits = check_splits(seed_splits(len(truth), seed=seed)
-                          if splits is None else splits, len(truth))
+    truth, classes, splits = labelled_splits(labels, len(images), 'images',
+                                             classes, splits, seed)
     if network == 'finetune':
         backbone = load_backbone(backbone)
         inputs = Inputs(images, backbone.planes, size=size,

@@ -13,9 +13,7 @@ from torch.utils.data import Dataset
 from astrodino_seg.datasets.pictures import picture_image
 from astrodino_seg.errors import EmptyImageError
 from astrodino_seg.image import as_image
-from astrodino_seg.models.backbone import resample
-
-__all__ = ['Inputs', 'NetworkInput', 'check_size', 'is_picture', 'prepare']
+from astrodino_seg.models.backbone import check_size, to_patches
 
 
 class NetworkInput(NamedTuple):
@@ -59,18 +57,6 @@ def prepare(item, planes, *, size=None, patch_size=1):
                (('ra', ra), ('dec', dec)))
     return NetworkInput(_fit(x, size, patch_size), ra, dec,
                         str(known.get('object_id', '')))
-
-
-def check_size(size):
-    """Rows and columns of the input, or `None`, from one or two int."""
-    if size is None:
-        return None
-    both = np.atleast_1d(size)
-    if both.shape not in ((1,), (2,)) or both.dtype.kind not in 'iu' or (
-            both.min() < 1):
-        msg = f'size must be one or two positive int, got {size!r}'
-        raise ValueError(msg)
-    return tuple(np.broadcast_to(both, 2).tolist())
 
 
 def is_picture(item):
@@ -138,7 +124,4 @@ def _fit(x, size, patch_size):
     """Resampled (plane, y, x) of whole patches; `None` of nothing."""
     if x is None or (x == x[:, :1, :1]).all():
         return None
-    x = torch.from_numpy(x)
-    size = x.shape[-2:] if size is None else size
-    return resample(x[None], [max(round(n / patch_size), 1) * patch_size
-                              for n in size])[0]
+    return to_patches(torch.from_numpy(x)[None], size, patch_size)[0]

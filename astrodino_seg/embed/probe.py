@@ -13,17 +13,13 @@ from scipy.stats import bootstrap
 
 from astrodino_seg.embed.classifiers import (
     PROTOCOLS,
-    check_splits,
     encode_labels,
-    fold_splits,
+    labelled_splits,
     seed_splits,
 )
 from astrodino_seg.embed.embedding import embed
 from astrodino_seg.embed.vectors import vectors_of
 from astrodino_seg.errors import require
-
-__all__ = ['STUDY', 'ProbeResult', 'evaluate', 'fold_splits',
-           'mean_interval', 'run_study', 'seed_splits', 'tsne']
 
 #: The numbers of the AstroDINO study; Adam's rate is its default.
 STUDY = {'what': 'cls', 'size': 224, 'test_fraction': 0.2, 'hidden': 256,
@@ -39,27 +35,7 @@ def mean_interval(values, level=0.95, *, groups=None, n_draws=1000, seed=0):
     splits, it is a paired test of the two, in which what makes items hard
     for both cancels.
 
-    Parameters
-    ----------
-    values : array_like
-        (n,) float; NaN are left out.
-    level : float, optional
-        The probability.
-    groups : array_like, optional
-        (n,) numbers or names of groups of values that are not independent,
-        and are therefore drawn together.
-    n_draws, seed : int, optional
-        Bootstraps, and their seed.
-
-    Returns
-    -------
-    low, high : float
-        The interval.
-
-    Raises
-    ------
-    ValueError
-        If there are no values, or ``groups`` has another length.
+    Takes ``values`` (n,) float, ``groups`` (n,).
     """
     values = np.asarray(values, float)
     groups = np.arange(len(values)) if groups is None else np.asarray(groups)
@@ -89,27 +65,17 @@ def confusion_matrix(true, called, n):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ProbeResult:
-    """
-    What was predicted in the test part of each split.
+    """What was predicted in the test part of each split."""
 
-    Attributes
-    ----------
-    name : str
-        Of the probe.
-    classes : tuple of str
-        The names of the classes.
-    truth : `~numpy.ndarray`
-        (n,) int64 classes of the sample.
-    splits : list of tuple of `~numpy.ndarray`
-        Train and test of each split.
-    predictions : list of `~numpy.ndarray`
-        (n_test,) int64 classes that were predicted in each split.
-    """
-
+    #: Of the probe.
     name: str
+    #: The names of the classes.
     classes: tuple
+    #: (n,) int64 classes of the sample.
     truth: np.ndarray
+    #: Train and test of each split.
     splits: list
+    #: (n_test,) int64 classes that were predicted in each split.
     predictions: list
 
     def __repr__(self):
@@ -154,16 +120,6 @@ class ProbeResult:
 
         What is drawn is `shares`: folds that share their training sets are
         not independent, items are.
-
-        Parameters
-        ----------
-        level, groups, n_draws, seed
-            See `mean_interval`.
-
-        Returns
-        -------
-        low, high : float
-            The interval.
         """
         return mean_interval(self.shares, level, groups=groups,
                              n_draws=n_draws, seed=seed)
@@ -246,12 +202,8 @@ def evaluate(vectors, labels, *, protocol='mlp', splits=None, classes=None,
         msg = (f'vectors: {(~good).sum()} of {len(good)} rows have none, the '
                f'first is {np.flatnonzero(~good)[0]}; leave them out')
         raise ValueError(msg)
-    truth, classes = encode_labels(labels, classes)
-    if len(truth) != len(vectors):
-        msg = f'there are {len(truth)} labels and {len(vectors)} vectors'
-        raise ValueError(msg)
-    splits = check_splits(seed_splits(len(truth), seed=seed)
-                          if splits is None else splits, len(truth))
+    truth, classes, splits = labelled_splits(labels, len(vectors), 'vectors',
+                                             classes, splits, seed)
     predictions = [np.asarray(PROTOCOLS[protocol](
         vectors[train], truth[train], vectors[test],
         n_classes=len(classes), seed=seed + k, **options))
@@ -317,27 +269,7 @@ def tsne(vectors, *, perplexity=30.0, seed=0):
     """
     Place vectors in a plane (van der Maaten & Hinton 2008, JMLR 9, 2579).
 
-    Parameters
-    ----------
-    vectors : array_like or `~astropy.table.Table`
-        (n, d), or a table with a column ``embedding``; all rows have one.
-    perplexity : float, optional
-        About how many neighbours each point has; at most a third of the
-        points are taken.
-    seed : int, optional
-        Seed of the optimisation.
-
-    Returns
-    -------
-    points : `~numpy.ndarray`
-        (n, 2) float32.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than four vectors, or a row has none.
-    ImportError
-        If scikit-learn cannot be imported.
+    ``vectors`` (n, d) -> ``points`` (n, 2) float32.
     """
     vectors, good = vectors_of(vectors)
     if len(vectors) < 4 or not good.all():

@@ -14,11 +14,6 @@ from astropy.coordinates import SkyCoord
 from astropy.table import QTable
 
 from astrodino_seg.embed.vectors import vectors_of
-from astrodino_seg.errors import require
-from astrodino_seg.image import as_image
-from astrodino_seg.plotting import rgb_image
-
-__all__ = ['anomaly_scores', 'nearest', 'plot_neighbours', 'similar']
 
 N_VALUES = 2**24    # similarities that are held at a time
 
@@ -27,30 +22,8 @@ def nearest(vectors, queries, n, *, exclude=None):
     """
     The vectors of the largest cosine similarity.
 
-    Parameters
-    ----------
-    vectors : `~numpy.ndarray`
-        (m, d); rows with NaN, or of length 0, are no one's neighbours.
-    queries : `~numpy.ndarray`
-        (q, d), finite and not of length 0.
-    n : int
-        Neighbours of each query; fewer if there are fewer vectors.
-    exclude : `~numpy.ndarray`, optional
-        (q,) int: a row that is not returned for each query, as itself.
-
-    Returns
-    -------
-    rows : `~numpy.ndarray`
-        (q, n) int64 rows of ``vectors``, the most similar first; equal ones
-        in order.
-    similarity : `~numpy.ndarray`
-        (q, n) float32 between -1 and 1.
-
-    Raises
-    ------
-    ValueError
-        If a query has no vector, ``n`` is not positive, or there is nothing
-        to compare with.
+    ``vectors`` (m, d), ``queries`` (q, d), ``exclude`` (q,) int -> ``rows``
+    (q, n) int64, ``similarity`` (q, n) float32.
     """
     unit, good = _unit(vectors)
     queries, fine = _unit(queries)
@@ -185,59 +158,6 @@ def anomaly_scores(table, *, k=10):
     _add_columns(out, table)
     out['score'] = score[order]
     return out
-
-
-def plot_neighbours(images, found, *, n_queries=6, width=1.6):
-    """
-    Pictures of queries and of what was found for each.
-
-    Parameters
-    ----------
-    images : sequence
-        What the table was made of; its pictures if it has a method ``rgb``.
-    found : `~astropy.table.Table`
-        Of `similar`, for rows of the table.
-    n_queries : int, optional
-        How many queries to draw, from the first.
-    width : float, optional
-        Width of a picture in inches.
-
-    Returns
-    -------
-    figure : `~matplotlib.figure.Figure`
-        A row a query, which comes first; then what is most like it, with
-        the similarity. No window is opened.
-    """
-    figure_module = require('matplotlib.figure', 'plot')
-    names = list(dict.fromkeys(np.asarray(found['query']).tolist()))
-    names = names[:n_queries]
-    columns = 1 + int(np.max(found['rank']))
-    figure = figure_module.Figure(
-        figsize=(columns * width, len(names) * (width + 0.2)),
-        layout='constrained')
-    axes = figure.subplots(len(names), columns, squeeze=False)
-    for line, name in zip(axes, names):
-        part = found[np.asarray(found['query']) == name]
-        shown = [(name, f'row {name}')] + [
-            (row, f'{value:.3f}') for row, value in
-            zip(part['row'], part['similarity'])]
-        for axis, (row, title) in zip(line, shown):
-            axis.imshow(_picture(images, int(row)), origin='lower',
-                        interpolation='nearest')
-            axis.set_title(title, fontsize='small')
-        for axis in line:
-            axis.axis('off')
-    return figure
-
-
-def _picture(images, row):
-    """A picture whose first row is the lowest."""
-    if hasattr(images, 'rgb'):
-        return images.rgb(row)[::-1]
-    image = images[row]
-    if image is None:
-        return np.zeros((1, 1, 3), np.uint8)
-    return rgb_image(as_image(image))
 
 
 def _unit(vectors):

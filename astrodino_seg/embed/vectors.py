@@ -6,44 +6,18 @@ them.
 
 import json
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 from astropy.table import QTable
 
 from astrodino_seg.errors import require
-
-__all__ = ['RowStore', 'check_path', 'read_embeddings', 'vectors_of',
-           'write_embeddings']
+from astrodino_seg.files import whole_or_not
 
 FORMATS = {'.fits': 'fits', '.parquet': 'parquet'}
 
 
 def check_path(path, *, overwrite=False):
-    """
-    Check that a table can be written under a name.
-
-    Parameters
-    ----------
-    path : path-like
-        The file, with the ending ``.fits`` or ``.parquet``.
-    overwrite : bool, optional
-        Whether there may be a file of this name.
-
-    Returns
-    -------
-    path : `~pathlib.Path`
-        The file.
-
-    Raises
-    ------
-    ValueError
-        If the ending is another.
-    OSError
-        If there is a file and ``overwrite`` is False, or no such folder.
-    ImportError
-        If ``.parquet`` needs pyarrow and that cannot be imported.
-    """
+    """Check that a table can be written under a name."""
     path = Path(path)
     if path.suffix not in FORMATS:
         msg = f'path must end in .fits or .parquet, got {str(path)!r}'
@@ -79,12 +53,8 @@ def write_embeddings(table, path, *, overwrite=False):
         As of `check_path`.
     """
     path = check_path(path, overwrite=overwrite)
-    temporary = path.with_name(f'.{uuid4().hex}-{path.name}')
-    try:
-        table.write(temporary, format=FORMATS[path.suffix])
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_or_not(path) as part:
+        table.write(part, format=FORMATS[path.suffix])
 
 
 def read_embeddings(path):
@@ -138,22 +108,7 @@ def vectors_of(table):
     """
     The vectors of a table, and which rows have one.
 
-    Parameters
-    ----------
-    table : `~astropy.table.Table` or array_like
-        With a column ``embedding``; or the vectors alone.
-
-    Returns
-    -------
-    vectors : `~numpy.ndarray`
-        (n, d) float32.
-    good : `~numpy.ndarray`
-        (n,) bool; rows without a vector have NaN.
-
-    Raises
-    ------
-    ValueError
-        If there are none, or they are not of shape (n, d).
+    Gives ``vectors`` (n, d) float32, ``good`` (n,) bool.
     """
     column = table
     if hasattr(table, 'colnames'):
@@ -177,16 +132,6 @@ class RowStore:
 
     A process that is killed while it writes leaves a file whose last block of
     rows is cut off, or whose head is: `resume` drops these.
-
-    Parameters
-    ----------
-    path : path-like
-        The file.
-    dtype : dtype
-        Of a row.
-    settings : dict
-        What the rows depend on: JSON. A file is gone on with only by the
-        same settings.
     """
 
     def __init__(self, path, dtype, settings):
@@ -195,24 +140,7 @@ class RowStore:
         self._head = json.dumps(settings, sort_keys=True).encode() + b'\n'
 
     def resume(self, n_block=1):
-        """
-        Go on with the file, or begin it.
-
-        Parameters
-        ----------
-        n_block : int, optional
-            Rows that are written together.
-
-        Returns
-        -------
-        n_rows : int
-            How many rows there are, a multiple of ``n_block``.
-
-        Raises
-        ------
-        ValueError
-            If the file is that of another run; what differs is said.
-        """
+        """Go on with the file, or begin it."""
         if self.path.exists():
             with open(self.path, 'r+b') as file:
                 found = file.readline()

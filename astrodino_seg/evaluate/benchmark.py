@@ -3,7 +3,6 @@
 Finders on simulated scenes with known truth: the tables of the docs.
 """
 
-import hashlib
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -26,13 +25,11 @@ from astrodino_seg.evaluate.tables import (
     plus_minus,
     summary,
 )
+from astrodino_seg.files import sha256_of, whole_or_not
 from astrodino_seg.simulate import SceneLibrary, observe
-from astrodino_seg.simulate.scene import CLASSES
 from astrodino_seg.simulate.scene_library import VERSION
+from astrodino_seg.truth import CLASSES
 from astrodino_seg.version import __version__
-
-__all__ = ['LARGE', 'OBJECTS', 'SHOWN', 'benchmark_tables', 'measure_scene',
-           'read_lines', 'run_benchmark', 'split_scene', 'write_rst']
 
 #: Columns of the tables for the docs: of all objects, of large galaxies.
 OBJECTS = ('pq', 'sq', 'precision', 'recall', 'f1', 'haigh_f',
@@ -70,8 +67,7 @@ def _fingerprint(finder):
 
         model = getattr(finder, 'model', None)
         if model is None or isinstance(model, (str, os.PathLike)):
-            content = weights_file(model).read_bytes()
-            text += f', {hashlib.sha256(content).hexdigest()}'
+            text += f', {sha256_of(weights_file(model))}'
         else:
             text += f', {digest(model)}, {json.dumps(model.spec)}'
     return text
@@ -108,41 +104,6 @@ def run_benchmark(finders, path, *, n_scenes=200, split='benchmark',
     goes on from there, and only what is missing is computed. Records of
     other settings, weights, simulations or versions of the package are not
     used.
-
-    Parameters
-    ----------
-    finders : dict of str to callable
-        Each takes an `~astrodino_seg.Image` and returns a
-        `~photutils.segmentation.SegmentationImage` or `None`; one with a
-        method ``segment``, as `~astrodino_seg.DinoSegmenter`, tells classes
-        too. They are pickled if there are several processes. A finder that
-        fails, being another program, has found nothing, with a warning.
-    path : path-like
-        The JSON lines file of the records.
-    n_scenes : int, optional
-        How many scenes.
-    split : str, optional
-        A key of `~astrodino_seg.simulate.scene_library.SPLITS`.
-    size : int, optional
-        Side of the scenes in pixels.
-    cache : path-like, optional
-        Folder for rendered scenes; see
-        `~astrodino_seg.simulate.SceneLibrary`.
-    n_processes : int, optional
-        How many scenes are measured at a time.
-    progress : bool, optional
-        Whether to show a progress bar.
-
-    Returns
-    -------
-    results : dict of str to list of dict
-        The records of each finder, scene by scene.
-
-    Raises
-    ------
-    ValueError
-        If ``n_processes`` is not positive, or ``split`` or ``n_scenes`` is
-        impossible.
     """
     if n_processes < 1:
         msg = f'n_processes must be positive, got {n_processes!r}'
@@ -188,23 +149,7 @@ def _all(jobs, n_processes):
 
 
 def benchmark_tables(results, n_draws=200):
-    """
-    Measures of all finders, with confidence intervals.
-
-    Parameters
-    ----------
-    results : dict of str to list of dict
-        Of `run_benchmark`.
-    n_draws : int, optional
-        See `~astrodino_seg.evaluate.tables.bootstrap`.
-
-    Returns
-    -------
-    tables : dict of str to `~astropy.table.Table`
-        ``'scores'``: one row a finder; ``'bins'``: one row a finder and bin;
-        ``'curve'``: precision and recall against IoU. Columns ``_low`` and
-        ``_high`` are the ends of the intervals.
-    """
+    """Measures of all finders, with confidence intervals."""
     rows, bins, curves = [], [], []
     for name, scenes in results.items():
         row = {'finder': name, 'n_scenes': len(scenes),
@@ -258,10 +203,8 @@ def write_rst(tables, path):
         if by in bins['by']:
             parts.append(_binned_lines(bins[bins['by'] == by], by, name,
                                        scores['finder']))
-    path = Path(path)
-    temporary = path.with_name(f'.{os.getpid()}.{path.name}')
-    temporary.write_text('\n\n'.join(map('\n'.join, parts)) + '\n')
-    temporary.replace(path)
+    with whole_or_not(path) as part:
+        part.write_text('\n\n'.join(map('\n'.join, parts)) + '\n')
 
 
 def _interval(row):

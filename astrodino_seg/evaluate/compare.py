@@ -17,9 +17,6 @@ from astrodino_seg.evaluate.matching import Overlap, match_labels
 from astrodino_seg.image import as_image
 from astrodino_seg.inputs.channels import PreprocessSpec, normalise
 
-__all__ = ['Comparison', 'compare_finders', 'comparison_table',
-           'most_different', 'run_finder']
-
 #: A piece counts if it holds this share of a label's flux.
 MIN_PIECE = 0.02
 
@@ -54,29 +51,19 @@ def run_finder(name, finder, image, *, ignored=NoDetectionsWarning):
 
 @dataclass(frozen=True)
 class Comparison:
-    """
-    Label maps of one image.
+    """Label maps of one image."""
 
-    Attributes
-    ----------
-    image : `~astrodino_seg.Image`
-        What was segmented.
-    flux : `~numpy.ndarray`
-        (y, x) sum of the bands, less their backgrounds, in the image's unit;
-        0 where masked.
-    maps : dict of str to `~numpy.ndarray`
-        (y, x) int labels of each finder, all 0 where it found nothing. The
-        first is the reference.
-    seconds : dict of str to float
-        Wall time of each finder.
-    truth : `~numpy.ndarray` or None
-        (y, x) true labels; 0 sky, -1 void.
-    """
-
+    #: What was segmented.
     image: object
+    #: (y, x) sum of the bands, less their backgrounds, in the image's unit; 0
+    #: where masked.
     flux: np.ndarray
+    #: (y, x) int labels of each finder, all 0 where it found nothing. The
+    #: first is the reference.
     maps: dict
+    #: Wall time of each finder.
     seconds: dict
+    #: (y, x) true labels; 0 sky, -1 void.
     truth: np.ndarray | None = None
 
 

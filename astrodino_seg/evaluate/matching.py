@@ -15,25 +15,15 @@ from scipy.sparse import coo_array
 
 from astrodino_seg.truth import consecutive
 
-__all__ = ['MatchScores', 'Matching', 'Overlap', 'check_shape',
-           'match_classes', 'match_labels']
-
 
 @dataclass(frozen=True)
 class MatchScores:
-    """
-    What one-to-one matches amount to. All scores are 0 without matches.
+    """What one-to-one matches amount to. All scores are 0 without matches."""
 
-    Attributes
-    ----------
-    iou : `~numpy.ndarray`
-        (match,) intersection over union of the matched pairs.
-    n_truth, n_predicted : int
-        Objects that were there to be matched. An unmatched predicted label
-        most of whose pixels are void does not count.
-    """
-
+    #: (match,) intersection over union of the matched pairs.
     iou: np.ndarray
+    #: Objects that were there to be matched. An unmatched predicted label most
+    #: of whose pixels are void does not count.
     n_truth: int
     n_predicted: int
 
@@ -140,23 +130,8 @@ def match_labels(truth, predicted, min_iou=0.5):
     """
     Match predicted to true objects one to one.
 
-    Parameters
-    ----------
-    truth, predicted : `~numpy.ndarray`
-        (y, x) int labels; 0 is sky, and -1 in the truth is void.
-    min_iou : float, optional
-        Pairs match above this IoU; the assignment maximises the sum of IoU.
-
-    Returns
-    -------
-    matching : `Matching`
-        The labels (``truth``, ``predicted``) and ``iou`` of the matches, and
-        ``precision``, ``recall``, ``f1``, ``sq`` and ``pq``.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
+    Truth and predicted are (y, x) int labels; 0 is sky, and -1 in the truth is
+    void. Pairs match above an IoU, and the sum of IoU is the largest there is.
     """
     truth, true = consecutive(truth)
     predicted, found = consecutive(predicted)

@@ -17,9 +17,7 @@ from astrodino_seg.evaluate.shredding import (
     measure_primaries,
 )
 from astrodino_seg.image.filters import wavelength
-from astrodino_seg.simulate.scene import CLASSES
-
-__all__ = ['reference_bands', 'scene_scores']
+from astrodino_seg.truth import CLASSES
 
 
 def scene_scores(truth, labels, image, classes=None):
@@ -35,7 +33,7 @@ def scene_scores(truth, labels, image, classes=None):
     image : `~astrodino_seg.Image`
         What was segmented; only the names of its bands are used.
     classes : mapping, optional
-        Label to index into `~astrodino_seg.simulate.scene.CLASSES`, for the
+        Label to index into `~astrodino_seg.truth.CLASSES`, for the
         panoptic quality of each class.
 
     Returns

@@ -14,9 +14,6 @@ import numpy as np
 from astrodino_seg.evaluate.matching import Overlap, check_shape
 from astrodino_seg.truth import consecutive
 
-__all__ = ['HaighScores', 'SEPARATE_PIXELS', 'haigh_scores',
-           'measure_primaries']
-
 MIN_FRAGMENT_FLUX = 0.02
 OK_IOU = 0.5
 OK_CONTAMINATION = 0.1
@@ -32,34 +29,7 @@ def measure_primaries(truth, predicted, flux, primaries, companions=()):
     inside its truth region, unless another true object owns most of the
     label's pixels or matches it with IoU > 0.3.
 
-    Parameters
-    ----------
-    truth, predicted : `~numpy.ndarray`
-        (y, x) int labels; 0 is sky, and -1 in the truth is void.
-    flux : `~numpy.ndarray`
-        (y, x) true flux of the owner of each pixel.
-    primaries : sequence of int
-        Truth labels of the large galaxies.
-    companions : sequence of int, optional
-        Truth labels of objects whose peak lies on a primary that is not
-        itself.
-
-    Returns
-    -------
-    rows : list of dict
-        One a primary: ``label``, ``n_fragments``, ``best`` (the label with
-        most of its flux, or 0), its ``flux_share`` and ``iou``,
-        ``contamination`` (share of the light in that label that belongs to
-        others), ``ok`` (one fragment, IoU > 0.5, contamination < 0.1) and
-        ``lost`` (no fragment).
-    separated : list of bool
-        One a companion of at least 25 pixels: whether it has a label of its
-        own (IoU > 0.3, and not the best one of another primary).
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
+    Takes truth, predicted (y, x) int, ``flux`` (y, x).
     """
     truth, flux = np.asarray(truth), np.asarray(flux, float)
     # an object may have no pixel left, where all of them are void
@@ -105,26 +75,19 @@ class HaighScores:
     The measures of Haigh et al. (2021), `A&A 645, A107
     <https://doi.org/10.1051/0004-6361/201936561>`_; the page on measures
     says where the formulae were read.
-
-    Attributes
-    ----------
-    n_matched : int
-        Labels that hold the brightest pixel of at least one object.
-    n_truth, n_predicted : int
-        Objects and labels; a label that is not matched and most of whose
-        pixels are void does not count.
-    under_merging, over_merging : float
-        Errors in [0, 1) of objects that are cut in pieces, and of labels
-        that hold several objects.
-    n_pixels : int
-        Pixels that are not void, to weight images with.
     """
 
+    #: Labels that hold the brightest pixel of at least one object.
     n_matched: int
+    #: Objects and labels; a label that is not matched and most of whose pixels
+    #: are void does not count.
     n_truth: int
     n_predicted: int
+    #: Errors in [0, 1) of objects that are cut in pieces, and of labels that
+    #: hold several objects.
     under_merging: float
     over_merging: float
+    #: Pixels that are not void, to weight images with.
     n_pixels: int
 
     @property

@@ -15,10 +15,7 @@ from astropy.table import Table
 
 from astrodino_seg.evaluate.matching import MatchScores
 from astrodino_seg.evaluate.shredding import HaighScores
-from astrodino_seg.simulate.scene import CLASSES
-
-__all__ = ['EDGES', 'IOU_LIMITS', 'binned', 'bootstrap', 'curve',
-           'list_table', 'plus_minus', 'summary']
+from astrodino_seg.truth import CLASSES
 
 #: Limits of IoU for `curve`.
 IOU_LIMITS = tuple(k / 100 for k in range(50, 100, 5))

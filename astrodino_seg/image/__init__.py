@@ -22,6 +22,4 @@ from astrodino_seg.image.write import (
     write_plane,
 )
 
-__all__ = ['Image', 'as_image', 'ds9_positions', 'read_label_map',
-           'read_plane', 'sky_to_pixels', 'write_image', 'write_label_map',
-           'write_maps', 'write_plane']
+__all__ = ['Image', 'as_image', 'write_image', 'write_label_map']

@@ -18,8 +18,6 @@ import numpy as np
 
 from astrodino_seg.errors import BandWarning
 
-__all__ = ['canonical', 'wavelength', 'order_bands']
-
 
 def _read():
     """Wavelengths by name, and names by the other names in upper case."""

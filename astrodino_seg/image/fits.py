@@ -18,9 +18,6 @@ from astropy.utils.exceptions import AstropyWarning
 
 from astrodino_seg.errors import AstroDinoUserWarning
 
-__all__ = ['IMAGE_HDUS', 'header_value', 'is_plane', 'open_fits',
-           'quiet_headers', 'read_pixels']
-
 IMAGE_HDUS = (fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU)
 _COMPRESSED = {b'\x1f\x8b': 'gzip', b'BZh': 'bz2', b'\xfd7zXZ': 'lzma'}
 _OTHER_FILES = {

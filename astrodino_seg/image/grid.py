@@ -17,29 +17,12 @@ from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image.filters import canonical
 from astrodino_seg.image.layer import Layer
 
-__all__ = ['same_grid', 'stack_layers']
-
 # two grids are the same if no pixel is further off than this (pixels)
 GRID_TOLERANCE = 1e-3
 
 
 def same_grid(wcs1, wcs2, shape):
-    """
-    Whether two WCS put every pixel of an image at the same place.
-
-    Parameters
-    ----------
-    wcs1, wcs2 : `~astropy.wcs.WCS`
-        Two celestial WCS.
-    shape : tuple of int
-        The shape (y, x) of the image.
-
-    Returns
-    -------
-    same : bool
-        True if no pixel of a grid over the image moves by more than
-        ``GRID_TOLERANCE`` pixels.
-    """
+    """Whether two WCS put every pixel of an image at the same place."""
     if wcs1 is wcs2:
         return True
     x, y = np.meshgrid(np.linspace(0, shape[1] - 1, 9),
@@ -60,29 +43,7 @@ def _map_pixels(wcs1, wcs2, x, y):
 
 
 def stack_layers(layers, reference=None):
-    """
-    Bring layers to one unit and one grid, and stack them.
-
-    Parameters
-    ----------
-    layers : list of `Layer`
-        The bands, all with names.
-    reference : str or `~astropy.wcs.WCS`, optional
-        The grid to use: the name of a band or a WCS that knows its shape. By
-        default that of the band with the finest pixels (the first of
-        those), so that no band loses resolution.
-
-    Returns
-    -------
-    cube, mask, noise : `~numpy.ndarray`
-        Arrays of shape (band, y, x); ``noise`` can be `None`.
-    wcs : `~astropy.wcs.WCS` or `None`
-        The WCS of all.
-    unit : `~astropy.units.UnitBase` or `None`
-        The unit of all.
-    pedestal : list of float
-        What was subtracted from each band.
-    """
+    """Bring layers to one unit and one grid, and stack them."""
     unit = _common_unit(layers)
     wcs, shape = _target(layers, reference)
     full = (len(layers), *shape)

@@ -24,8 +24,6 @@ from astrodino_seg.image.layouts import check_bits, warn_of_bits
 from astrodino_seg.image.sources import check_name, convert_unit, read_input
 from astrodino_seg.image.wcs import fits_wcs, image_plane, sky_coordinates
 
-__all__ = ['Image', 'as_image']
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Image:

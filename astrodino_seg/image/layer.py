@@ -16,9 +16,6 @@ from scipy import ndimage
 
 from astrodino_seg.errors import AstroDinoUserWarning
 
-__all__ = ['LARGEST', 'Layer', 'check_mask', 'check_noise', 'check_shape',
-           'split_cube']
-
 FILL_SIDE = 8           # of the least square of equal pixels that is missing
 #: The noise may be as few of the steps that float32 has at the median.
 LEAST_STEPS = 256

@@ -16,9 +16,6 @@ import numpy as np
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image.fits import header_value
 
-__all__ = ['FILTER_KEYS', 'PIPELINES', 'ROLES', 'Pipeline', 'bad_pixels',
-           'check_bits', 'role_of', 'told', 'warn_of_bits']
-
 #: What a plane holds, by the words of its name (EXTNAME, or EXTTYPE or
 #: IMAGETYP if that says nothing); the first that fits counts. 'skip' is known
 #: and not needed.

@@ -28,8 +28,6 @@ from astrodino_seg.image.layer import split_cube
 from astrodino_seg.image.layouts import bad_pixels, role_of, warn_of_bits
 from astrodino_seg.image.wcs import celestial_wcs
 
-__all__ = ['read_hdus', 'read_path']
-
 _NOISE = ('std', 'ivar', 'var')         # the first that there is is used
 _WEIGHTS = ('weight', 'good')           # bad where they are not positive
 _CHIP_KEYS = ('CCDNUM', 'CCDCHIP', 'CCDNAME', 'DETID', 'DETNAME', 'CHIP',
@@ -225,7 +223,8 @@ def _owners(planes, science, chosen, label, *, refuse):
 
 
 def _of(extra, science):
-    """The science planes that a plane can be of: by name, band, chip, EXTVER.
+    """
+    The science planes that a plane can be of: by name, band, chip, EXTVER.
     """
     def same(one):
         pairs = [(extra.rest, one.rest), (extra.band, one.band),

@@ -30,9 +30,6 @@ from astropy.wcs.wcsapi import BaseHighLevelWCS, SlicedLowLevelWCS
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image.fits import quiet_headers
 
-__all__ = ['celestial_wcs', 'ds9_positions', 'fits_wcs', 'image_plane',
-           'sky_coordinates', 'sky_frame', 'sky_to_pixels']
-
 _TABLE_KEYS = r'(C[PQ](DIS|ERR)\d|D[PQ]\d|D2IM|AXISCORR)'
 
 
@@ -146,22 +143,7 @@ def sky_frame(wcs):
 
 
 def sky_coordinates(wcs, x, y):
-    """
-    Positions of pixels, in the frame of the WCS; ecliptic ones in ICRS.
-
-    Parameters
-    ----------
-    wcs : `~astropy.wcs.WCS`
-        A celestial 2-D WCS.
-    x, y : array_like
-        Pixels, from 0.
-
-    Returns
-    -------
-    positions : `~astropy.coordinates.SkyCoord` or `None`
-        `None` if there is no frame for them, as for solar images without
-        sunpy.
-    """
+    """Positions of pixels, in the frame of the WCS; ecliptic ones in ICRS."""
     frame = sky_frame(wcs)
     first, second = wcs.pixel_to_world_values(x, y)
     if wcs.wcs.lng == 1:
@@ -177,26 +159,7 @@ def sky_coordinates(wcs, x, y):
 
 
 def sky_to_pixels(image, positions):
-    """
-    Pixels of positions on the sky, the inverse of `Image.sky`.
-
-    Parameters
-    ----------
-    image : `Image`
-        Whose pixels they are.
-    positions : `~astropy.coordinates.SkyCoord`
-        In any frame.
-
-    Returns
-    -------
-    x, y : `~numpy.ndarray`
-        Pixels, from 0; NaN where the WCS has no answer.
-
-    Raises
-    ------
-    ValueError
-        If there is no WCS, or astropy knows no frame for it.
-    """
+    """Pixels of positions on the sky, the inverse of `Image.sky`."""
     wcs = image.wcs
     frame = wcs and sky_frame(wcs)
     if frame is None:
@@ -217,21 +180,7 @@ def sky_to_pixels(image, positions):
 
 
 def ds9_positions(image, x, y):
-    """
-    Positions of pixels in a frame that ds9 has.
-
-    Parameters
-    ----------
-    image : `Image`
-        Whose pixels they are.
-    x, y : array_like
-        Pixels, from 0.
-
-    Returns
-    -------
-    positions : `~astropy.coordinates.SkyCoord` or `None`
-        In the frame of the image, or ICRS; `None` if neither is possible.
-    """
+    """Positions of pixels in a frame that ds9 has."""
     sky = image.sky(x, y)
     if sky is None:
         return None

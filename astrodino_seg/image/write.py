@@ -6,12 +6,12 @@ FITS files out: label maps, images, and maps on the pixels of an image.
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 from astropy.io import fits
 
 from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg.files import whole_or_not
 from astrodino_seg.image.fits import (
     is_plane,
     open_fits,
@@ -68,14 +68,8 @@ def write_label_map(path, labels, image, *, meta=None, overwrite=False):
         raise FileNotFoundError(msg)
     header = _wcs_header(image)
     _add_meta(header, meta)
-    # the ending tells astropy the compression
-    temporary = path.with_name(f'.{uuid4().hex}-{path.name}')
-    try:
-        hdu = fits.PrimaryHDU(labels, header)
-        hdu.writeto(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_or_not(path) as part:
+        fits.PrimaryHDU(labels, header).writeto(part)
 
 
 def _check_labels(labels, image):

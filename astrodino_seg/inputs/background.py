@@ -8,9 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-__all__ = ['SIDES', 'background_mesh', 'correlation', 'correlation_of_area',
-           'measure_background', 'noise_of_sums']
-
 #: Share of a box, and pixels, that must be left when objects are masked.
 LEAST_SHARE, LEAST_PIXELS = 0.1, 8
 #: Sides of the squares whose sums tell how the noise is correlated, in pixels,
@@ -36,23 +33,6 @@ def background_mesh(data, mask, box_size, *, objects=None):
     from their neighbours. A quarter
     of the pixels of a box is read, which leaves the noise of the mesh at a
     few per cent of the pixel noise.
-
-    Parameters
-    ----------
-    data : `~numpy.ndarray`
-        2-D image.
-    mask : `~numpy.ndarray`
-        2-D bool, `True` where ``data`` is not to be used.
-    box_size : int
-        Side of the boxes in pixels.
-    objects : `~numpy.ndarray`, optional
-        2-D bool, `True` where there is more than the sky. If no box is left
-        without them, they are not used.
-
-    Returns
-    -------
-    background, rms : `~numpy.ndarray`
-        2-D float64 arrays, one value a box; all zero if no box has data.
     """
     unused = mask if objects is None else mask | objects
     values = _boxes(data, unused, box_size)
@@ -159,27 +139,7 @@ def measure_background(image, box_size, background, noise, *, objects=None,
     """
     Measure the background and the noise of each band.
 
-    Parameters
-    ----------
-    image : `~astrodino_seg.Image`
-        The image.
-    box_size : int
-        Side of the boxes in pixels; a quarter of the image's shorter side if
-        that is less, and never less than 16.
-    background, noise : `~numpy.ndarray`
-        (band, y, x) float32, to be filled.
-    objects : `~numpy.ndarray`, optional
-        (y, x) bool, `True` where there is more than the sky; of all pixels,
-        of those of a box, if too few would be left.
-    given : {'none', 'flat'}, float or `~numpy.ndarray`, optional
-        The background in place of the one of boxes: none, as it has been
-        subtracted; one number a band; this number; or this image, which is
-        broadcast to (band, y, x).
-
-    Yields
-    ------
-    b : int
-        The band that is done.
+    Takes background, noise (band, y, x) float32, ``objects`` (y, x) bool.
     """
     ny, nx = image.cube.shape[1:]
     side = int(min(box_size, max(16, min(ny, nx) // 4 // 4 * 4)))
@@ -206,20 +166,7 @@ def correlation(residual, noise, is_sky):
     """
     How much larger the noise of a sum is than that of independent pixels.
 
-    Parameters
-    ----------
-    residual : `~numpy.ndarray`
-        (y, x) pixels less their background.
-    noise : `~numpy.ndarray`
-        (y, x) noise of each pixel, in the same unit.
-    is_sky : `~numpy.ndarray`
-        (y, x) bool, `True` for valid pixels without objects.
-
-    Returns
-    -------
-    factors : `~numpy.ndarray`
-        (len(SIDES),) float64, for squares of `SIDES` pixels; 1 and more.
-        Where there are too few, as of the next smaller.
+    Takes ``residual`` (y, x), ``noise`` (y, x), ``is_sky`` (y, x) bool.
     """
     sn = np.where(is_sky, residual / np.where(is_sky, noise, 1), 0)
     factors = [1.0]
@@ -244,18 +191,7 @@ def correlation_of_area(factors, n_pixels):
     """
     The factor for the sum over so many connected pixels.
 
-    Parameters
-    ----------
-    factors : `~numpy.ndarray`
-        (n,) of one band, as of `correlation`.
-    n_pixels : `~numpy.ndarray`
-        How many.
-
-    Returns
-    -------
-    factor : `~numpy.ndarray`
-        Interpolated between squares of as many pixels; that of the largest
-        beyond it.
+    Takes ``factors`` (n,).
     """
     return np.interp(np.log(np.maximum(n_pixels, 1)) / 2, np.log(SIDES),
                      factors)
@@ -265,15 +201,7 @@ def noise_of_sums(factors):
     """
     By how much the noise of a pixel is too small for what is to be seen.
 
-    Parameters
-    ----------
-    factors : `~numpy.ndarray`
-        (n,) of one band, as of `correlation`.
-
-    Returns
-    -------
-    factor : float
-        That of squares of `TYPICAL` pixels; 1 for nearly white noise.
+    Takes ``factors`` (n,).
     """
     typical = float(factors[SIDES.index(TYPICAL)])
     return typical if typical > WHITE else 1.0

@@ -7,26 +7,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-__all__ = ['bin_channels', 'oversampling']
-
 
 def oversampling(channels, softening=1.0):
     """
     The binning at which an image has structure from pixel to pixel.
 
-    Parameters
-    ----------
-    channels : `~numpy.ndarray`
-        (C, y, x) of `~astrodino_seg.inputs.channels.normalise`.
-    softening : float, optional
-        The S/N at which its stretch becomes logarithmic.
-
-    Returns
-    -------
-    factor : int
-        1 unless neighbouring pixels differ by less than 0.3 times the
-        noise, which none of the simulated scenes do; else the power of 2
-        that makes it more than 0.5, and leaves 64 pixels a side.
+    Takes ``channels`` (C, y, x).
     """
     factor, limit = 1, 0.3
     while min(channels.shape[1:]) >= 128:
@@ -45,20 +31,7 @@ def bin_channels(channels, factor, n_noise=None):
     """
     Mean S/N of blocks of pixels; the far edges are padded to whole blocks.
 
-    Parameters
-    ----------
-    channels : `~numpy.ndarray`
-        (C, y, x) of `~astrodino_seg.inputs.channels.normalise`, and perhaps other
-        planes after these, of which the mean is taken as they are.
-    factor : int
-        Side of the blocks.
-    n_noise : int, optional
-        The number of the former; all if `None`.
-
-    Returns
-    -------
-    channels : `~numpy.ndarray`
-        (C, y / factor, x / factor), rounded up.
+    ``channels`` (C, y, x) -> ``channels`` (C, y / factor, x / factor).
     """
     if factor == 1:
         return channels

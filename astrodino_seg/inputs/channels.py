@@ -10,9 +10,10 @@ weights.
 """
 
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
+from astropy.visualization import make_lupton_rgb
 
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.inputs.background import (
@@ -21,9 +22,6 @@ from astrodino_seg.inputs.background import (
     measure_background,
     noise_of_sums,
 )
-
-__all__ = ['Normalised', 'PreprocessSpec', 'band_weights', 'bands_in_noise',
-           'fold', 'normalise', 'signal_to_noise', 'tell_no_noise']
 
 
 @dataclass(frozen=True)
@@ -61,31 +59,20 @@ class PreprocessSpec:
         """Detection channel, wavelength slots, valid fraction."""
         return self.n_slots + 2
 
-    def to_dict(self):
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Normalised:
-    """
-    The network's input, and what it took to make it.
+    """The network's input, and what it took to make it."""
 
-    Attributes
-    ----------
-    channels : `~numpy.ndarray`
-        (channel, y, x) float32.
-    background, noise : `~numpy.ndarray`
-        (band, y, x) float32 in the image's unit. ``noise`` is ``inf`` in
-        invalid pixels.
-    correlation : `~numpy.ndarray`
-        (band, n) float64, how much larger the noise of the sum over a square
-        of `~astrodino_seg.inputs.background.SIDES` pixels is than if these
-        were independent.
-    """
-
+    #: (channel, y, x) float32.
     channels: np.ndarray
+    #: (band, y, x) float32 in the image's unit. ``noise`` is ``inf`` in
+    #: invalid pixels.
     background: np.ndarray
     noise: np.ndarray
+    #: (band, n) float64, how much larger the noise of the sum over a square of
+    #: `~astrodino_seg.inputs.background.SIDES` pixels is than if these were
+    #: independent.
     correlation: np.ndarray
 
 
@@ -97,15 +84,7 @@ def band_weights(n_bands, n_slots=3):
     slot with a triangular weight of half-width 0.6. One band fills every
     slot; with as many bands as slots each slot is led by its own band.
 
-    Parameters
-    ----------
-    n_bands, n_slots : int
-        How many.
-
-    Returns
-    -------
-    weights : `~numpy.ndarray`
-        (slot, band) float32; the largest of each row is positive.
+    Gives ``weights`` (slot, band) float32.
     """
     if n_bands == 1:
         return np.ones((n_slots, 1), np.float32)
@@ -120,25 +99,8 @@ def bands_in_noise(image, spec, background, noise, *, objects=None,
     """
     Yield S/N and validity band by band.
 
-    Parameters
-    ----------
-    image : `~astrodino_seg.Image`
-        The image.
-    spec : `PreprocessSpec`
-        How.
-    background, noise : `~numpy.ndarray`
-        (band, y, x) float32, to be filled; as of `Normalised`.
-    objects, given : optional
-        As of `~astrodino_seg.inputs.background.measure_background`.
-    factors_of : `~numpy.ndarray`, optional
-        (band, n) float64, to be filled; the ``correlation`` of `Normalised`.
-
-    Yields
-    ------
-    sn : `~numpy.ndarray`
-        (y, x) float32, 0 where not valid.
-    valid : `~numpy.ndarray`
-        (y, x) bool.
+    Background, noise (band, y, x) float32, ``factors_of`` (band, n) float64 ->
+    ``sn`` (y, x) float32, ``valid`` (y, x) bool.
     """
     for b in measure_background(image, spec.box_size, background, noise,
                                 objects=objects, given=given):
@@ -160,22 +122,8 @@ def signal_to_noise(image, spec):
     """
     Subtract the background and divide by the noise, band by band.
 
-    Parameters
-    ----------
-    image : `~astrodino_seg.Image`
-        The image.
-    spec : `PreprocessSpec`
-        How.
-
-    Returns
-    -------
-    sn : `~numpy.ndarray`
-        (band, y, x) float32, 0 where not valid.
-    valid : `~numpy.ndarray`
-        (band, y, x) bool: neither masked nor without noise.
-    sigma : `~numpy.ndarray`
-        (band,) float32, the noise of a pixel of ``sn``: less than 1 where it
-        is correlated and sums have more than those of independent pixels.
+    Gives ``sn`` (band, y, x) float32, ``valid`` (band, y, x) bool, ``sigma``
+    (band,) float32.
     """
     background, noise = np.empty((2, *image.cube.shape), np.float32)
     sn = np.empty_like(image.cube)
@@ -192,21 +140,7 @@ def fold(bands, n_bands, spec):
     """
     Fold bands in units of their noise into the network's input channels.
 
-    Parameters
-    ----------
-    bands : iterable of tuple
-        For each band, in order of wavelength, its S/N, (y, x) float32 with 0
-        where not valid, and where it is valid, (y, x) bool; the latter are
-        kept until the last has come.
-    n_bands : int
-        How many there are.
-    spec : `PreprocessSpec`
-        How.
-
-    Returns
-    -------
-    channels : `~numpy.ndarray`
-        (channel, y, x) float32, as `normalise` says.
+    Gives ``channels`` (channel, y, x) float32.
     """
     weights = np.vstack([np.ones((1, n_bands), np.float32),
                          band_weights(n_bands, spec.n_slots)])
@@ -254,24 +188,7 @@ def normalise(image, spec, *, objects=None, background=None):
     """
     Make the network's input channels.
 
-    Parameters
-    ----------
-    image : `~astrodino_seg.Image`
-        The image, bands in order of wavelength.
-    spec : `PreprocessSpec`
-        How.
-    objects : `~numpy.ndarray`, optional
-        (y, x) bool, `True` where there is more than the sky.
-    background : optional
-        As ``given`` of `~astrodino_seg.inputs.background.measure_background`.
-
-    Returns
-    -------
-    normalised : `Normalised`
-        Channels: the optimal combination of all bands for a flat spectrum
-        in S/N, then the slots from blue to red, each with unit noise and
-        arcsinh-stretched, then the fraction of bands that are valid. A slot
-        without a valid band takes the combination's value.
+    Takes ``objects`` (y, x) bool.
     """
     sky, noise = np.empty((2, *image.cube.shape), np.float32)
     factors = np.ones((image.n_bands, len(SIDES)))
@@ -297,3 +214,45 @@ def tell_no_noise(image, noise):
                f'{image.shape[0]} x {image.shape[1]} pixels: pass error=, or '
                f'reshape the data to (y, x) if they are an image')
     warnings.warn(msg, AstroDinoUserWarning)
+
+
+def rgb_image(image, background=None, noise=None, *, stretch=None, q=8):
+    """
+    A colour picture, bluest bands blue (Lupton et al. 2004, PASP 116, 133).
+
+    Parameters
+    ----------
+    image : `~astrodino_seg.Image`
+        The image; one band gives a grey picture.
+    background, noise : `~numpy.ndarray`, optional
+        (band, y, x) as in `~astrodino_seg.SegmentationResult`; estimated
+        from each band's quantiles if `None`.
+    stretch : float, optional
+        The S/N at which the stretch turns from linear to logarithmic;
+        chosen from the image if `None`.
+    q : float, optional
+        Softening of the stretch.
+
+    Returns
+    -------
+    rgb : `~numpy.ndarray`
+        (y, x, 3) uint8.
+    """
+    sn = np.empty_like(image.cube)
+    for b, (band, bad) in enumerate(zip(image.cube, image.mask)):
+        if background is None or noise is None:
+            good = band[~bad] if (~bad).any() else np.zeros(1)
+            low, mid = np.percentile(good, [15.87, 50])
+            # where most pixels are equal, their quantiles have no width
+            value = (band - mid) / (
+                (mid - low) or good.std(dtype=float) or 1)
+        else:
+            value = (band - background[b]) / noise[b]
+        sn[b] = np.where(bad, 0, value)
+    weights = band_weights(image.n_bands, 3)
+    weights = weights / weights.sum(axis=1, keepdims=True)
+    blue, green, red = np.tensordot(weights, sn, axes=1)
+    if stretch is None:
+        high = np.percentile((blue + green + red) / 3, 99)
+        stretch = float(np.clip(high, 3, 60))
+    return make_lupton_rgb(red, green, blue, minimum=-1, stretch=stretch, Q=q)

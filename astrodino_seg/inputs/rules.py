@@ -4,10 +4,10 @@ From an `~astrodino_seg.Image` to the input planes of a backbone, one rule for
 each family of weights.
 
 Weights with three planes take any number of bands. Bands are in order of
-wavelength, and `~astrodino_seg.inputs.channels.band_weights` folds them into blue,
-green and red, each plane being the mean of its bands with these weights. One
-band fills all planes; of two, green is the mean; of three, each plane is led
-by its own band.
+wavelength, and `~astrodino_seg.inputs.channels.band_weights` folds them into
+blue, green and red, each plane being the mean of its bands with these weights.
+One band fills all planes; of two, green is the mean; of three, each plane is
+led by its own band.
 """
 
 from collections.abc import Mapping
@@ -21,12 +21,8 @@ from astrodino_seg.inputs.channels import (
     PreprocessSpec,
     band_weights,
     normalise,
+    rgb_image,
 )
-from astrodino_seg.inputs.rgb import rgb_image
-
-__all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'NanomaggyRGB', 'NoiseUnits',
-           'Photographic', 'WithNoiseUnits', 'planes_from_dict',
-           'planes_to_dict']
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -37,13 +33,9 @@ AB_ZERO = u.zero_point_flux(3631 * u.Jy)
 class NoiseUnits:
     """
     The input of the bundled model: bands in noise units, arcsinh-stretched.
-
-    Parameters
-    ----------
-    spec : `~astrodino_seg.inputs.channels.PreprocessSpec`
-        How.
     """
 
+    #: How.
     spec: PreprocessSpec = field(default_factory=PreprocessSpec)
 
     @property
@@ -71,13 +63,9 @@ class Photographic:
     stretched as Lupton et al. 2004, PASP 116, 133), which is what such
     weights would have seen as a JPEG. Its values between 0 and 1 are
     standardised.
-
-    Parameters
-    ----------
-    mean, std : tuple of float, optional
-        Of red, green and blue in the training set; by default ImageNet's.
     """
 
+    #: Of red, green and blue in the training set; by default ImageNet's.
     mean: tuple = IMAGENET_MEAN
     std: tuple = IMAGENET_STD
 
@@ -93,15 +81,7 @@ class Photographic:
         """
         Standardise a picture that is one already, as a JPEG is.
 
-        Parameters
-        ----------
-        rgb : `~numpy.ndarray`
-            (y, x, 3) uint8.
-
-        Returns
-        -------
-        planes : `~numpy.ndarray`
-            (3, y, x) float32.
+        ``rgb`` (y, x, 3) uint8 -> ``planes`` (3, y, x) float32.
         """
         rgb = np.asarray(rgb)
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
@@ -129,16 +109,11 @@ class NanomaggyRGB:
     the places of these three. Pixels are converted to nanomaggies if the image
     has a unit; without one they are taken to be nanomaggies, as the Legacy
     Surveys have them.
-
-    Parameters
-    ----------
-    scales : tuple of float, optional
-        Of z, r and g.
-    m, q : float, optional
-        Offset and softening.
     """
 
+    #: Of z, r and g.
     scales: tuple = (2.2, 3.4, 6.0)
+    #: Offset and softening.
     m: float = 0.03
     q: float = 20.0
 
@@ -183,16 +158,11 @@ class WithNoiseUnits:
     First the channels of `NoiseUnits`, which the head and the score of pairs
     see, then the planes of the weights. Both are made of the whole image, so
     that a crop or a tile of the input is that of the same stretch.
-
-    Parameters
-    ----------
-    planes : `Photographic` or `NanomaggyRGB`
-        The rule of the weights.
-    spec : `~astrodino_seg.inputs.channels.PreprocessSpec`, optional
-        How the noise units are made.
     """
 
+    #: The rule of the weights.
     planes: Photographic | NanomaggyRGB
+    #: How the noise units are made.
     spec: PreprocessSpec = field(default_factory=PreprocessSpec)
 
     @property
@@ -207,24 +177,7 @@ class WithNoiseUnits:
 
 
 def planes_to_dict(planes):
-    """
-    What a rule is, for the metadata of a file.
-
-    Parameters
-    ----------
-    planes : `NoiseUnits`, `Photographic` or `NanomaggyRGB`
-        The rule.
-
-    Returns
-    -------
-    table : dict
-        ``kind``, its name, and its parameters.
-
-    Raises
-    ------
-    TypeError
-        If it is another rule, which no file can tell.
-    """
+    """What a rule is, for the metadata of a file."""
     if type(planes) not in (NoiseUnits, Photographic, NanomaggyRGB):
         msg = ('planes must be NoiseUnits, Photographic or NanomaggyRGB, '
                f'got {type(planes).__name__}')
@@ -233,24 +186,7 @@ def planes_to_dict(planes):
 
 
 def planes_from_dict(table):
-    """
-    The rule that `planes_to_dict` tells of.
-
-    Parameters
-    ----------
-    table : dict
-        ``kind`` and parameters.
-
-    Returns
-    -------
-    planes : `NoiseUnits`, `Photographic` or `NanomaggyRGB`
-        The rule.
-
-    Raises
-    ------
-    ValueError
-        If it is no table, or the kind is unknown.
-    """
+    """The rule that `planes_to_dict` tells of."""
     if not isinstance(table, Mapping):
         msg = f'planes must be a table, got {table!r}'
         raise ValueError(msg)

@@ -6,7 +6,7 @@ say something of every pixel.
 Names are imported at their first use (PEP 562).
 """
 
-from importlib import import_module
+from astrodino_seg.lazy import attach
 
 _HOME = {
     'Backbone': 'backbone',
@@ -17,10 +17,4 @@ _HOME = {
 }
 
 __all__ = [*_HOME]
-
-
-def __getattr__(name):
-    if name not in _HOME:
-        msg = f'module {__name__!r} has no attribute {name!r}'
-        raise AttributeError(msg)
-    return getattr(import_module(f'{__name__}.{_HOME[name]}'), name)
+__getattr__, __dir__ = attach(__name__, _HOME)

@@ -133,13 +133,7 @@ class Backbone(nn.Module):
             If ``size`` is not positive.
         """
         x = torch.from_numpy(self.planes(as_image(data)))[None]
-        size = x.shape[-2:] if size is None else size
-        size = (size, size) if np.ndim(size) == 0 else tuple(size)
-        if len(size) != 2 or min(size) < 1:
-            msg = f'size must be one or two positive int, got {size!r}'
-            raise ValueError(msg)
-        patch = self.vit.patch_size
-        return resample(x, [max(round(n / patch), 1) * patch for n in size])
+        return to_patches(x, check_size(size), self.vit.patch_size)
 
     def forward(self, x):
         """`~astrodino_seg.models.vit.Features` of planes (B, C, H, W)."""
@@ -243,6 +237,24 @@ class DenseModel(nn.Module, ABC):
     @abstractmethod
     def fused(self):
         """This model for inference only, as fast as it can be."""
+
+
+def check_size(size):
+    """Rows and columns of the input, or `None`, from one or two int."""
+    if size is None:
+        return None
+    both = np.atleast_1d(size)
+    if both.shape not in ((1,), (2,)) or both.dtype.kind not in 'iu' or (
+            both.min() < 1):
+        msg = f'size must be one or two positive int, got {size!r}'
+        raise ValueError(msg)
+    return tuple(np.broadcast_to(both, 2).tolist())
+
+
+def to_patches(x, size, patch):
+    """(B, C, H, W) resampled to a size, or to its own, in whole patches."""
+    size = x.shape[-2:] if size is None else size
+    return resample(x, [max(round(n / patch), 1) * patch for n in size])
 
 
 def resample(x, size):

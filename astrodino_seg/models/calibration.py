@@ -14,8 +14,6 @@ from numbers import Real
 
 import numpy as np
 
-__all__ = ['DECISION_LIMIT', 'Calibration', 'log_odds', 'read_calibration']
-
 #: A grouping decision counts as at most so certain, or so uncertain by one
 #: less this: where nothing was compared it has probability one.
 DECISION_LIMIT = 0.99
@@ -23,32 +21,18 @@ DECISION_LIMIT = 0.99
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """
-    What is done to the probabilities of a model.
+    """What is done to the probabilities of a model."""
 
-    Attributes
-    ----------
-    class_temperature : float
-        The log probabilities of the classes of an object are divided by this.
-    confidence : sequence of float or None
-        Weights of the log-odds of an object's weakest grouping decision and
-        of its leading seed, and a bias: their sum is the log-odds that the
-        label is one object, neither cut nor merged. `None` leaves the
-        probability of the weakest decision as it is.
-    share_power : float
-        The ``power`` of `~astrodino_seg.predict.shares.share_flux`.
-    fit : dict or None
-        How they were fitted, to be read by people.
-
-    Raises
-    ------
-    ValueError
-        If a value is not a finite number, or a factor is not positive.
-    """
-
+    #: The log probabilities of the classes of an object are divided by this.
     class_temperature: float = 1.0
+    #: Weights of the log-odds of an object's weakest grouping decision and of
+    #: its leading seed, and a bias: their sum is the log-odds that the label
+    #: is one object, neither cut nor merged. `None` leaves the probability of
+    #: the weakest decision as it is.
     confidence: tuple | None = None
+    #: The ``power`` of `~astrodino_seg.predict.shares.share_flux`.
     share_power: float = 1.0
+    #: How they were fitted, to be read by people.
     fit: dict | None = None
 
     def __post_init__(self):

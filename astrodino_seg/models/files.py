@@ -8,8 +8,6 @@ JSON in its metadata; a bundled file's sha256 is checked before it is read.
 
 import hashlib
 import json
-import os
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -19,10 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
 from astrodino_seg.errors import ModelFileError
-
-__all__ = ['BUNDLED', 'BUNDLED_BACKBONE', 'BUNDLED_HEADS', 'DEFAULT_MODEL',
-           'StoredWeights', 'digest', 'not_finite', 'read_weights',
-           'weights_file', 'write_weights']
+from astrodino_seg.files import sha256_of, whole_or_not
 
 DATA = Path(__file__).parents[1] / 'data'
 #: Name of the model that tells objects apart, which is the default.
@@ -76,7 +71,7 @@ def read_weights(path=None):
 def _check_bundled(path):
     """Compare a bundled file with the sha256 beside it."""
     wanted = path.with_suffix('.sha256').read_text().split()[0]
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = sha256_of(path)
     if found != wanted:
         msg = (f'path: bundled weights {path.name!r} have sha256 {found}, '
                f'not {wanted}; the installation is damaged')
@@ -107,19 +102,11 @@ def write_weights(path, model, *, half=False, but=None, more=()):
     which appears whole or not at all; as float16 if ``half``, without those of
     the part ``but``, and with ``more`` metadata.
     """
-    path = Path(path)
     metadata = {'format': model.FORMAT, 'spec': json.dumps(model.spec),
                 'provenance': json.dumps(model.provenance), **dict(more)}
     tensors = {k: v.half() if half and v.is_floating_point() else v
                for k, v in model.state_dict().items()
                if but is None or not k.startswith(f'{but}.')}
     tensors = {k: v.contiguous() for k, v in tensors.items()}
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix='.part')
-    try:
-        with os.fdopen(handle, 'wb') as stream:
-            stream.write(to_bytes(tensors, metadata))
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with whole_or_not(path) as part:
+        part.write_bytes(to_bytes(tensors, metadata))

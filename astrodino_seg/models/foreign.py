@@ -30,8 +30,6 @@ from astrodino_seg.models.backbone import Backbone
 from astrodino_seg.models.files import not_finite
 from astrodino_seg.models.vit import VisionTransformer
 
-__all__ = ['TIMM_NAMES', 'from_file', 'from_timm']
-
 #: Names of timm whose weights fit; others of the same shapes may compute
 #: something else.
 TIMM_NAMES = (r'vit_(small|base)_patch(8|16)_224\.dino',

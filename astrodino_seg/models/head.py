@@ -24,11 +24,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ['N_CLASSES', 'STRIDES', 'ConvBlock', 'InstanceHead',
-           'InstanceMaps', 'SeedClass', 'Seeds', 'sample']
+from astrodino_seg.truth import CLASSES
 
 STRIDES = (2, 4, 8, 16)     # of the maps that seeds are read from
-N_CLASSES = 4               # sky, star, galaxy, artifact
 VOTE_SCALE = 16.0           # pixels
 
 
@@ -64,56 +62,45 @@ def sample(level, x, y):
 
 
 class InstanceMaps(NamedTuple):
-    """
-    What the network says of every pixel of one level.
+    """What the network says of every pixel of one level."""
 
-    Attributes
-    ----------
-    heat : `~torch.Tensor`
-        (B, H, W) logit that the centre of an object of this level lies here.
-    pixels : `~torch.Tensor`
-        (B, H, W, E + 7): the embedding, the score of the rest (the sky and
-        what is larger), the logits of sky, star, galaxy and artifact, and
-        the vote (x, y) in units of `VOTE_SCALE`.
-    pyramid : tuple of `~torch.Tensor`
-        Features at strides 2, 4, 8, 16 that seeds are read from.
-    """
-
+    #: (B, H, W) logit that the centre of an object of this level lies here.
     heat: torch.Tensor
+    #: (B, H, W, E + 7): the embedding, the score of the rest (the sky and what
+    #: is larger), the logits of sky, star, galaxy and artifact, and the vote
+    #: (x, y) in units of `VOTE_SCALE`.
     pixels: torch.Tensor
+    #: Features at strides 2, 4, 8, 16 that seeds are read from.
     pyramid: tuple
 
 
 class Seeds(NamedTuple):
-    """
-    What the network says of each seed.
+    """What the network says of each seed."""
 
-    Attributes
-    ----------
-    kernel : `~torch.Tensor`
-        (S, E + 1) kernel and bias against the embedding.
-    centre : `~torch.Tensor`
-        (S, 2) centre (x, y) of the object in pixels.
-    log_size : `~torch.Tensor`
-        (S,) logarithm of the object's radius in pixels.
-    matrix : `~torch.Tensor`
-        (S, 3) symmetric matrix (xx, xy, yy) of the elliptical distance
-        q = d^T M d.
-    falloff : `~torch.Tensor`
-        (S, 2) positive u and v of the distance term u sqrt(q) + v log(1+q).
-    classes : `~torch.Tensor`
-        (S, 3) logits of star, galaxy, artifact.
-    descriptor : `~torch.Tensor`
-        (S, D) what tells one object from another.
-    """
-
+    #: (S, E + 1) kernel and bias against the embedding.
     kernel: torch.Tensor
+    #: (S, 2) centre (x, y) of the object in pixels.
     centre: torch.Tensor
+    #: (S,) logarithm of the object's radius in pixels.
     log_size: torch.Tensor
+    #: (S, 3) symmetric matrix (xx, xy, yy) of the elliptical distance q = d^T
+    #: M d.
     matrix: torch.Tensor
+    #: (S, 2) positive u and v of the distance term u sqrt(q) + v log(1+q).
     falloff: torch.Tensor
+    #: (S, 3) logits of star, galaxy, artifact.
     classes: torch.Tensor
+    #: (S, D) what tells one object from another.
     descriptor: torch.Tensor
+
+    @property
+    def radius(self):
+        """(S,) pixels, within bounds."""
+        return _radius(self.log_size)
+
+
+def _radius(log_size):
+    return log_size.clamp(-1, 6).exp()
 
 
 class SeedClass(nn.Module):
@@ -131,7 +118,7 @@ class SeedClass(nn.Module):
         self.value = nn.Linear(dim, n_gathered)
         self.out = nn.Sequential(
             nn.Linear(dim + n_queries * n_gathered, 96), nn.ReLU(),
-            nn.Linear(96, N_CLASSES - 1))
+            nn.Linear(96, len(CLASSES) - 1))
 
     def forward(self, hidden):
         weight = self.query(hidden).softmax(dim=0)              # (S, Q)
@@ -141,24 +128,7 @@ class SeedClass(nn.Module):
 
 
 class InstanceHead(nn.Module):
-    """
-    Dense maps, seeds and pair scores of one level of the pyramid.
-
-    Parameters
-    ----------
-    in_channels : int
-        Channels of the network's input.
-    token_dim : int
-        Length of the ViT's tokens (at stride 16).
-    widths : sequence of int, optional
-        Channels of the convolutions at strides 2, 4, 8, 16.
-    n_middle : int, optional
-        Channels of the last layer, at stride 2.
-    n_embedding : int, optional
-        Length of the pixel embedding.
-    n_descriptor : int, optional
-        Length of the descriptor that seeds are compared by.
-    """
+    """Dense maps, seeds and pair scores of one level of the pyramid."""
 
     def __init__(self, *, in_channels, token_dim, widths=(32, 64, 96, 128),
                  n_middle=48, n_embedding=12, n_descriptor=24):
@@ -178,7 +148,7 @@ class InstanceHead(nn.Module):
         self.refine = nn.ModuleList(
             ConvBlock(widths[i], widths[i]) for i in range(3))
         self.middle = ConvBlock(2 * widths[0], n_middle)
-        n_pixel = 1 + n_embedding + 1 + N_CLASSES + 2
+        n_pixel = 1 + n_embedding + 1 + len(CLASSES) + 2
         self.pixel = nn.Linear(n_middle, 4 * n_pixel)
         # whether the image is binned: what is small is then seen elsewhere
         self.level = nn.Embedding(2, widths[0] + token_dim)
@@ -230,7 +200,7 @@ class InstanceHead(nn.Module):
         last in pixels, of the pixels (..., E + 7) of `InstanceMaps`.
         """
         embedding, rest, classes, vote = pixels.split(
-            [self.n_embedding, 1, N_CLASSES, 2], dim=-1)
+            [self.n_embedding, 1, len(CLASSES), 2], dim=-1)
         return embedding, rest[..., 0], classes, VOTE_SCALE * vote
 
     def _finer(self, i, feature, detail):
@@ -256,7 +226,7 @@ class InstanceHead(nn.Module):
         kernel, shift, size, shape, falloff, descriptor = self.seed_out(
             hidden).split(self.n_out, dim=-1)
         log_size = 1.5 + size[:, 0]
-        scale = log_size.clamp(-1, 6).exp()
+        scale = _radius(log_size)
         centre = torch.stack([x, y], dim=-1) + shift * scale[:, None]
         # exp of a traceless symmetric matrix: any ellipse, no degeneracy
         a, b = shape.clamp(-1.5, 1.5).unbind(-1)

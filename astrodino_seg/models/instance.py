@@ -8,6 +8,8 @@ larger is the rest, with the sky (as `Singh & Davis 2018
 <https://arxiv.org/abs/1711.08189>`_ do in training and in use).
 """
 
+from dataclasses import asdict
+
 import torch
 from torch import nn
 
@@ -74,7 +76,7 @@ class Model(DenseModel):
                        f'{preprocess!r}')
                 raise ValueError(msg)
             del self.spec['planes']
-        self.spec['preprocess'] = self.preprocess.to_dict()
+        self.spec['preprocess'] = asdict(self.preprocess)
         self.head = InstanceHead(in_channels=self.preprocess.n_channels,
                                  token_dim=self.vit.dim, **self.spec['head'])
         self.decision = None
@@ -107,7 +109,7 @@ class Model(DenseModel):
         ------
         TypeError
             If the backbone has a rule for its planes that is not one of
-            `~astrodino_seg.models.backbone`.
+            ``astrodino_seg.inputs.rules``.
         ValueError
             If ``preprocess`` is given and the backbone has noise units.
         """

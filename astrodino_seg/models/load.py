@@ -6,12 +6,11 @@
 import json
 import os
 import re
-import warnings
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from astrodino_seg.errors import AstroDinoUserWarning, ModelFileError
+from astrodino_seg.errors import ModelFileError
 from astrodino_seg.models.backbone import Backbone
 from astrodino_seg.models.files import (
     BUNDLED,
@@ -22,8 +21,6 @@ from astrodino_seg.models.files import (
 )
 from astrodino_seg.models.instance import Model
 from astrodino_seg.models.semantic import SemanticModel
-
-__all__ = ['load_any', 'load_backbone', 'load_model']
 
 
 def load_model(path=None):
@@ -73,10 +70,9 @@ def _make(stored, *kinds):
         raise ModelFileError(msg)
     kind = known[found]
     try:
-        spec = _without_old_decision(path, json.loads(metadata['spec']),
-                                     tensors)
         model = getattr(kind, 'from_spec', kind)(
-            **spec, provenance=json.loads(metadata['provenance']))
+            **json.loads(metadata['spec']),
+            provenance=json.loads(metadata['provenance']))
         if 'backbone' in metadata:          # the file has the head alone
             tensors.update(_backbone_weights(metadata))
         model.load_state_dict(tensors)
@@ -85,20 +81,6 @@ def _make(stored, *kinds):
         msg = f'path: weights of {str(path)!r} do not fit their spec: {err}'
         raise ModelFileError(msg) from err
     return model.eval()
-
-
-def _without_old_decision(path, spec, tensors):
-    """The spec, and weights, less a decision that compared pairs alone."""
-    if not isinstance(spec, dict) or (
-            'n_layers' in (spec.get('decision') or {'n_layers': 0})):
-        return spec
-    msg = (f'path: the decision in {str(path)!r} is of an earlier form and '
-           'left out; astrodino_seg.train.fit_decision makes a new one')
-    warnings.warn(msg, AstroDinoUserWarning)
-    for key in [key for key in tensors if key.startswith('decision.')]:
-        del tensors[key]
-    return {key: value for key, value in spec.items()
-            if key not in ('decision', 'calibration')}
 
 
 def _backbone_weights(metadata):

@@ -15,11 +15,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from astrodino_seg.inputs.binning import oversampling
-from astrodino_seg.models.backbone import Backbone, DenseModel, resample
+from astrodino_seg.models.backbone import Backbone, DenseModel, to_patches
 from astrodino_seg.models.files import digest, write_weights
-from astrodino_seg.models.head import N_CLASSES
-
-__all__ = ['HEADS', 'PixelHead', 'SemanticModel', 'at_pixels']
+from astrodino_seg.truth import CLASSES
 
 #: For each head, of how many of the last layers it reads the tokens, and the
 #: scales of the image.
@@ -29,7 +27,7 @@ HEADS = {'linear': (1, (1.0,)), 'ms': (4, (1.0, 1.5, 2.0))}
 class PixelHead(nn.Sequential):
     """Batch norm and a 1x1 convolution: one linear layer on normed tokens."""
 
-    def __init__(self, dim, n_classes=N_CLASSES):
+    def __init__(self, dim, n_classes):
         super().__init__(nn.BatchNorm2d(dim), nn.Conv2d(dim, n_classes, 1))
 
 
@@ -71,7 +69,7 @@ class SemanticModel(DenseModel):
             msg = (f'head {head["kind"]!r} reads {self.n_last} layers, vit '
                    f'has {len(self.vit.blocks)}')
             raise ValueError(msg)
-        self.head = PixelHead(self.n_last * self.vit.dim)
+        self.head = PixelHead(self.n_last * self.vit.dim, len(CLASSES))
         self.spec = {**self.backbone.spec, 'head': {
             'kind': head['kind'], 'scales': list(scales)}}
 
@@ -100,7 +98,7 @@ class SemanticModel(DenseModel):
         ------
         TypeError
             If the backbone has a rule for its planes that is not one of
-            `~astrodino_seg.models.backbone`.
+            ``astrodino_seg.inputs.rules``.
         ValueError
             If the head does not fit.
         """
@@ -124,9 +122,8 @@ class SemanticModel(DenseModel):
         Patch tokens (B, n_last * dim, rows, columns), the deepest layer last,
         of an image (B, plane, y, x) whose sides are scaled to whole patches.
         """
-        patch = self.vit.patch_size
-        x = resample(x, [max(round(scale * n / patch), 1) * patch
-                         for n in x.shape[-2:]])
+        x = to_patches(x, [scale * n for n in x.shape[-2:]],
+                       self.vit.patch_size)
         return torch.cat(self.vit.forward_features(x, self.n_last).patches,
                          dim=1)
 

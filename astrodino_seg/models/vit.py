@@ -16,8 +16,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ['Features', 'VisionTransformer']
-
 ROPE_BASE = 100.0  # from the fastest wave (1 rad per patch) to the slowest
 
 
@@ -167,43 +165,7 @@ class Features(NamedTuple):
 
 
 class VisionTransformer(nn.Module):
-    """
-    A Vision Transformer with the parameter names of ``timm``.
-
-    Parameters
-    ----------
-    patch_size, in_channels : int, optional
-        The side of a patch in pixels, and the bands of the image.
-    dim, depth, n_heads : int, optional
-        The length of a token, a multiple of the heads; layers; heads.
-    mlp_ratio : float, optional
-        The hidden size of the MLP in units of ``dim``.
-    n_registers : int, optional
-        Register tokens, which follow the CLS token.
-    layer_scale : float, optional
-        The initial factor of each residual branch (DINOv2). `None` has none.
-    pos_embed : {'learned', 'none'}, optional
-        Whether a positional embedding is learned: for the patches of
-        ``grid_size`` (rows, columns), and with ``embed_prefix`` also for the
-        CLS and register tokens. It is resampled for images of another grid.
-    rope : bool or 'dinov3', optional
-        Whether queries and keys of patches are rotated by their row and
-        column, in units of patches or, with ``'dinov3'``, of the image;
-        ``dim / n_heads`` is a multiple of 4.
-    drop_path : float, optional
-        The rate of stochastic depth in the last layer, in training; it rises
-        linearly from 0 in the first.
-    qkv_bias, qk_norm : bool, optional
-        Whether queries, keys and values have a bias, and whether the first
-        two are normed (Dehghani et al. 2023, arXiv:2302.05442).
-    mlp : {'gelu', 'swiglu'}, optional
-        ViT-g of DINOv2 and some of DINOv3 have ``'swiglu'``.
-    norm_eps : float, optional
-        What the layer norms add to the variance; 1e-5 in DINOv3.
-    patch_border : int, optional
-        Pixels beyond its patch that a token sees on each side, so that less
-        depends on where the grid of patches lies.
-    """
+    """A Vision Transformer with the parameter names of ``timm``."""
 
     def __init__(self, *, patch_size=16, in_channels=3, dim=384, depth=12,
                  n_heads=6, mlp_ratio=4.0, n_registers=0, layer_scale=None,

@@ -1,12 +1,17 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-`find_instances`: what any model says of the objects of an image.
+`find_instances`: what any model says of the objects of an image; of a
+`~astrodino_seg.models.SemanticModel`, by the regions of its classes.
 """
 
 from dataclasses import dataclass
 from functools import singledispatch
 
 import numpy as np
+import torch
+from skimage.measure import label as label_regions
+from torch.nn import functional as F
+from tqdm import tqdm
 
 from astrodino_seg.models.calibration import read_calibration
 from astrodino_seg.models.instance import Model
@@ -14,32 +19,78 @@ from astrodino_seg.models.semantic import SemanticModel
 from astrodino_seg.predict.decode import MERGE, MIN_SEED, Grouping, decode
 from astrodino_seg.predict.masks import enlarge
 from astrodino_seg.predict.pyramid import look
-from astrodino_seg.predict.regions import predict_classes, segment_classes
 from astrodino_seg.predict.shares import FluxShares, share_flux
+from astrodino_seg.predict.tiles import CONTEXT, taper, tiles
 
-__all__ = ['Instances', 'find_instances']
+
+def predict_classes(model, planes, *, bin_factor=1, tile_size=512,
+                    device='cpu', progress=False):
+    """
+    Class probabilities of an image of any size.
+
+    A larger image is cut into tiles, whose probabilities are averaged where
+    they overlap.
+
+    ``planes`` (plane, y, x) float32 -> ``probabilities`` (4, y, x) float32.
+    """
+    _, ny, nx = planes.shape
+    patch = model.vit.patch_size        # tiles are of whole patches
+    x = torch.from_numpy(planes)[None]
+    x = F.pad(x, (0, -nx % patch, 0, -ny % patch), mode='replicate')
+    shape = tuple(x.shape[2:])
+    total = torch.zeros(4, *shape)
+    weights = torch.zeros(shape)
+    cut = tiles(shape, size=tile_size // patch * patch,
+                margin=CONTEXT // patch * patch, step=patch)
+    for tile in tqdm(cut, disable=not progress, desc='segmenting',
+                     unit='tile', leave=False):
+        with torch.inference_mode():
+            part = model.probabilities(x[:, :, *tile.outer].to(device),
+                                       1 / bin_factor)[0].cpu()
+        weight = torch.from_numpy(taper(tile, shape, step=1))
+        total[:, *tile.outer] += weight * part
+        weights[tile.outer] += weight
+    return (total / weights)[:, :ny, :nx].numpy()
+
+
+def segment_classes(probabilities, *, n_pixels=5, connectivity=8, keep=None,
+                    mask=None):
+    """
+    Label the connected regions of each class.
+
+    ``probabilities`` (4, y, x), ``mask`` (y, x) bool -> ``classes``
+    (n_objects, 3).
+    """
+    called = probabilities.argmax(axis=0)
+    if mask is not None:
+        called[mask] = 0
+    labels, n = label_regions(called, background=0, return_num=True,
+                              connectivity=2 if connectivity == 8 else 1)
+    wanted = np.bincount(labels.ravel(), minlength=n + 1)[1:] >= n_pixels
+    if keep is not None:
+        wanted &= keep(labels, n)
+    number = np.zeros(n + 1, np.int32)
+    number[1:][wanted] = np.arange(1, wanted.sum() + 1)
+    labels, n = number[labels], int(wanted.sum())
+    classes = np.stack([np.bincount(labels.ravel(), p.ravel(), n + 1)[1:]
+                        for p in probabilities[1:]], axis=-1)
+    classes /= classes.sum(axis=1, keepdims=True)
+    grouping = Grouping(labels, labels.copy(), {}, np.arange(n),
+                        np.full(n, np.nan), np.ones(n, int))
+    return grouping, classes
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Instances:
-    """
-    Objects, and what they and the pixels are.
+    """Objects, and what they and the pixels are."""
 
-    Attributes
-    ----------
-    grouping : `~astrodino_seg.predict.decode.Grouping`
-        Labels and fragments.
-    classes : `~numpy.ndarray`
-        (n_objects, 3) probabilities of star, galaxy and artifact.
-    probabilities : `~numpy.ndarray`
-        (4, y, x) float32 of sky, star, galaxy and artifact.
-    shares : `~astrodino_seg.predict.shares.FluxShares` or None
-        Who shares the light of each pixel, if it was asked for.
-    """
-
+    #: Labels and fragments.
     grouping: Grouping
+    #: (n_objects, 3) probabilities of star, galaxy and artifact.
     classes: np.ndarray
+    #: (4, y, x) float32 of sky, star, galaxy and artifact.
     probabilities: np.ndarray
+    #: Who shares the light of each pixel, if it was asked for.
     shares: FluxShares | None = None
 
 
@@ -51,35 +102,7 @@ def find_instances(model, planes, *, bin_factor=1, n_pixels=5, connectivity=8,
     """
     Find the objects of an image.
 
-    Parameters
-    ----------
-    model : `~astrodino_seg.Model` or \
-            `~astrodino_seg.models.semantic.SemanticModel`
-        The model, on ``device``.
-    planes : `~numpy.ndarray`
-        (plane, y, x) float32 of the model's ``planes``.
-    bin_factor : int, optional
-        Pixels, in x and in y, that are binned before the network looks.
-    n_pixels, mask, keep
-        As of `~astrodino_seg.predict.decode.decode`.
-    connectivity : {8, 4}, optional
-        How pixels of a class are connected; for semantic models.
-    merge, min_seed, split_flux
-        As of `~astrodino_seg.DinoSegmenter`; for others.
-    tile_size, device, progress
-        As of `~astrodino_seg.predict.pyramid.look`.
-
-    Returns
-    -------
-    found : `Instances`
-        The objects; there may be none.
-
-    Raises
-    ------
-    TypeError
-        If it is no model.
-    ValueError
-        If ``planes`` do not fit, or a semantic model is to split fluxes.
+    Takes ``planes`` (plane, y, x) float32.
     """
     msg = f'model must be a model of this package, got {type(model).__name__}'
     raise TypeError(msg)

@@ -10,8 +10,6 @@ tells a star from a knot. Shapes in comments: ``S`` seeds, ``P`` pairs.
 import torch
 from torch.nn import functional as F
 
-__all__ = ['seed_looks', 'valleys']
-
 #: Sides in pixels of the means that a seed's looks are made of.
 SCALES = (3, 5, 9, 17)
 #: Samples of the line between two seeds.
@@ -34,18 +32,7 @@ def seed_looks(channels, x, y):
     """
     Means of the channels of S/N about each seed, on several scales.
 
-    Parameters
-    ----------
-    channels : `~torch.Tensor`
-        (C, H, W) of `~astrodino_seg.inputs.channels.normalise`.
-    x, y : `~torch.Tensor`
-        (S,) pixel positions.
-
-    Returns
-    -------
-    looks : `~torch.Tensor`
-        (S, 4 (C - 1)): the smallest scale first, and then what each scale
-        adds to the one before.
+    Takes ``channels`` (C, H, W), x, y (S,).
     """
     reach = max(SCALES) // 2
     step = torch.arange(-reach, reach + 1)
@@ -69,20 +56,7 @@ def valleys(channels, x, y, i, j):
     """
     The light along the straight lines between seeds.
 
-    Parameters
-    ----------
-    channels : `~torch.Tensor`
-        (C, H, W) of `~astrodino_seg.inputs.channels.normalise`.
-    x, y : `~torch.Tensor`
-        (S,) pixel positions.
-    i, j : `~torch.Tensor`
-        (P,) indices of the pairs.
-
-    Returns
-    -------
-    valleys : `~torch.Tensor`
-        (P, 3) of the stretched S/N: its minimum and its mean along the line
-        less the lower end, and the higher end less the lower.
+    ``channels`` (C, H, W), x, y (S,), i, j (P,) -> ``valleys`` (P, 3).
     """
     smooth = F.avg_pool2d(channels[None, :1], 3, 1, 1,
                           count_include_pad=False)[0]

@@ -17,9 +17,6 @@ from astrodino_seg.models.head import STRIDES
 from astrodino_seg.models.instance import KEPT
 from astrodino_seg.predict.tiles import CONTEXT, taper, tiles
 
-__all__ = ['LEAST_SIDE', 'MIN_HEAT', 'STEP', 'Level', 'find_peaks',
-           'has_bfloat16', 'look']
-
 STEP = max(STRIDES)
 #: How far the convolutions of the head see, rounded up to a step, and the side
 #: of the tiles that it runs on, pixels: there is no need of several until
@@ -35,48 +32,34 @@ MIN_HEAT = 0.1
 class Level(NamedTuple):
     """
     What the network says of the image binned by ``factor``, in its pixels.
-
-    Attributes
-    ----------
-    factor : int
-        Pixels of the image, in x and in y.
-    channels : `~numpy.ndarray`
-        (C, y, x) float32, what the network has seen.
-    embedding : `~numpy.ndarray`
-        (y, x, E) float32.
-    sky : `~numpy.ndarray`
-        (y, x) float32 score of the rest: the sky, and what is larger.
-    probabilities : `~numpy.ndarray`
-        (4, y, x) float32: sky, star, galaxy, artifact.
-    vote : `~numpy.ndarray`
-        (y, x, 2) float32 offset (x, y) to the centre that each pixel votes
-        for.
-    x, y, heat : `~numpy.ndarray`
-        (S,) pixel positions and the probability that a seed is an object's
-        centre.
-    kernel, centre, matrix, falloff, descriptor : `~numpy.ndarray`
-        (S, ...) see `~astrodino_seg.models.head.Seeds`.
-    radius : `~numpy.ndarray`
-        (S,) radius of the object in pixels.
-    classes : `~numpy.ndarray`
-        (S, 3) probabilities of star, galaxy, artifact.
     """
 
+    #: Pixels of the image, in x and in y.
     factor: int
+    #: (C, y, x) float32, what the network has seen.
     channels: np.ndarray
+    #: (y, x, E) float32.
     embedding: np.ndarray
+    #: (y, x) float32 score of the rest: the sky, and what is larger.
     sky: np.ndarray
+    #: (4, y, x) float32: sky, star, galaxy, artifact.
     probabilities: np.ndarray
+    #: (y, x, 2) float32 offset (x, y) to the centre that each pixel votes for.
     vote: np.ndarray
+    #: (S,) pixel positions and the probability that a seed is an object's
+    #: centre.
     x: np.ndarray
     y: np.ndarray
     heat: np.ndarray
+    #: (S, ...) see `~astrodino_seg.models.head.Seeds`.
     kernel: np.ndarray
     centre: np.ndarray
     matrix: np.ndarray
     falloff: np.ndarray
     descriptor: np.ndarray
+    #: (S,) radius of the object in pixels.
     radius: np.ndarray
+    #: (S, 3) probabilities of star, galaxy, artifact.
     classes: np.ndarray
 
 
@@ -84,17 +67,7 @@ def find_peaks(heat, min_heat):
     """
     Local maxima of the heatmap, over five pixels.
 
-    Parameters
-    ----------
-    heat : `~torch.Tensor`
-        (H, W) logits.
-    min_heat : float
-        Least probability.
-
-    Returns
-    -------
-    x, y, heat : `~torch.Tensor`
-        (S,) pixel positions and probabilities, brightest first.
+    ``heat`` (H, W) -> ``x, y, heat`` (S,).
     """
     limit = np.log(min_heat / (1 - min_heat))
     peak = (heat == F.max_pool2d(heat[None, None], 5, 1, 2)[0, 0]) & (
@@ -109,34 +82,7 @@ def look(model, channels, *, bin_factor=1, n_levels=None, min_heat=MIN_HEAT,
     """
     Look at an image at all levels.
 
-    Parameters
-    ----------
-    model : `~astrodino_seg.Model`
-        The model, on ``device``.
-    channels : `~numpy.ndarray`
-        (C, y, x) float32 of the model's ``planes``.
-    bin_factor : int, optional
-        Pixels, in x and in y, that are binned for the finest level.
-    n_levels : int, optional
-        How many levels at most; as many as the image allows if `None`.
-    min_heat : float, optional
-        Least probability of the seeds.
-    tile_size : int, optional
-        Largest side of the tiles for the transformer, a multiple of 16.
-    device : str, optional
-        Where the network runs.
-    progress : bool, optional
-        Whether to show a progress bar over the tiles.
-
-    Returns
-    -------
-    levels : list of `Level`
-        The finest first; each has half the pixels a side of the one before.
-
-    Raises
-    ------
-    ValueError
-        If ``channels`` are not as many as the model's planes.
+    Takes ``channels`` (C, y, x) float32.
     """
     if len(channels) != model.planes.n_planes:
         msg = (f'channels must be the {model.planes.n_planes} planes of the '
@@ -172,7 +118,7 @@ def _look_once(model, x, shape, factor, is_binned, min_heat, cuts, device,
         heat, pixels = heat[:ny, :nx], pixels[:ny, :nx]
         sx, sy, value = find_peaks(heat, min_heat)
         seeds = model.head.read_seeds(pyramid, sx, sy)
-        radius = seeds.log_size.clamp(-1, 6).exp()
+        radius = seeds.radius
         embedding, rest, classes, vote = model.head.split_pixels(pixels)
         keep = slice(None)
         if is_binned:                   # what is smaller is called elsewhere
@@ -180,8 +126,8 @@ def _look_once(model, x, shape, factor, is_binned, min_heat, cuts, device,
         parts = (sx, sy, value, seeds.kernel, seeds.centre, seeds.matrix,
                  seeds.falloff, seeds.descriptor, radius,
                  seeds.classes.softmax(dim=-1))
-        return Level(factor, x[:n, :ny, :nx].numpy(), embedding.contiguous().numpy(),
-                     rest.contiguous().numpy(),
+        return Level(factor, x[:n, :ny, :nx].numpy(),
+                     embedding.contiguous().numpy(), rest.contiguous().numpy(),
                      classes.softmax(dim=-1).permute(2, 0, 1).numpy(),
                      vote.contiguous().numpy(),
                      *(part[keep].numpy() for part in parts))
@@ -246,19 +192,6 @@ def _maps(head, x, tokens, is_binned, device):
 
 
 def has_bfloat16(device):
-    """
-    Whether a network runs in bfloat16 unless it is told otherwise.
-
-    Parameters
-    ----------
-    device : str
-        Where it runs.
-
-    Returns
-    -------
-    has_bfloat16 : bool
-        Whether it is a CPU with instructions for bfloat16, and so twice as
-        fast.
-    """
+    """Whether a network runs in bfloat16 unless it is told otherwise."""
     test = getattr(torch.cpu, '_is_avx512_bf16_supported', bool)
     return torch.device(device).type == 'cpu' and test()

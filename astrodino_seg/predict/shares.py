@@ -13,8 +13,6 @@ import numpy as np
 
 from astrodino_seg.predict.masks import reach_of, to_image
 
-__all__ = ['FluxShares', 'share_flux']
-
 #: Objects that a pixel is shared by, at most.
 N_OWNERS = 3
 #: A score that is so much below that of the sky is nothing.
@@ -23,37 +21,19 @@ FAINT = 6.0
 
 @dataclass(frozen=True, eq=False)
 class FluxShares:
-    """
-    The objects that share the light of each pixel.
+    """The objects that share the light of each pixel."""
 
-    Attributes
-    ----------
-    labels : `~numpy.ndarray`
-        (3, y, x) int32: the objects with the largest shares, largest first;
-        0 is none. All are 0 where the segmentation has sky.
-    shares : `~numpy.ndarray`
-        (3, y, x) float32: what each has of the light; 1 in all, 0 in the
-        sky.
-    """
-
+    #: (3, y, x) int32: the objects with the largest shares, largest first; 0
+    #: is none. All are 0 where the segmentation has sky.
     labels: np.ndarray
+    #: (3, y, x) float32: what each has of the light; 1 in all, 0 in the sky.
     shares: np.ndarray
 
     def of(self, label):
         """
         The share of one object.
 
-        Parameters
-        ----------
-        label : int
-            The object.
-
-        Returns
-        -------
-        share : `~numpy.ndarray`
-            (y, x) float32 in [0, 1], 0 where the segmentation has sky.
-            Times the image less its background, this is the object's part
-            of the light within labelled pixels.
+        Gives ``share`` (y, x) float32.
         """
         return np.where(self.labels == label, self.shares, 0).sum(axis=0)
 
@@ -61,19 +41,7 @@ class FluxShares:
         """
         Sums over objects.
 
-        Parameters
-        ----------
-        values : `~numpy.ndarray`
-            (y, x) what is summed.
-        n : int
-            The largest label.
-        power : int, optional
-            Of the shares: 1 for flux, 2 for its variance.
-
-        Returns
-        -------
-        total : `~numpy.ndarray`
-            (n,) float64: for labels from 1 the sum of shares times values.
+        ``values`` (y, x) -> ``total`` (n,) float64.
         """
         return sum(np.bincount(
             labels.ravel(), (shares**power * values).ravel(), n + 1)[1:]
@@ -86,26 +54,6 @@ def share_flux(levels, grouping, *, power=1.0):
 
     At each level the softmax of the scores of its seeds and of the rest says
     what each has; what the rest has there is shared at the next coarser one.
-
-    Parameters
-    ----------
-    levels : list of `~astrodino_seg.predict.pyramid.Level`
-        What the network says, the finest first.
-    grouping : `~astrodino_seg.predict.decode.Grouping`
-        The labels that were made of it.
-    power : float, optional
-        The softmax of the scores is raised to it.
-
-    Returns
-    -------
-    shares : `FluxShares`
-        The shares, 1 in all in labelled pixels. A pixel that no score
-        explains is all its label's.
-
-    Raises
-    ------
-    ValueError
-        If the objects have no seeds.
     """
     if grouping.seed_label is None:
         msg = 'grouping: its objects have no seeds to share light by'

@@ -1,19 +1,21 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The input of a model, with a sky that was measured beside the objects.
+The input of a model, with a sky that was measured beside the objects; and
+threshold and background, as photutils means them, for several bands.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+from astropy import units as u
 from scipy.ndimage import distance_transform_edt, label
+from skimage.measure import label as label_regions
 
 from astrodino_seg.image import Image
 from astrodino_seg.inputs.channels import normalise
 from astrodino_seg.inputs.rules import NoiseUnits
 from astrodino_seg.predict.pyramid import LEAST_SIDE, look
-
-__all__ = ['find_objects', 'input_of']
 
 #: Pixels, in x and in y, that are binned: in a quarter of the noise a galaxy
 #: is seen further out, and in a sixteenth of the time.
@@ -28,31 +30,102 @@ LEAST_SKY = 0.1
 N_PASSES = 2
 
 
+def has_pixels(labels, n, n_pixels, connectivity):
+    """
+    Which labels have enough connected pixels.
+
+    ``labels`` (y, x) int -> ``found`` (n,) bool.
+    """
+    pieces, n_pieces = label_regions(labels, background=0, return_num=True,
+                                     connectivity=connectivity // 4)
+    owner = np.zeros(n_pieces + 1, int)
+    owner[pieces.ravel()] = labels.ravel()
+    area = np.bincount(pieces.ravel(), minlength=n_pieces + 1)
+    found = np.zeros(n + 1, bool)
+    found[owner[area >= n_pixels]] = True
+    return found[1:]
+
+
+def threshold_cube(threshold, image, order):
+    """The threshold of each pixel."""
+    if threshold is None:
+        return None
+    return _cube(threshold, image, order, 'threshold')
+
+
+def background_cube(background, image, order):
+    """The background of each pixel, where it is not to be measured."""
+    if background is None:
+        return None
+    if isinstance(background, str):
+        if background not in ('none', 'flat'):
+            msg = ("background must be 'none', 'flat', a number or an image, "
+                   f'got {background!r}')
+            raise ValueError(msg)
+        return background
+    values = _cube(_values_of(background), image, order, 'background')
+    if not np.isfinite(values).all():
+        msg = 'background must be finite'
+        raise ValueError(msg)
+    # of the image as it came
+    return values - np.array(image.pedestal)[:, None, None]
+
+
+def _values_of(background):
+    """The image in an object of photutils, if there is one."""
+    if isinstance(background, Mapping):
+        return {band: _values_of(one) for band, one in background.items()}
+    return getattr(background, 'background', background)
+
+
+def _cube(given, image, order, name):
+    """One value, or one a band, of each pixel."""
+    if isinstance(given, Mapping):
+        if set(given) != set(image.bands):
+            msg = (f'{name} is for the bands {list(given)}, data has '
+                   f'{list(image.bands)}')
+            raise ValueError(msg)
+        values = [_in_unit(given[band], image, name) for band in image.bands]
+    else:
+        values = _in_unit(given, image, name)
+        values = [values] if values.ndim in (0, 2) else list(values)
+        if len(values) == image.n_bands > 1:
+            values = [values[i] for i in order]
+    if (len(values) not in (1, image.n_bands)
+            or any(v.shape not in ((), image.shape) for v in values)):
+        msg = (f'{name} must be one value, an image of shape {image.shape} '
+               f'or one of these for each of {image.n_bands} bands, got the '
+               f'shapes {[v.shape for v in values]}')
+        raise ValueError(msg)
+    values = np.stack([np.broadcast_to(v, image.shape) for v in values])
+    if np.isnan(values).any():
+        msg = f'{name} must not be NaN'
+        raise ValueError(msg)
+    return values
+
+
+def _in_unit(given, image, name):
+    """The values in the image's unit."""
+    unit = getattr(given, 'unit', None)
+    if (unit is None) != (image.unit is None):
+        msg = (f'{name} has unit {unit} but data has unit {image.unit}; '
+               'give both a unit or neither')
+        raise ValueError(msg)
+    try:
+        if unit is not None:
+            given = u.Quantity(given).to_value(image.unit)
+        return np.asarray(given, float)
+    except (TypeError, ValueError) as err:
+        msg = (f'{name} must be numbers in the unit of data '
+               f'({image.unit}), got {given!r}')
+        raise ValueError(msg) from err
+
+
 def input_of(model, image, *, background=None, **options):
     """
     Make what a model takes from an image.
 
-    Parameters
-    ----------
-    model : `~astrodino_seg.Model` or \
-            `~astrodino_seg.models.semantic.SemanticModel`
-        The model, ready to run.
-    image : `~astrodino_seg.Image`
-        The image.
-    background : optional
-        As ``given`` of
-        `~astrodino_seg.inputs.background.measure_background`.
-    **options
-        As of `find_objects`.
-
-    Returns
-    -------
-    normalised : `~astrodino_seg.inputs.channels.Normalised`
-        The image in units of its noise, its background and its noise. A
-        model of instances in these units finds the objects first, and the
-        background is then measured beside them.
-    planes : `~numpy.ndarray`
-        (C, y, x) float32 of the model's ``planes``.
+    Gives ``planes`` (C, y, x) float32.
     """
     in_noise = isinstance(model.planes, NoiseUnits)
     objects = None
@@ -73,19 +146,7 @@ def find_objects(model, image, **options):
     """
     Tell the sky from what stands before it, faint outskirts included.
 
-    Parameters
-    ----------
-    model : `~astrodino_seg.Model`
-        The model, ready to run, without planes of its own.
-    image : `~astrodino_seg.Image`
-        The image.
-    **options
-        Of `~astrodino_seg.predict.pyramid.look`.
-
-    Returns
-    -------
-    objects : `~numpy.ndarray` or `None`
-        (y, x) bool; `None` if the image is too small to be binned.
+    Gives ``objects`` (y, x) bool.
     """
     factor = min(BIN_FACTOR,
                  2**int(np.log2(max(min(image.shape) / LEAST_SIDE, 1))))

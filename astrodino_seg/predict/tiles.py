@@ -7,28 +7,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ['CONTEXT', 'Tile', 'taper', 'tiles']
-
 #: Half the overlap of the tiles that a transformer runs on, pixels.
 CONTEXT = 48
 
 
 class Tile(NamedTuple):
-    """
-    One tile, as slices (y, x).
+    """One tile, as slices (y, x)."""
 
-    Attributes
-    ----------
-    outer : tuple of slice
-        What is read, in the image.
-    core : tuple of slice
-        What is kept, in the image; the cores cover it once.
-    inner : tuple of slice
-        The core, in the tile.
-    """
-
+    #: What is read, in the image.
     outer: tuple
+    #: What is kept, in the image; the cores cover it once.
     core: tuple
+    #: The core, in the tile.
     inner: tuple
 
 
@@ -42,32 +32,7 @@ def _cuts(n, size, margin, step):
 
 
 def tiles(shape, *, size=512, margin=48, step=16):
-    """
-    Cut an image into overlapping tiles whose cores cover it once.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        (ny, nx).
-    size : int, optional
-        Largest side of a tile in pixels; an image up to this size is one
-        tile, a larger one is cut evenly.
-    margin : int, optional
-        Pixels beyond the core, within the image, that are read but not
-        kept; a multiple of ``step``.
-    step : int, optional
-        Tiles and cores start at multiples of this.
-
-    Returns
-    -------
-    tiles : list of `Tile`
-        Row by row.
-
-    Raises
-    ------
-    ValueError
-        If the margins leave no core.
-    """
+    """Cut an image into overlapping tiles whose cores cover it once."""
     if size < 2 * margin + step or size % step or margin % step:
         msg = (f'size and margin must be multiples of {step}, and size at '
                f'least 2 * margin + {step} = {2 * margin + step}, got '
@@ -91,19 +56,7 @@ def taper(tile, shape, *, step=16):
     not at the image's own edge, so that maps which depend on the whole tile
     pass smoothly from one to the next.
 
-    Parameters
-    ----------
-    tile : `Tile`
-        The tile.
-    shape : tuple of int
-        (ny, nx) of the image in pixels.
-    step : int, optional
-        Side of a cell in pixels.
-
-    Returns
-    -------
-    weight : `~numpy.ndarray`
-        (rows, columns) float32, positive.
+    Gives ``weight`` (rows, columns) float32.
     """
     axes = []
     for outer, core, n in zip(tile.outer, tile.core, shape):

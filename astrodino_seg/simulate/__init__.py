@@ -7,7 +7,7 @@ from astrodino_seg.simulate.compose import make_scene
 from astrodino_seg.simulate.observe import observe
 from astrodino_seg.simulate.rates import CONDITIONS, CONTENT
 from astrodino_seg.simulate.scene_library import SceneLibrary
-from astrodino_seg.simulate.stamps import StampLibrary, build_stamps
+from astrodino_seg.simulate.stamps import StampLibrary
 
 __all__ = ['CONDITIONS', 'CONTENT', 'SceneLibrary', 'StampLibrary',
-           'build_stamps', 'make_scene', 'observe']
+           'make_scene', 'observe']

@@ -75,9 +75,7 @@ def observe(scene, seed, *, depth=None, bands=None, rates=None):
         msg = f'depth must be positive, got {depth!r}'
         raise ValueError(msg)
     if depth is None:
-        # mostly survey depth; the rest as deep as nearby galaxies look
-        high = 2 if rng.random() < .7 else 50
-        depth = np.exp(rng.uniform(np.log(.5), np.log(high)))
+        depth = draw_depth(rng)
     cube = np.float32(depth) * scene.cube[bands]
     noise_map = _depth_map(rng, cube.shape[1:], rates)
     detector = _draw_detector(rng, rates)
@@ -129,6 +127,12 @@ def observe(scene, seed, *, depth=None, bands=None, rates=None):
     image = Image(cube, mask, wcs=_wcs(cube.shape[1:], scene.pixel_scale),
                   bands=tuple(names[b] for b in bands))
     return image, make_truth(light, owner, own_sn, dead.all(axis=0), objects)
+
+
+def draw_depth(rng):
+    """Mostly survey depth; the rest as deep as nearby galaxies look."""
+    high = 2 if rng.random() < .7 else 50
+    return np.exp(rng.uniform(np.log(.5), np.log(high)))
 
 
 def _choose_bands(rng, bands, n_all, rates):

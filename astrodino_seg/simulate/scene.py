@@ -14,8 +14,6 @@ import numpy as np
 #: what a seed gives.
 VERSION = 4
 
-CLASSES = ('sky', 'star', 'galaxy', 'artifact')
-
 N_OWNERS = 3
 COLUMNS = ('x', 'y', 'cls', 'kind', 're', 'primary')
 
@@ -37,9 +35,9 @@ class Scene:
     #: Pixels, one a band.
     psf_fwhm: np.ndarray
     #: One entry an object: ``x``, ``y`` (pixels), ``cls`` (index into
-    #: `CLASSES`), ``kind`` (str), ``re`` (pixels), ``primary`` (bool) and
-    #: ``flux``, (object, band) float32, the sum of its light within the frame,
-    #: in the unit of ``cube``.
+    #: `~astrodino_seg.truth.CLASSES`), ``kind`` (str), ``re`` (pixels),
+    #: ``primary`` (bool) and ``flux``, (object, band) float32, the sum of its
+    #: light within the frame, in the unit of ``cube``.
     objects: dict = field(default_factory=dict)
     #: Arcsec, for the WCS of observations.
     pixel_scale: float | None = None

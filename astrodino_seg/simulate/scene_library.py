@@ -5,11 +5,11 @@ The scenes of a split, kept on disk or composed of stamps.
 The seed ranges of the three splits stand here and nowhere else.
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
 
+from astrodino_seg.files import whole_or_not
 from astrodino_seg.simulate.compose import make_scene
 from astrodino_seg.simulate.rates import CONTENT, merge_rates
 from astrodino_seg.simulate.scene import VERSION, Scene
@@ -102,21 +102,15 @@ class SceneLibrary:
 
 def _save(path, scene):
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
     arrays = {f'object_{k}': v for k, v in scene.objects.items()}
-    try:
-        with open(temporary, 'wb') as stream:
-            np.savez(stream, owner=scene.owner,
-                     cube=scene.cube.clip(-6e4, 6e4).astype(np.float16),
-                     own_sn=scene.own_sn.clip(0, 6e4).astype(np.float16),
-                     psf_fwhm=scene.psf_fwhm,
-                     pixel_scale=scene.pixel_scale or np.nan,
-                     names=np.array(list(scene.bands)),
-                     waves=np.array(list(scene.bands.values())), **arrays)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole_or_not(path) as part:
+        np.savez(part, owner=scene.owner,
+                 cube=scene.cube.clip(-6e4, 6e4).astype(np.float16),
+                 own_sn=scene.own_sn.clip(0, 6e4).astype(np.float16),
+                 psf_fwhm=scene.psf_fwhm,
+                 pixel_scale=scene.pixel_scale or np.nan,
+                 names=np.array(list(scene.bands)),
+                 waves=np.array(list(scene.bands.values())), **arrays)
 
 
 def _load(path):

@@ -9,7 +9,6 @@ depths) as float16; scenes differ by what is taken, turned and placed where.
 
 import json
 import math
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from safetensors.numpy import save as to_bytes
 from tqdm import tqdm
 
 from astrodino_seg.errors import ModelFileError
+from astrodino_seg.files import whole_or_not
 from astrodino_seg.simulate.compose import DRAWN
 from astrodino_seg.simulate.rates import CONTENT, merge_rates
 from astrodino_seg.simulate.render import Large, Renderer, Small
@@ -284,11 +284,5 @@ def _draw(rng, source, n_large, n_small):
 
 def _write(file, tensors, about):
     """Write one file; it appears whole or not at all."""
-    temporary = file.with_name(f'.{file.name}.{os.getpid()}')
-    try:
-        temporary.write_bytes(to_bytes(tensors,
-                                       {'stamps': json.dumps(about)}))
-        os.replace(temporary, file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole_or_not(file) as part:
+        part.write_bytes(to_bytes(tensors, {'stamps': json.dumps(about)}))

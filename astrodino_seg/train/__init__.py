@@ -13,7 +13,5 @@ from astrodino_seg.train.supervised import fit_model
 from astrodino_seg.train.validation import panoptic_quality
 from astrodino_seg.train.views import ViewDataset
 
-__all__ = ['DINO', 'LabelledImage', 'Mixture', 'ObservedScenes', 'SimDINO',
-           'ViewDataset', 'as_labelled', 'fit_decision', 'fit_head',
-           'fit_model', 'panoptic_quality', 'pretrain',
-           'pretrain_from_config', 'train_from_config']
+__all__ = ['DINO', 'SimDINO', 'ViewDataset', 'as_labelled', 'fit_head',
+           'fit_model', 'pretrain']

@@ -16,8 +16,6 @@ from torch.utils.data import Dataset
 
 from astrodino_seg.simulate import observe
 
-__all__ = ['Mixture', 'ObservedScenes']
-
 
 class Batch(NamedTuple):
     """
@@ -130,16 +128,7 @@ def draw_masks(rng, n_images, grid, *, share=0.5, ratio=(0.1, 0.5)):
 
 
 class ObservedScenes(Sequence):
-    """
-    Simulated scenes as images: each is observed once, always alike.
-
-    Parameters
-    ----------
-    scenes : sequence of `~astrodino_seg.simulate.scene.Scene`
-        For example a `~astrodino_seg.simulate.SceneLibrary`.
-    seed : int, optional
-        Seed of noise, depth, bands and artifacts.
-    """
+    """Simulated scenes as images: each is observed once, always alike."""
 
     def __init__(self, scenes, *, seed=0):
         self.scenes = scenes
@@ -163,22 +152,7 @@ class ObservedScenes(Sequence):
 
 
 class Mixture(Sequence):
-    """
-    Several sequences of images as one, each with its share of the items.
-
-    Parameters
-    ----------
-    sources : sequence of sequences of `~astrodino_seg.Image`
-        The parts.
-    shares : sequence of float, optional
-        For each part the share of the items whose image comes from it; in
-        proportion to the number of images if `None`.
-
-    Raises
-    ------
-    ValueError
-        If a part is empty, or there is not one positive share a part.
-    """
+    """Several sequences of images as one, each with its share of the items."""
 
     def __init__(self, sources, shares=None):
         self.sources = list(sources)

@@ -10,7 +10,7 @@ import torch
 from scipy.ndimage import gaussian_filter, maximum_filter
 
 from astrodino_seg.models.instance import CALLED, KEPT
-from astrodino_seg.truth import ISOPHOTE
+from astrodino_seg.truth import ISOPHOTE, pixel_classes
 
 MIN_CROP_PIXELS = 6
 
@@ -95,15 +95,6 @@ def _decoys(rng, smooth, is_peak, span, area):
     if rng.random() < 0.5 or len(peaks) < n:
         pick = np.append(pick, span[rng.integers(len(span))])
     return pick
-
-
-def pixel_classes(labels, table):
-    """The class of each pixel."""
-    known = np.full(labels.max(initial=0) + 1, -1)
-    known[0] = 0
-    inside = table['id'] < len(known)
-    known[table['id'][inside]] = table['cls'][inside]
-    return np.where(labels < 0, -1, known[labels.clip(0)])
 
 
 def make_crop(rng, channels, binned, labels, truth, table):

@@ -16,14 +16,14 @@ from astrodino_seg.inputs.background import SIDES, noise_of_sums
 from astrodino_seg.inputs.binning import bin_channels
 from astrodino_seg.inputs.channels import bands_in_noise, fold, normalise
 from astrodino_seg.models.head import STRIDES
-from astrodino_seg.simulate.observe import observe
+from astrodino_seg.simulate.observe import draw_depth, observe
 from astrodino_seg.train.crops import (
     ClassCrop,
     Window,
     level_truth,
     make_crop,
-    pixel_classes,
 )
+from astrodino_seg.truth import pixel_classes
 
 #: By how much an image is taken to be binned; the least is below two as the
 #: noise of real pixels is correlated.
@@ -128,9 +128,7 @@ def _near(rng, objects, k, size, limit):
 
 
 class _Crops(Dataset):
-    """
-    Items of one observation each; item ``i`` is the same in any process.
-    """
+    """Items of one observation each; item ``i`` is the same in any process."""
 
     def __init__(self, scenes, n_items, crop_size, rates, seed):
         self.scenes = scenes
@@ -170,7 +168,7 @@ class LevelCrops(_Crops):
         b = np.exp(rng.uniform(*np.log(BINNINGS)))
         # what is binned is deep
         image, truth = observe(scene, seed,
-                               depth=_depth(rng) * b**rng.random(),
+                               depth=draw_depth(rng) * b**rng.random(),
                                rates=self.rates)
         return [self._as_if_binned(rng, image, truth, one)
                 for one in (1.0, b)]
@@ -232,12 +230,6 @@ def _bin(channels, truth, b, n_noise):
         objects={**o, 'x': (o['x'] + 0.5) / b - 0.5,
                  'y': (o['y'] + 0.5) / b - 0.5},
         light=none, owners=none, shares=none)
-
-
-def _depth(rng):
-    """As of `~astrodino_seg.simulate.observe`."""
-    high = 2 if rng.random() < .7 else 50
-    return np.exp(rng.uniform(np.log(.5), np.log(high)))
 
 
 class ClassCrops(_Crops):

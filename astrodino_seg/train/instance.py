@@ -19,6 +19,7 @@ from astrodino_seg.train.semantic import (
     dense_logits,
     imitation_loss,
     teach,
+    with_any_object,
 )
 
 #: Weight of each term in the total.
@@ -133,13 +134,9 @@ def _seed_losses(seeds, own, crop):
 
 def _class_loss(logits, classes, weight, class_weights=CLASS_WEIGHTS):
     """Cross-entropy of the classes of pixels, as of `class_loss`."""
-    log_p = logits.log_softmax(dim=1)
-    weights = logits.new_tensor([*class_weights, class_weights[2]])
+    log_p, weights = with_any_object(logits, class_weights)
     weight = weight * weights[classes.clamp(min=0)] * (classes >= 0)
-    # an object of any class: not the sky
-    some = torch.logsumexp(log_p[:, 1:], dim=1, keepdim=True)
-    loss = torch.cat([log_p, some], dim=1).gather(
-        1, classes.clamp(min=0)[:, None])[:, 0]
+    loss = log_p.gather(1, classes.clamp(min=0)[:, None])[:, 0]
     return -(loss * weight).sum() / weight.sum().clamp(min=1)
 
 

@@ -17,31 +17,22 @@ from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image import Image, as_image, read_label_map
 from astrodino_seg.inputs.channels import PreprocessSpec, normalise
 from astrodino_seg.models.semantic import SemanticModel
-from astrodino_seg.simulate.scene import CLASSES, Scene
+from astrodino_seg.simulate.scene import Scene
 from astrodino_seg.train.crops import UNKNOWN
 from astrodino_seg.train.instance import CLASS_WEIGHTS
 from astrodino_seg.train.supervised import fit_model
-from astrodino_seg.truth import PRIMARY_PIXELS, Truth
-
-__all__ = ['LabelledImage', 'as_labelled', 'fit_head']
+from astrodino_seg.truth import CLASSES, PRIMARY_PIXELS, Truth
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledImage:
-    """
-    An image and what is known of it.
+    """An image and what is known of it."""
 
-    Attributes
-    ----------
-    image : `~astrodino_seg.Image`
-        The image.
-    truth : `~astrodino_seg.truth.Truth`
-        Its labels (from 1 without gaps, 0 sky, -1 void), and for each the
-        centre, the class and the number of pixels. What only a simulation
-        knows is left out.
-    """
-
+    #: The image.
     image: Image
+    #: Its labels (from 1 without gaps, 0 sky, -1 void), and for each the
+    #: centre, the class and the number of pixels. What only a simulation knows
+    #: is left out.
     truth: Truth
 
 

@@ -26,8 +26,6 @@ from astrodino_seg.train.losses import (
     sinkhorn_knopp,
 )
 
-__all__ = ['DINO', 'SimDINO']
-
 
 class Projected(NamedTuple):
     """

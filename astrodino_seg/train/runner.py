@@ -27,8 +27,6 @@ from astrodino_seg.errors import ModelFileError, require
 
 #: Name and version of the format of checkpoints.
 FORMAT = 'astrodino_seg/training-2'
-#: What a checkpoint of a version of before has, with heads.
-OLD = {'model', 'optimizer', 'average', 'step', 'seconds'}
 #: Settings of checkpoints of before, which do not tell one run from another.
 OLD_SETTINGS = {'n_items', 'crop_size', 'seed', 'n_steps'}
 
@@ -297,11 +295,6 @@ class Run:
     def _resume(self):
         """Go on from the checkpoint, if there is one."""
         name = str(self.path)
-        if self.path.with_suffix('.safetensors').exists():
-            msg = (f'out: {str(self.out)!r} has a checkpoint.safetensors of '
-                   f'an older version, which this one does not go on from; '
-                   f'give another folder')
-            raise ModelFileError(msg)
         if not self.path.exists():
             return
         try:
@@ -312,7 +305,7 @@ class Run:
                    f'{str(err).splitlines()[0]}')
             raise ModelFileError(msg) from err
         found = state.get('format') if isinstance(state, dict) else None
-        if found != FORMAT and not (found is None and {*state} >= OLD):
+        if found != FORMAT:
             msg = (f'out: {name!r} has format {found!r}, this version reads '
                    f'{FORMAT!r}')
             raise ModelFileError(msg)

@@ -24,12 +24,21 @@ def class_loss(logits, classes, weights=CLASS_WEIGHTS):
 
     logits (B, 4, y, x), classes (B, y, x).
     """
-    log_p = logits.log_softmax(dim=1)
-    log_p = torch.cat([log_p, log_p[:, 1:].logsumexp(1, keepdim=True)], dim=1)
     if (classes < 0).all():
         return logits.sum() * 0
-    weights = logits.new_tensor([*weights, weights[2]])
+    log_p, weights = with_any_object(logits, weights)
     return F.nll_loss(log_p, classes, weight=weights, ignore_index=-1)
+
+
+def with_any_object(logits, weights=CLASS_WEIGHTS):
+    """
+    Log probabilities (B, 5, ...) of logits (B, 4, ...), and weights: the fifth
+    is that of an object of any class, which is not the sky.
+    """
+    log_p = logits.log_softmax(dim=1)
+    some = torch.logsumexp(log_p[:, 1:], dim=1, keepdim=True)
+    return (torch.cat([log_p, some], dim=1),
+            logits.new_tensor([*weights, weights[2]]))
 
 
 def imitation_loss(maps, taught):

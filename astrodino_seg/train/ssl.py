@@ -28,8 +28,6 @@ from astrodino_seg.train.runner import (
 )
 from astrodino_seg.train.schedules import cosine, ramp, warmup_cosine
 
-__all__ = ['pretrain']
-
 
 def pretrain(encoder, views, *, out, n_steps, batch_size=64, n_parts=1,
              objective=None, peak_rate=5e-4, warmup=0.1,

@@ -94,7 +94,7 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2, crop_size=256,
         The learning rate of each layer of the transformer is this factor
         less than that of the layer above (Bao et al. 2022, arXiv:2106.08254).
     class_weights : sequence of float, optional
-        See `~astrodino_seg.train.losses.class_loss`.
+        See `~astrodino_seg.train.semantic.class_loss`.
     teacher : Model or SemanticModel, optional
         A model of the same input, whose classes, and whose heatmap if both
         have one, are imitated in all pixels.

@@ -11,12 +11,9 @@ import torch
 from astrodino_seg.evaluate.matching import match_labels
 from astrodino_seg.models.semantic import SemanticModel
 from astrodino_seg.predict.instances import find_instances
-from astrodino_seg.predict.sky import input_of
-from astrodino_seg.predict.threshold import has_pixels
+from astrodino_seg.predict.sky import has_pixels, input_of
 from astrodino_seg.train.crops import UNKNOWN
 from astrodino_seg.train.data import observed
-
-__all__ = ['panoptic_quality']
 
 
 def panoptic_quality(model, scenes, *, seed=0):
@@ -26,21 +23,6 @@ def panoptic_quality(model, scenes, *, seed=0):
     The labels are those of `~astrodino_seg.DinoSegmenter` with its defaults.
     Those of a semantic model count only if their class is right, or not
     known.
-
-    Parameters
-    ----------
-    model : Model or SemanticModel
-        The model, which is left as it is.
-    scenes : sequence
-        Of `~astrodino_seg.train.LabelledImage` or of
-        `~astrodino_seg.simulate.scene.Scene`.
-    seed : int, optional
-        Seed of the observations of scenes.
-
-    Returns
-    -------
-    pq : float
-        See `~astrodino_seg.evaluate.matching.MatchScores`.
     """
     total, count = match_scenes(model, scenes, seed=seed).sum(axis=0)
     return float(2 * total / max(count, 1))

@@ -36,8 +36,6 @@ from astrodino_seg.train.exposures import (
     turn,
 )
 
-__all__ = ['ViewDataset']
-
 #: Share of views in which each happens; of ``rescale``, share of items.
 RATES = {
     'aim': 0.5,         # something bright is in it, and in the parent crop

@@ -30,6 +30,7 @@ import argparse
 import copy
 import json
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def random(config, args):
     """The same network from random weights."""
     backbone = load_backbone(config['model'].pop('backbone'))
     config['model'].update(vit=backbone.spec['vit'],
-                           preprocess=backbone.preprocess.to_dict())
+                           preprocess=asdict(backbone.preprocess))
     config['fit'].update(layer_decay=1.0)
 
 

@@ -31,6 +31,7 @@ from astrodino_seg.evaluate.tables import (
     plus_minus,
     summary,
 )
+from astrodino_seg.files import whole_or_not
 from astrodino_seg.image import Image
 from astrodino_seg.inputs.binning import bin_channels
 from astrodino_seg.models.instance import CALLED
@@ -103,7 +104,7 @@ def seeds_at(model, level, planes, x, y):
     with torch.inference_mode():
         seeds = model.head.read_seeds([one[0] for one in maps.pyramid], x, y)
         parts = {'x': x, 'y': y, 'heat': torch.ones(len(x)),
-                 'radius': seeds.log_size.clamp(-1, 6).exp(),
+                 'radius': seeds.radius,
                  'classes': seeds.classes.softmax(dim=-1)}
         parts |= {key: getattr(seeds, key) for key in (
             'kernel', 'centre', 'matrix', 'falloff', 'descriptor')}
@@ -142,9 +143,8 @@ def kept(path, records):
     """Records by name; those of an earlier run come from a file."""
     if not path.exists():
         lines = [json.dumps([name, one]) for name, one in records()]
-        temporary = path.with_suffix('.part')
-        temporary.write_text('\n'.join(lines))
-        temporary.replace(path)
+        with whole_or_not(path) as part:
+            part.write_text('\n'.join(lines))
     found = {}
     for name, one in map(json.loads, path.read_text().splitlines()):
         found.setdefault(name, []).append(one)

@@ -19,7 +19,6 @@ import argparse
 import itertools
 import json
 import multiprocessing
-import os
 import time
 import warnings
 from functools import lru_cache
@@ -34,6 +33,7 @@ from astrodino_seg.evaluate.baselines import (
 )
 from astrodino_seg.evaluate.benchmark import read_lines, split_scene
 from astrodino_seg.evaluate.scores import scene_scores
+from astrodino_seg.files import whole_or_not
 from astrodino_seg.simulate import SceneLibrary
 
 _N_SIGMA = (0.5, 1.0, 1.5, 2.0, 3.0)
@@ -168,9 +168,8 @@ def best_of(name, runs, n_scenes):
 
 def write_best(best, path):
     """Write the best settings, all or nothing."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    temporary.write_text(json.dumps(best, indent=1) + '\n')
-    temporary.replace(path)
+    with whole_or_not(path) as part:
+        part.write_text(json.dumps(best, indent=1) + '\n')
 
 
 def main():

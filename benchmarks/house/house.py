@@ -8,11 +8,11 @@ The table is printed, and written to ``house.txt`` beside this file or to FILE.
 
 - A module is a ``.py`` file of the package, ``__init__.py`` included; flat at
   the top are those that are in no folder. Lines are all lines of these files.
-- Public names are those in ``__all__`` of the package, but for dunders, and
-  those that ``docs/api.rst`` documents, by their last part: the arguments of
-  ``autofunction``, ``autoclass``, ``autoexception`` and ``autodata``, and of
-  ``automodule`` the members that it lists, or else all in the module's
-  ``__all__``. Methods and attributes are not counted.
+- Public names are those in ``__all__`` of the package and of its folders, but
+  for dunders, and those that ``docs/api.rst`` documents, by their last part:
+  the arguments of ``autofunction``, ``autoclass``, ``autoexception`` and
+  ``autodata``, and of ``automodule`` the members that it lists, or else all in
+  the module's ``__all__``. Methods and attributes are not counted.
 - The main path is what one call of ``DinoSegmenter()`` on the image of
   ``astrodino demo`` reaches, by `sys.setprofile`: functions and methods whose
   code lies in the package and is run, and the classes that these are methods
@@ -45,8 +45,12 @@ def module_lines(package):
 
 
 def public_names(package, api):
-    """Names of the package's face, and those that a page documents."""
-    names = set(package.__all__)
+    """Names of the faces of folders, and those that a page documents."""
+    top = Path(package.__file__).parent
+    names = set()
+    for path in top.rglob('__init__.py'):
+        parts = path.parent.relative_to(top.parent).parts
+        names.update(getattr(import_module('.'.join(parts)), '__all__', ()))
     for kind, target, option in re.findall(
             r'^\.\. auto(\w+):: (\S+)((?:\n +:members:.*)?)', api, re.M):
         listed = option.partition(':members:')[2].strip()

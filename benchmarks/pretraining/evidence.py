@@ -43,7 +43,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from astrodino_seg.datasets import PictureFolder, random_split
+from astrodino_seg.datasets import random_split
+from astrodino_seg.datasets.pictures import PictureFolder
 from astrodino_seg.embed import (
     attention_maps,
     cutouts,
@@ -62,13 +63,14 @@ from astrodino_seg.evaluate.tables import list_table
 from astrodino_seg.image import as_image
 from astrodino_seg.models import Backbone, load_backbone
 from astrodino_seg.plotting import rgb_image, save_figure
-from astrodino_seg.simulate import build_stamps, make_scene, observe
+from astrodino_seg.simulate import make_scene, observe
 from astrodino_seg.simulate.galaxies import KINDS
 from astrodino_seg.simulate.scene_library import SPLITS
+from astrodino_seg.simulate.stamps import build_stamps
+from astrodino_seg.truth import CLASSES
 from benchmarks.common import add_data
 
 MORPHOLOGIES = [kind for kind in KINDS if kind != 'central']
-CLASSES = ('star', 'galaxy', 'artifact')
 SCENE, SMALL = 512, 64      # pixels a side
 #: Sides that the network sees; small objects are enlarged, as they are smaller
 #: than a patch.
@@ -107,7 +109,7 @@ def take(image, truth, wanted):
     re, fits = objects['re'], objects['re'] <= LARGEST
     large = (fits & (re >= SMALLEST) & objects['primary']
              & (objects['sn'] >= MIN_SN_KIND))
-    names = np.array(['', *CLASSES])[objects['cls']]
+    names = np.array(CLASSES)[objects['cls']]
     for task, labels, rows, size in (
             ('morphology', objects['kind'], large, 8 * re),
             ('class', names, fits & (objects['sn'] >= MIN_SN),
@@ -127,7 +129,7 @@ def simulated(n_each, n_pairs, n_skies):
     for sky in range(n_skies):
         wanted = {name: dict.fromkeys(classes, n_each // n_skies)
                   for name, classes in (('morphology', MORPHOLOGIES),
-                                        ('class', CLASSES))}
+                                        ('class', CLASSES[1:]))}
         with TemporaryDirectory() as folder:
             for k, (image, truth) in enumerate(make_scenes(sky, folder)):
                 if k < n_pairs // n_skies:

@@ -5,9 +5,9 @@ Segment the real development images and draw them, with photutils beside.
     python -m benchmarks.real_fields.real_fields OUTPUT [NAME ...]
         [--data FOLDER] [--sheet FILE]
 
-Without names, all of `FIELDS`. The folder of the images is ``--data``, or the
-environment variable ASTRODINO_DATA. ``--sheet`` puts the pictures of `SHEET`
-one below the other, for the docs.
+Without names, all of `benchmarks.common.fields`. The folder of the images is
+``--data``, or the environment variable ASTRODINO_DATA. ``--sheet`` puts the
+pictures of `SHEET` one below the other, for the docs.
 """
 
 import argparse

@@ -22,9 +22,7 @@ from astrodino_seg.evaluate.baselines.programs import (
     SExtractorFinder,
 )
 
-__all__ = ['FINDERS', 'TUNED', 'MTObjectsFinder', 'NoiseChiselFinder',
-           'PeakFinder', 'PhotutilsFinder', 'RegionFinder', 'SEPFinder',
-           'SExtractorFinder', 'available_finders', 'detection_image']
+__all__ = ['FINDERS', 'available_finders']
 
 #: Settings of best panoptic quality on the validation split, by
 #: ``benchmarks/finders/tune_baselines.py``: of all settings of its grid, on 12

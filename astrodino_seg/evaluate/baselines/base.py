@@ -4,6 +4,8 @@ What all baselines have in common, and the image that all detect on.
 """
 
 import warnings
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from math import ceil
 from numbers import Integral, Real
 
@@ -12,9 +14,6 @@ from astropy.convolution import convolve
 from photutils.background import Background2D
 from photutils.segmentation import SegmentationImage, make_2dgaussian_kernel
 from photutils.utils.exceptions import NoDetectionsWarning
-
-__all__ = ['Baseline', 'detection_image', 'detection_kernel',
-           'segmentation_image', 'smooth']
 
 _POSITIVE = (Real, lambda v: v > 0, 'a positive number')
 _NOT_NEGATIVE = (Real, lambda v: v >= 0, 'a number, 0 or more')
@@ -57,50 +56,18 @@ _RULES = {
 }
 
 
-class Baseline:
+class Baseline(ABC):
     """
     A traditional tool: an `~astrodino_seg.Image` in, labels out.
 
     A subclass is a dataclass whose fields are its settings, which are looked
     at when it is called; its `_find` takes a detection image.
-
-    Parameters
-    ----------
-    n_sigma : float, optional
-        Detection threshold in units of the noise before any smoothing.
-    n_pixels : int, optional
-        Pixels that an object has at least; what the tool finds with fewer is
-        dropped.
-    connectivity : {4, 8}, optional
-        How pixels are connected.
-    n_levels : int, optional
-        Levels of deblending.
-    contrast : float, optional
-        The share of an object's flux that a part must have to become an
-        object; 1 for no deblending.
-    fwhm : float, optional
-        FWHM in pixels of the Gaussian that the S/N is smoothed with; 0 for
-        none.
-    box_size : int, optional
-        Side of the background boxes in pixels.
-    timeout : float, optional
-        Seconds after which a program is given up.
     """
 
     def __call__(self, image):
         """
         The `~photutils.segmentation.SegmentationImage` of an image, or `None`
         with a ``NoDetectionsWarning``.
-
-        Raises
-        ------
-        ValueError
-            If a setting cannot be used; the message names it.
-        ImportError
-            If the tool is not there; of programs, a
-            `~astrodino_seg.errors.MissingToolError`.
-        ~astrodino_seg.errors.ProgramError
-            If a program fails.
         """
         self._validate()
         return self.find(*detection_image(image, self.box_size))
@@ -118,11 +85,12 @@ class Baseline:
                           stacklevel=3)
         return found
 
-    def require(self):
+    def require(self):  # noqa: B027  most need nothing
         """Raise an `ImportError` that says what is missing, if so."""
 
+    @abstractmethod
     def _find(self, sn, mask):
-        raise NotImplementedError
+        """What `find` returns; there is a pixel that is not 0."""
 
     def _validate(self):
         for name, value in vars(self).items():
@@ -132,6 +100,22 @@ class Baseline:
                     or not is_right(value)):
                 msg = f'{name} must be {words}, got {value!r}'
                 raise ValueError(msg)
+
+
+@dataclass(kw_only=True)
+class Extractor(Baseline):
+    """
+    Source Extractor (Bertin & Arnouts 1996, A&AS, 117, 393), by its defaults.
+    """
+
+    n_sigma: float = 1.5
+    n_pixels: int = 5
+    n_levels: int = 32
+    contrast: float = 0.005
+    #: Whether to drop objects that the wings of a neighbour explain.
+    clean: bool = True
+    fwhm: float = 2.0
+    box_size: int = 64
 
 
 def segmentation_image(labels, mask, n_pixels):

@@ -17,35 +17,27 @@ from skimage.segmentation import watershed
 from astrodino_seg.errors import require
 from astrodino_seg.evaluate.baselines.base import (
     Baseline,
+    Extractor,
     detection_kernel,
     segmentation_image,
     smooth,
 )
-
-__all__ = ['PeakFinder', 'PhotutilsFinder', 'RegionFinder', 'SEPFinder']
 
 
 @dataclass(kw_only=True)
 class PhotutilsFinder(Baseline):
     """
     `Background2D`, then `SourceFinder` on the bands' summed S/N, smoothed.
-
-    Parameters
-    ----------
-    n_sigma, n_pixels, connectivity, n_levels, contrast, box_size, fwhm
-        See `Baseline`.
-    deblend : bool, optional
-        Without, this is `~photutils.segmentation.detect_sources` alone.
-    mode : {'exponential', 'sinh', 'linear'}, optional
-        See `~photutils.segmentation.SourceFinder`.
     """
 
     n_sigma: float = 1.5
     n_pixels: int = 10
     connectivity: int = 8
+    #: Without, this is `~photutils.segmentation.detect_sources` alone.
     deblend: bool = True
     n_levels: int = 32
     contrast: float = 0.001
+    #: See `~photutils.segmentation.SourceFinder`.
     mode: str = 'exponential'
     box_size: int = 64
     fwhm: float = 3.0
@@ -61,32 +53,11 @@ class PhotutilsFinder(Baseline):
 
 
 @dataclass(kw_only=True)
-class SEPFinder(Baseline):
+class SEPFinder(Extractor):
     """
-    SEP, the library made of Source Extractor [1]_ [2]_, on the bands' S/N.
-
-    The defaults are those of SEP. Needs ``sep`` (extra ``compare``).
-
-    Parameters
-    ----------
-    n_sigma, n_pixels, n_levels, contrast, fwhm, box_size
-        See `Baseline`.
-    clean : bool, optional
-        Whether to drop objects that the wings of a neighbour explain.
-
-    References
-    ----------
-    .. [1] Barbary 2016, JOSS, 1(6), 58.
-    .. [2] Bertin & Arnouts 1996, A&AS, 117, 393.
+    SEP, the library made of Source Extractor (Barbary 2016, JOSS, 1(6), 58),
+    on the bands' S/N. Needs ``sep`` (extra ``compare``).
     """
-
-    n_sigma: float = 1.5
-    n_pixels: int = 5
-    n_levels: int = 32
-    contrast: float = 0.005
-    clean: bool = True
-    fwhm: float = 2.0
-    box_size: int = 64
 
     def require(self):
         """Raise an `ImportError` if ``sep`` cannot be imported."""
@@ -109,26 +80,16 @@ class SEPFinder(Baseline):
 
 @dataclass(kw_only=True)
 class PeakFinder(Baseline):
-    """
-    Peaks by photutils, each with its watershed down to a threshold.
-
-    Parameters
-    ----------
-    n_sigma, n_pixels, connectivity, fwhm, box_size
-        See `Baseline`; the threshold is for the peaks and for the extent of
-        the objects, and ``fwhm`` that of `DAOStarFinder`'s stars too.
-    detector : {'find_peaks', 'DAOStarFinder'}, optional
-        The function or class of `photutils.detection` that finds the peaks;
-        `~photutils.detection.DAOStarFinder` takes them of any sharpness and
-        roundness, as galaxies have.
-    min_separation : float, optional
-        Least distance between peaks in pixels.
-    """
+    """Peaks by photutils, each with its watershed down to a threshold."""
 
     n_sigma: float = 1.5
     n_pixels: int = 10
     connectivity: int = 8
+    #: The function or class of `photutils.detection` that finds the peaks;
+    #: `~photutils.detection.DAOStarFinder` takes them of any sharpness and
+    #: roundness, as galaxies have.
     detector: str = 'find_peaks'
+    #: Least distance between peaks in pixels.
     min_separation: float = 5.0
     fwhm: float = 3.0
     box_size: int = 64
@@ -180,23 +141,16 @@ class RegionFinder(Baseline):
     Two regions are merged if the highest pass between them is hardly lower
     than the lower of their peaks, most alike first. Nothing is known of
     colour, of shape or of galaxies: it is what merging alone can do.
-
-    Parameters
-    ----------
-    n_sigma, n_pixels, connectivity, fwhm, box_size
-        See `Baseline`.
-    saddle : float, optional
-        Regions are merged if the pass between them is higher than this share
-        of the lower peak; 0 merges all that touch.
-    prominence : float, optional
-        Regions are also merged if the lower peak rises above the pass by
-        less than this, in units of the noise before smoothing.
     """
 
     n_sigma: float = 1.5
     n_pixels: int = 10
     connectivity: int = 8
+    #: Regions are merged if the pass between them is higher than this share of
+    #: the lower peak; 0 merges all that touch.
     saddle: float = 0.7
+    #: Regions are also merged if the lower peak rises above the pass by less
+    #: than this, in units of the noise before smoothing.
     prominence: float = 1.0
     fwhm: float = 3.0
     box_size: int = 64

@@ -16,13 +16,11 @@ import numpy as np
 from astrodino_seg.errors import MissingToolError, ProgramError
 from astrodino_seg.evaluate.baselines.base import (
     Baseline,
+    Extractor,
     detection_kernel,
     segmentation_image,
 )
 from astrodino_seg.image import read_label_map, write_plane
-
-__all__ = ['MTObjectsFinder', 'NoiseChiselFinder', 'SExtractorFinder',
-           'find_program', 'run_program']
 
 #: The environment variable that names the checkout.
 VARIABLE = 'ASTRODINO_MTOBJECTS'
@@ -76,34 +74,15 @@ def run_program(command, folder, timeout, line=-1):
 
 
 @dataclass(kw_only=True)
-class SExtractorFinder(Baseline):
+class SExtractorFinder(Extractor):
     """
-    The program Source Extractor [1]_ on the bands' S/N.
+    The program Source Extractor on the bands' S/N.
 
-    The defaults are those of its own configuration. It subtracts no
-    background here and weights nothing, as the S/N needs neither. The program
-    must be on the ``PATH``, as ``source-extractor``, ``sextractor`` or
-    ``sex``.
-
-    Parameters
-    ----------
-    n_sigma, n_pixels, n_levels, contrast, fwhm, box_size, timeout
-        See `Baseline`.
-    clean : bool, optional
-        Whether to drop objects that the wings of a neighbour explain.
-
-    References
-    ----------
-    .. [1] Bertin & Arnouts 1996, A&AS, 117, 393.
+    It subtracts no background here and weights nothing, as the S/N needs
+    neither. The program must be on the ``PATH``, as ``source-extractor``,
+    ``sextractor`` or ``sex``. ``timeout`` is as of `Baseline`.
     """
 
-    n_sigma: float = 1.5
-    n_pixels: int = 5
-    n_levels: int = 32
-    contrast: float = 0.005
-    clean: bool = True
-    fwhm: float = 2.0
-    box_size: int = 64
     timeout: float = 600.0
 
     def require(self):
@@ -167,43 +146,30 @@ class NoiseChiselFinder(Baseline):
     have the programs' names and defaults. Both must be on the ``PATH``, as
     ``astnoisechisel`` and ``astsegment``.
 
-    Parameters
-    ----------
-    tile_size : int, optional
-        Side in pixels of the tiles in which the noise is measured. An image
-        of few tiles is an error.
-    qthresh : float, optional
-        Quantile of the first threshold.
-    dthresh : float, optional
-        Threshold of pseudo-detections in units of the noise.
-    snquant : float, optional
-        Quantile of the S/N of pseudo-detections in the sky above which one
-        is true.
-    detgrowquant : float, optional
-        Quantile down to which true detections grow; 1 for no growth.
-    clump_snquant : float, optional
-        Quantile of the S/N of clumps in the sky above which one is true
-        (``snquant`` of Segment).
-    gthresh : float, optional
-        Threshold in units of the noise down to which clumps grow.
-    objbordersn : float, optional
-        S/N of the border between clumps above which they are one object.
-    n_pixels, box_size, timeout
-        See `Baseline`.
-
     References
     ----------
     .. [1] Akhlaghi & Ichikawa 2015, ApJS, 220, 1.
     .. [2] Akhlaghi 2019, arXiv:1909.11230.
     """
 
+    #: Side in pixels of the tiles in which the noise is measured. An image of
+    #: few tiles is an error.
     tile_size: int = 30
+    #: Quantile of the first threshold.
     qthresh: float = 0.3
+    #: Threshold of pseudo-detections in units of the noise.
     dthresh: float = 0.0
+    #: Quantile of the S/N of pseudo-detections in the sky above which one is
+    #: true.
     snquant: float = 0.99
+    #: Quantile down to which true detections grow; 1 for no growth.
     detgrowquant: float = 0.9
+    #: Quantile of the S/N of clumps in the sky above which one is true
+    #: (``snquant`` of Segment).
     clump_snquant: float = 0.95
+    #: Threshold in units of the noise down to which clumps grow.
     gthresh: float = 0.5
+    #: S/N of the border between clumps above which they are one object.
     objbordersn: float = 1.0
     n_pixels: int = 1
     box_size: int = 64
@@ -251,27 +217,19 @@ class MTObjectsFinder(Baseline):
     https://github.com/CarolineHaigh/mtobjects in which its C library was
     compiled, as its README says. It is run with the present Python.
 
-    Parameters
-    ----------
-    move_factor : float, optional
-        By how many sigma the lower end of an object is moved up; less keeps
-        more of the faint outskirts.
-    min_distance : float, optional
-        Difference in brightness between objects, in sigma.
-    gain : float, optional
-        Electrons per unit of S/N; `None` for MTObjects' estimate, from the
-        lowest pixel.
-    n_pixels, box_size, timeout
-        See `Baseline`.
-
     References
     ----------
     .. [1] Teeninga et al. 2016, Mathematical Morphology - Theory and
        Applications, 1; Haigh et al. 2021, A&A, 645, A107.
     """
 
+    #: By how many sigma the lower end of an object is moved up; less keeps
+    #: more of the faint outskirts.
     move_factor: float = 0.5
+    #: Difference in brightness between objects, in sigma.
     min_distance: float = 0.0
+    #: Electrons per unit of S/N; `None` for MTObjects' estimate, from the
+    #: lowest pixel.
     gain: float | None = None
     n_pixels: int = 1
     box_size: int = 64

@@ -1,6 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The one function that talks to a web service.
+The one function that talks to a web service, and files of a folder, each with
+its checksum beside it.
 
 urllib3 does the work: it keeps connections open, has no more than so many at
 a time, and tries again after errors, also in the middle of an answer.
@@ -8,13 +9,13 @@ a time, and tries again after errors, also in the middle of an answer.
 
 import os
 from functools import lru_cache
+from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from astrodino_seg.errors import DownloadError, require
+from astrodino_seg.files import sha256_of
 from astrodino_seg.version import __version__
-
-__all__ = ['get']
 
 # too many requests, and what a proxy says of a service that is busy or down
 TRY_AGAIN = (429, 502, 503, 504)
@@ -25,35 +26,6 @@ def get(url, *, n_connections=4, n_retries=5, backoff=1.0, timeout=60.0):
     Get what a web service has at an address.
 
     May be called from several threads, which then share the connections.
-
-    Parameters
-    ----------
-    url : str
-        The address.
-    n_connections : int, optional
-        The largest number of connections at a time; further calls wait.
-    n_retries : int, optional
-        How often to try again: after the status codes 429, 502, 503 and 504,
-        after an answer that was cut off or too slow, and without a connection
-        (at most twice, which takes seconds).
-    backoff : float, optional
-        The n-th retry waits this many seconds times 2**(n - 1), and up to as
-        many more at random, but at most two minutes; the first does not
-        wait. A Retry-After of the service goes before.
-    timeout : float, optional
-        Seconds without a sign of the service until an answer is too slow.
-
-    Returns
-    -------
-    content : bytes
-        The answer.
-
-    Raises
-    ------
-    ~astrodino_seg.errors.DownloadError
-        If the service answers with an error, too slowly, or not to the end.
-    ConnectionError
-        If it cannot be reached.
     """
     urllib3 = require('urllib3', 'survey')
     errors = urllib3.exceptions
@@ -99,3 +71,36 @@ def _pool(proxy, n_connections, pid):
     if proxy:
         return urllib3.ProxyManager(proxy, **options)
     return urllib3.PoolManager(**options)
+
+
+class FileCache:
+    """
+    Files that were downloaded once.
+
+    Beside ``name.fits`` lies ``name.sha256``, which ``sha256sum --check``
+    reads. A file without it, or that does not agree with it, does not count.
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def find(self, name):
+        """Find a file."""
+        path = self.folder / name
+        try:
+            wanted = path.with_suffix('.sha256').read_text().split()[0]
+            whole = sha256_of(path) == wanted
+        except (FileNotFoundError, IndexError):
+            return None
+        return path if whole else None
+
+    def add(self, part, name):
+        """Move a file into the cache, in place of one of the same name."""
+        digest = sha256_of(part)
+        beside = part.with_suffix('.sha256')
+        beside.write_text(f'{digest}  {name}\n')
+        path = self.folder / name
+        os.replace(part, path)
+        os.replace(beside, path.with_suffix('.sha256'))
+        return path
