@@ -49,8 +49,9 @@ def make_scene(seed, size=SIZE, n=7):
 
 # --------------------------------------------------------------- the loop
 
-def fit(out, n_steps=6, *, seed=0, **kwargs):
-    return fit_model(small_model(seed), [make_scene(k) for k in range(2)],
+def fit(out, n_steps=6, *, seed=0, n_scenes=2, **kwargs):
+    return fit_model(small_model(seed), [make_scene(k)
+                                         for k in range(n_scenes)],
                      out=out, n_steps=n_steps, **{
                          'n_items': 1, 'crop_size': 32, 'seed': 3,
                          'n_workers': 0, 'progress': False,
@@ -204,7 +205,7 @@ def test_the_decision_comes_last(tmp_path, one_thread, monkeypatch):
     with monkeypatch.context() as context:
         context.setattr(supervised, 'fit_decision', killed)
         with pytest.raises(KeyboardInterrupt):
-            fit(tmp_path, n_steps=2, rates={'gap': 0.5},
+            fit(tmp_path, n_steps=2, rates={'gap': 0.5}, n_scenes=11,
                 decision={'n_scenes': 11})
     assert asked == [{'rates': {'gap': 0.5}, 'bfloat16': False,
                       'progress': False, 'n_scenes': 11}]
@@ -214,7 +215,8 @@ def test_the_decision_comes_last(tmp_path, one_thread, monkeypatch):
         model.put_decision(Decision(4, 5, width=6))
 
     monkeypatch.setattr(supervised, 'fit_decision', put)
-    fit(tmp_path, n_steps=2, decision={'n_scenes': 11})
+    fit(tmp_path, n_steps=2, rates={'gap': 0.5}, n_scenes=11,
+        decision={'n_scenes': 11})
     assert len(lines_of(tmp_path)) == 2         # was done already
     assert load_model(tmp_path / 'model.safetensors').decision is not None
 
@@ -307,6 +309,8 @@ def test_too_few_scenes_for_the_decision_is_told_before(tmp_path):
               'fit': {'n_steps': 1}, 'decision': {'n_scenes': 9}}
     with pytest.raises(ValueError, match='n_scenes must be 10 .* got 9'):
         train_from_config(config, tmp_path / 'run')
+    with pytest.raises(ValueError, match='n_scenes must be 10 .* got 2'):
+        fit(tmp_path / 'run', decision={})
     assert not (tmp_path / 'run').exists()
 
 

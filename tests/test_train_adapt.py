@@ -527,7 +527,7 @@ def test_recipe_with_scenes(files):
 @pytest.mark.parametrize(('change', 'match'), [
     ({'scenes': {'n_scenes': 2}}, "config has both 'scenes' and 'images'"),
     ({'fit': {}}, "config has both 'fit' and 'head'"),
-    ({'decision': {}}, 'decision: n_scenes must be 10 or more, got 3'),
+    ({'decision': {}}, 'decision: n_scenes must be 10 or more, got 2'),
     ({'decision': {}, 'model': {'backbone': 'backbone_tiny',
                                 'head': 'linear'}},
      'decision: a semantic model has none'),

@@ -289,8 +289,19 @@ def test_a_checkpoint_without_a_part(tmp_path, lost):
     state = torch.load(path, weights_only=True)
     del state[lost]
     torch.save(state, path)
-    with pytest.raises(ModelFileError, match=f"another run.* '{lost}'"):
+    with pytest.raises(ModelFileError, match=f"another run.*'{lost}'"):
         Toy(tmp_path)
+
+
+def test_a_checkpoint_that_was_damaged(tmp_path):
+    Toy(tmp_path).go()
+    path = tmp_path / 'checkpoint.pt'
+    whole = path.read_bytes()
+    for broken in (whole[:-9], whole[:999], b'',
+                   whole.replace(b'seconds', b'\xff' * 7)):
+        path.write_bytes(broken)
+        with pytest.raises(ModelFileError, match='not a readable checkpoint'):
+            Toy(tmp_path)
 
 
 def test_a_checkpoint_of_another_network(tmp_path):

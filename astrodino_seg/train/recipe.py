@@ -27,7 +27,7 @@ from astrodino_seg.models.vit import VisionTransformer
 from astrodino_seg.simulate import SceneLibrary
 from astrodino_seg.train.batches import Mixture, ObservedScenes
 from astrodino_seg.train.checks import check
-from astrodino_seg.train.decision import HELD, fit_decision
+from astrodino_seg.train.decision import fit_decision
 from astrodino_seg.train.labelled import as_labelled, fit_head
 from astrodino_seg.train.methods import DINO, SimDINO
 from astrodino_seg.train.ssl import pretrain
@@ -102,6 +102,8 @@ def train_from_config(config, out):
     check(name, fit, *functions, extra=['threads'],
           without=[*given, 'model', 'scenes', 'data', 'out', 'decision'],
           needs=['n_steps'] if name == 'fit' else [])
+    check('decision', config.get('decision', {}), fit_decision,
+          without=['model', 'scenes'])
     if 'images' not in config:
         check('scenes', config.get('scenes', {}), SceneLibrary,
               without=['split'], needs=['n_scenes'])
@@ -112,7 +114,7 @@ def train_from_config(config, out):
         if 'teacher' in fit:
             fit['teacher'] = load_model(fit['teacher'])
         if 'decision' in config:
-            fit['decision'] = _check_decision(config['decision'], model, data)
+            fit['decision'] = config['decision']
         return functions[-1](model, data, out=out, **fit)
 
 
@@ -271,19 +273,6 @@ def make_images(tables):
             msg = f'images[{k}]: {err}'
             raise ValueError(msg) from err
     return images
-
-
-def _check_decision(table, model, data):
-    """The table, if there will be a decision."""
-    check('decision', table, fit_decision, without=['model', 'scenes'])
-    if not isinstance(model, Model):
-        msg = 'decision: a semantic model has none'
-        raise ValueError(msg)
-    n_scenes = min(len(data), table.get('n_scenes', len(data)))
-    if n_scenes < HELD:
-        msg = (f'decision: n_scenes must be {HELD} or more, got {n_scenes}')
-        raise ValueError(msg)
-    return dict(table)
 
 
 def make_encoder(table):

@@ -12,7 +12,6 @@ import copy
 import json
 import math
 import os
-import pickle
 import platform
 import shutil
 import time
@@ -300,9 +299,9 @@ class Run:
         try:
             state = torch.load(self.path, weights_only=True,
                                map_location='cpu')
-        except (OSError, RuntimeError, EOFError, pickle.PickleError) as err:
+        except Exception as err:  # noqa: BLE001  pickles raise anything
             msg = (f'out: {name!r} is not a readable checkpoint: '
-                   f'{str(err).splitlines()[0]}')
+                   f'{err!r:.200}')
             raise ModelFileError(msg) from err
         found = state.get('format') if isinstance(state, dict) else None
         if found != FORMAT:
@@ -325,7 +324,7 @@ class Run:
             self.step, self.seconds = state['step'], state['seconds']
         except (LookupError, TypeError, ValueError, RuntimeError) as err:
             msg = (f'out: {name!r} is of another run; give another folder: '
-                   f'{type(err).__name__}: {str(err).splitlines()[0]}')
+                   f'{err!r:.200}')
             raise ModelFileError(msg) from err
 
 

@@ -12,7 +12,7 @@ from astrodino_seg.models.files import digest
 from astrodino_seg.models.semantic import SemanticModel
 from astrodino_seg.train.checks import check
 from astrodino_seg.train.data import ClassCrops, LevelCrops, fingerprint
-from astrodino_seg.train.decision import fit_decision
+from astrodino_seg.train.decision import HELD, fit_decision
 from astrodino_seg.train.instance import CLASS_WEIGHTS, WEIGHTS, level_losses
 from astrodino_seg.train.runner import (
     Run,
@@ -138,7 +138,7 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2, crop_size=256,
         in ``out`` is of another run: of other data or options. Only the
         number of steps of the ``'steady'`` schedule may become larger.
     """
-    teacher = _check(model, teacher, schedule, decision)
+    teacher = _check(model, scenes, teacher, schedule, decision)
     check('fit', {'n_steps': n_steps, 'n_items': n_items, 'seed': seed,
                   'crop_size': crop_size, 'peak_rate': peak_rate,
                   'weight_decay': weight_decay, 'warmup': warmup,
@@ -290,7 +290,7 @@ def _prepare(model, freeze_backbone, device):
     return fixed
 
 
-def _check(model, teacher, schedule, decision):
+def _check(model, scenes, teacher, schedule, decision):
     """The teacher, ready to run; raise if options do not go together."""
     if schedule not in SCHEDULES:
         msg = f'schedule must be one of {[*SCHEDULES]}, got {schedule!r}'
@@ -298,6 +298,11 @@ def _check(model, teacher, schedule, decision):
     if decision is not None and isinstance(model, SemanticModel):
         msg = 'decision: a semantic model has none'
         raise ValueError(msg)
+    if decision is not None:
+        n_scenes = min(len(scenes), decision.get('n_scenes', len(scenes)))
+        if n_scenes < HELD:
+            msg = f'decision: n_scenes must be {HELD} or more, got {n_scenes}'
+            raise ValueError(msg)
     if teacher is None:
         return None
     if model.planes != teacher.planes:
