@@ -384,6 +384,20 @@ def test_balanced_weights():
     assert balanced_weights([none]) == CLASS_WEIGHTS
 
 
+def test_model_by_its_name(tmp_path):
+    """A file, as DinoSegmenter takes it, is the model that it holds."""
+    model = semantic_model()
+    model.save(tmp_path / 'semantic.safetensors')
+    options = {'n_steps': 1, 'crop_size': 48, 'validation': None, **QUIET}
+    one, other = (fit_head(given, labelled_scenes(1), out=tmp_path / out,
+                           **options) for given, out in (
+        (model, 'a'), (tmp_path / 'semantic.safetensors', 'b')))
+    for key, value in one.state_dict().items():
+        assert_array_equal(other.state_dict()[key], value)
+    with pytest.raises(FileNotFoundError, match="no weights file 'none'"):
+        fit_head('none', labelled_scenes(1), out=tmp_path / 'c', **options)
+
+
 def test_labels_without_classes(tmp_path):
     """A semantic model of these has classes that mean nothing."""
     pairs = [one[:2] for one in labelled_scenes(2)]

@@ -16,6 +16,7 @@ from torch.utils.data import Subset
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image import Image, as_image, read_label_map
 from astrodino_seg.inputs.channels import PreprocessSpec, normalise
+from astrodino_seg.models.load import load_model
 from astrodino_seg.models.semantic import SemanticModel
 from astrodino_seg.simulate.scene import Scene
 from astrodino_seg.train.crops import UNKNOWN
@@ -163,8 +164,9 @@ def fit_head(model, data, *, out, n_steps=200, validation=0.2, partial=False,
 
     Parameters
     ----------
-    model : Model or SemanticModel
-        The model to adapt or to train; changed in place.
+    model : Model, SemanticModel or path-like
+        The model to adapt or to train, changed in place; or its file or the
+        name of a bundled one, as of `~astrodino_seg.load_model`.
     data : sequence
         Each item is a pair (image, labels), a triple with the classes, or a
         dict of the arguments of `~astrodino_seg.train.as_labelled`; or what
@@ -211,6 +213,8 @@ def fit_head(model, data, *, out, n_steps=200, validation=0.2, partial=False,
         If an item cannot be used, nothing is left to train on, or ``out`` is
         of another run, be it by its labels alone: what differs is said.
     """
+    if isinstance(model, (str, os.PathLike)):
+        model = load_model(model)
     data = _labelled(data, partial, 'data')
     if isinstance(validation, Real):
         if not 0 < validation < 1:
