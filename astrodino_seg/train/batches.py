@@ -16,6 +16,8 @@ from torch.utils.data import Dataset
 
 from astrodino_seg.simulate import observe
 
+N_TRIES = 10    # to place a block before the rest is drawn patch by patch
+
 
 class Batch(NamedTuple):
     """
@@ -69,9 +71,6 @@ class Batches(Dataset):
             masks = masks.reshape(2, self.batch_size, *grid)
             mask = torch.from_numpy(masks[:, first:first + size].copy())
         return Batch(both, local, mask)
-
-
-N_TRIES = 10    # to place a block before the rest is drawn patch by patch
 
 
 def block_mask(rng, grid, n_masked, *, min_block=4, min_aspect=0.3):

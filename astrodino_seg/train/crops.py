@@ -15,6 +15,10 @@ from astrodino_seg.truth import ISOPHOTE, pixel_classes
 MIN_CROP_PIXELS = 6
 
 MAX_OBJECTS = 300
+#: Faint galaxies are followed further out, to this share of their peak.
+FAINTEST = 0.05
+#: Class of an object of which it is not known.
+UNKNOWN = 4
 
 
 @dataclass
@@ -167,10 +171,6 @@ def _rivals(truth, labels, present):
     return rivals, (shares / total).astype(np.float32)
 
 
-#: Faint galaxies are followed further out, to this share of their peak.
-FAINTEST = 0.05
-
-
 def level_truth(rng, truth, b):
     """
     The objects of one level, and the pixels of each.
@@ -226,7 +226,3 @@ def _beneath(truth, labels, small, limit):
                  & (truth.shares[k][hidden] * whole >= limit[number]))
         out[hidden] = np.where(shows, number, out[hidden])
     return out
-
-
-#: Class of an object of which it is not known.
-UNKNOWN = 4

@@ -21,6 +21,14 @@ from scipy.ndimage import gaussian_filter1d
 from astrodino_seg.image.filters import wavelength
 from astrodino_seg.inputs.channels import signal_to_noise
 
+# Fitzpatrick 1999, PASP 111, 63, Table 3: A / E(B-V) for R_V = 3.1
+_F99 = CubicSpline(
+    [0, 1 / 2.65, 1 / 1.22, 1 / .6, 1 / .547, 1 / .467, 1 / .411, 1 / .27,
+     1 / .26],
+    [0, .265, .829, 2.688, 3.055, 3.806, 4.315, 6.265, 6.591],
+    bc_type='natural')
+BLOCK = 16              # pixels
+
 
 class Exposure(NamedTuple):
     """
@@ -180,14 +188,6 @@ def fill_noise(rng, exposure):
         (len(signal), 1, 1), np.float32))
 
 
-# Fitzpatrick 1999, PASP 111, 63, Table 3: A / E(B-V) for R_V = 3.1
-_F99 = CubicSpline(
-    [0, 1 / 2.65, 1 / 1.22, 1 / .6, 1 / .547, 1 / .467, 1 / .411, 1 / .27,
-     1 / .26],
-    [0, .265, .829, 2.688, 3.055, 3.806, 4.315, 6.265, 6.591],
-    bc_type='natural')
-
-
 def _log_uniform(rng, low, high, size=None):
     return np.exp(rng.uniform(np.log(low), np.log(high), size))
 
@@ -328,9 +328,6 @@ def _grain(sn, valid):
                 alike = np.clip(1 - (spread[0] / spread[1])**2, 1e-9, 0.9)
                 grains.append(0.5 / np.sqrt(-np.log(alike)))
     return float(np.median(grains[1:] or grains))
-
-
-BLOCK = 16              # pixels
 
 
 def bright_blocks(exposure):

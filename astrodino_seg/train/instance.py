@@ -32,6 +32,11 @@ MOST, LEAST = 500, 30
 REST_PIXELS = 2500
 #: Least probability of the heatmap's peaks that serve as decoys.
 OWN_HEAT = 0.2
+#: How far the target of a pixel goes from its owner alone (0) to the shares
+#: of its light (1); and how much more a pixel counts that two objects share
+#: evenly.
+SOFTNESS = 0.5
+CONTESTED = 3.0
 
 
 def heat_target(xy, log_size, shape):
@@ -240,13 +245,6 @@ def _batch_losses(model, crops, generator, teacher, autocast, device,
     if teacher is not None:
         yield 'teacher', len(crops) * imitation_loss(
             dense_logits(model.head, maps), teach(teacher, x, binned))
-
-
-#: How far the target of a pixel goes from its owner alone (0) to the shares
-#: of its light (1); and how much more a pixel counts that two objects share
-#: evenly.
-SOFTNESS = 0.5
-CONTESTED = 3.0
 
 
 def centre_focal_loss(logits, target, ignore, weight=None):

@@ -24,6 +24,9 @@ from astrodino_seg.train.instance import CLASS_WEIGHTS
 from astrodino_seg.train.supervised import fit_model
 from astrodino_seg.truth import CLASSES, PRIMARY_PIXELS, Truth
 
+#: Least side of a crop, pixels.
+STEP = 16
+
 
 @dataclass(frozen=True, eq=False)
 class LabelledImage:
@@ -145,10 +148,6 @@ def _centres(labels, sn, n):
     norm = np.bincount(labels.ravel(), weight, n)[1:]
     return [np.bincount(labels.ravel(), weight * grid.ravel(), n)[1:] / norm
             for grid in np.indices(labels.shape)[::-1]]
-
-
-#: Least side of a crop, pixels.
-STEP = 16
 
 
 def fit_head(model, data, *, out, n_steps=200, validation=0.2, partial=False,

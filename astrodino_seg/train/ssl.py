@@ -28,6 +28,9 @@ from astrodino_seg.train.runner import (
 )
 from astrodino_seg.train.schedules import cosine, ramp, warmup_cosine
 
+MIN_SPREAD = 0.02       # of unit features, where 1 fills all directions
+MIN_INFORMATION = 0.02  # of what the batch could hold
+
 
 def pretrain(encoder, views, *, out, n_steps, batch_size=64, n_parts=1,
              objective=None, peak_rate=5e-4, warmup=0.1,
@@ -249,11 +252,6 @@ def describe(thing):
     names = signature(type(thing)).parameters
     return {'kind': type(thing).__name__,
             **{name: getattr(thing, name) for name in names}}
-
-
-MIN_SPREAD = 0.02       # of unit features, where 1 fills all directions
-
-MIN_INFORMATION = 0.02  # of what the batch could hold
 
 
 class CollapseMonitor:
