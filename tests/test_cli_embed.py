@@ -65,7 +65,7 @@ def test_folder_and_files(tmp_path, capsys):
         fits.writeto(tmp_path / f'{k}.fits', image)
     names = [str(tmp_path / f'{k}.fits') for k in range(3)]
     for source in ([str(tmp_path)], names):
-        assert main(['embed', *source, '--bands', 'g,r', '-q', '-o',
+        assert main(['embed', *source, '--bands', 'g, r', '-q', '-o',
                      str(tmp_path / 'v.parquet'), '--overwrite']) == 0
         table = read_embeddings(tmp_path / 'v.parquet')
         assert table['path'].tolist() == names
@@ -99,6 +99,8 @@ def test_multimodal(tmp_path, capsys):
     args[1] = str(tmp_path / 'nowhere' / 'else' / 'x')
     assert main([*args, '--overwrite']) == 1
     assert 'no folder' in capsys.readouterr().err
+    assert main(['embed', 'another', *args[1:], '--overwrite']) == 1
+    assert '--multimodal takes one, got 2' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(('args', 'message'), [
@@ -106,6 +108,12 @@ def test_multimodal(tmp_path, capsys):
     (['--positions', 'list.ecsv'], '--positions needs --cutout'),
     (['--positions', 'none.ecsv', '--cutout', '9'], 'no such file'),
     (['--labels', 'field.fits'], 'has no 2-D image'),
+    (['--cutout', '9'], 'cutout: it is not used without --positions'),
+    (['--reference', 'g'], 'reference: it is not used without --positions'),
+    (['--bad-bits', '4'], '--bad-bits: it is not used without --positions'),
+    (['--positions', 'list.ecsv', '--cutout', '9', '--mask-others'],
+     '--mask-others: it is not used without --labels'),
+    (['--multimodal', '--bands', 'gri'], 'bands: it is not used with --mul'),
     (['--backbone', 'missing.pth'], "no weights file 'missing.pth'"),
     (['--device', 'nowhere'], "device: 'nowhere' cannot be used"),
     (['--size', '-3'], 'size must be one or two positive int')])

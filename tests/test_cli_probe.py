@@ -102,6 +102,11 @@ def test_folder_of_classes(tmp_path, kind):
 @pytest.mark.parametrize(('args', 'message'), [
     (['--class-column', 'kind'], "there is no column ['kind']"),
     (['--protocol', 'resnet18'], 'resnet18 needs images'),
+    (['--protocol', 'finetune', '--what', 'cls'], 'what: it is not used by f'),
+    (['--protocol', 'resnet18', '--backbone', 'a'], 'backbone: it is not us'),
+    (['--pretrained'], 'pretrained: it is not used by mlp'),
+    (['--size', '64'], 'size: it is not used with a table of vectors'),
+    (['--batch-size', '2'], '--batch-size: it is not used with a table of v'),
     (['--folds', '30'], 'n_folds=30 is more than the members of 3 classes')])
 def test_mistakes(table, tmp_path, capsys, args, message):
     assert main(['probe', str(tmp_path / 'v.fits'), '--no-png', *args, '-o',

@@ -64,7 +64,8 @@ def test_picture(table, tmp_path, monkeypatch):
     (tmp_path / 'images').mkdir()
     for k, image in enumerate(make_images(5)):
         fits.writeto(tmp_path / 'images' / f'{k}.fits', image)
-    assert main(['search', table, '--rows', '1', '--images', 'images']) == 0
+    assert main(['search', table, '--rows', '1', '--images', 'images',
+                 '--bands', 'g,r']) == 0
     assert (tmp_path / 'v_similar.png').stat().st_size > 1000
 
 

@@ -11,24 +11,28 @@ from astrodino_seg.cli.products import (
     add_image_options,
     all_or_none,
     as_prefix,
+    given,
     history,
     paths_of,
     read_images,
+    refuse_options,
+    split_bands,
 )
 from astrodino_seg.errors import require
 
 TABULAR = ('.h5', '.hdf5', '.parquet')
+LISTS = ('.csv', '.ecsv', '.txt', '')
 
 
 def add_network_options(add):
     """The options of commands that embed images."""
     add('--backbone', metavar='NAME',
         help='a weights file, or a name of timm; default: bundled')
-    add('--what', choices=('cls', 'patch', 'both'), default='cls',
-        help='the CLS token, the mean of the patch tokens, or both '
-             '(%(default)s)')
-    add('--batch-size', type=int, default=32, metavar='N',
-        help='images at a time (%(default)s)')
+    add('--what', choices=('cls', 'patch', 'both'),
+        help='the CLS token, which is the default, the mean of the patch '
+             'tokens, or both')
+    add('--batch-size', type=int, metavar='N',
+        help='images at a time (32, or 64 where a network is trained)')
     add('--workers', type=int, default=0, metavar='N',
         help='processes that read images (%(default)s: this one)')
     add('--device', default='cpu', help='for example cuda (%(default)s)')
@@ -59,21 +63,26 @@ def open_images(names, bands=None, *, quiet=True):
     from astrodino_seg.datasets.pictures import PictureFolder
 
     path = Path(names[0])
-    options = {'bands': bands, 'progress_bar': not quiet}
-    if len(names) > 1 or path.suffix not in (
-            *TABULAR, '.csv', '.ecsv', '.txt', ''):
-        return FolderImages(Table({'path': names}), **options)
-    if path.is_dir():
+    alone = len(names) == 1
+    found = None
+    if alone and path.is_dir():
         try:
-            return PictureFolder(path)
+            found = PictureFolder(path)
         except FileNotFoundError:
             inside = {one.suffix for one in path.rglob('*')}
             if inside & {*TABULAR} and not inside & {'.fits', '.fz', '.gz'}:
-                return Galaxy10(path)
-            return FolderImages(path, **options)
-    if path.suffix in TABULAR:
-        return Galaxy10(path)
-    return FolderImages(path, **options)
+                found = Galaxy10(path)
+    elif alone and path.suffix in TABULAR:
+        found = Galaxy10(path)
+    if found is None:
+        if not (alone and (path.is_dir() or path.suffix in LISTS)):
+            path = Table({'path': names})
+        return FolderImages(path, bands=split_bands(bands),
+                            progress_bar=not quiet)
+    if bands is not None:
+        msg = f'bands: those of the pictures in {names[0]!r} are known'
+        raise ValueError(msg)
+    return found
 
 
 def add_embed(commands):
@@ -108,9 +117,7 @@ def add_embed(commands):
         help='mask the pixels of other labels')
     add('--size', type=int, metavar='PIXELS',
         help='side that the network sees; default: as it is')
-    add('--bands', help='names of the bands, for example g,r,i or gri')
-    add('--reference',
-        help='band whose pixel grid the others are put on')
+    add_image_options(add, output=False)
     add_network_options(add)
     add('--overwrite', action='store_true', help='replace an old table')
     embed.set_defaults(run=run_embed)
@@ -123,19 +130,27 @@ def run_embed(args):
     from astrodino_seg.embed.vectors import check_path
 
     check_path(args.output, overwrite=args.overwrite)
+    if not (args.positions or args.labels):
+        refuse_options(args, ['reference', 'bad_bits', 'cutout'],
+                       'without --positions or --labels')
+    if not args.labels:
+        refuse_options(args, ['mask_others'], 'without --labels')
+    if args.multimodal:
+        refuse_options(args, ['bands'], 'with --multimodal')
+        if len(args.images) > 1:
+            msg = f'images: --multimodal takes one, got {len(args.images)}'
+            raise ValueError(msg)
     backbone = load_network(args)
     if args.positions or args.labels:
         images = _cutouts(args)
     elif args.multimodal:
         images = MultimodalImages(args.images[0]).records()
     else:
-        bands = args.bands.split(',') if ',' in (args.bands or '') else (
-            args.bands)
-        images = open_images(args.images, bands, quiet=args.quiet)
+        images = open_images(args.images, args.bands, quiet=args.quiet)
     table = embedding_table(
         images, backbone, path=args.output, overwrite=args.overwrite,
-        what=args.what, size=args.size, batch_size=args.batch_size,
-        n_workers=args.workers, progress_bar=not args.quiet)
+        n_workers=args.workers, progress_bar=not args.quiet,
+        **given(args, 'what', 'size', 'batch_size'))
     n_flagged = int((table['flags'] > 0).sum())
     print(f'{len(table)} rows of {table["embedding"].shape[1]} numbers, '
           f'{n_flagged} flagged')
@@ -147,7 +162,8 @@ def _cutouts(args):
     from astrodino_seg.embed import cutouts, label_cutouts
     from astrodino_seg.image import read_label_map
 
-    image = read_images(args.images, args.bands, args.reference)
+    image = read_images(args.images, args.bands, args.reference,
+                        args.bad_bits)
     if args.labels:
         return label_cutouts(image, read_label_map(args.labels), args.cutout,
                              mask_others=args.mask_others)

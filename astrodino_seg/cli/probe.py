@@ -14,13 +14,16 @@ from astrodino_seg.cli.embed import (
 from astrodino_seg.cli.products import (
     all_or_none,
     as_prefix,
+    given,
     paths_of,
+    refuse_options,
 )
 from astrodino_seg.errors import SkippedWarning, require
 
 PROBES = ('mlp', 'knn', 'linear')
-NETWORKS = ('finetune', 'efficientnet_b0', 'convnext_nano', 'resnet18',
-            'densenet121')
+BASELINES = ('efficientnet_b0', 'convnext_nano', 'resnet18', 'densenet121')
+NETWORKS = ('finetune', *BASELINES)
+SIZE = 224      # of the study, for images that become vectors too
 
 
 def add_probe(commands):
@@ -44,8 +47,8 @@ def add_probe(commands):
     add('--class-column', metavar='COLUMN',
         help='column of a table that tells the class; default: class, or '
              'label')
-    add('--size', type=int, default=224, metavar='PIXELS',
-        help='side that the network sees (%(default)s)')
+    add('--size', type=int, metavar='PIXELS',
+        help='side that the network sees (224)')
     add('--seeds', type=int, default=5, metavar='N',
         help='random splits into 80%% and 20%% (%(default)s)')
     add('--sky', action='store_true', help='split by position on the sky')
@@ -72,6 +75,12 @@ def run_probe(args):
         require('matplotlib', 'plot')
         require('sklearn', 'probe')
     of_vectors = args.protocol in PROBES
+    if not of_vectors:
+        refuse_options(args, ['what'], f'by {args.protocol}')
+    if args.protocol in BASELINES:
+        refuse_options(args, ['backbone'], f'by {args.protocol}')
+    else:
+        refuse_options(args, ['pretrained'], f'by {args.protocol}')
     prefix = as_prefix(args.output, Path(args.input).stem)
     ends = {'splits': '_splits.ecsv', 'classes': '_classes.ecsv'}
     if not args.no_png:
@@ -94,8 +103,9 @@ def run_probe(args):
         result = evaluate_network(
             images, labels, args.protocol, backbone=backbone,
             pretrained=args.pretrained, splits=splits, classes=classes,
-            size=args.size, n_workers=args.workers, device=args.device,
-            seed=args.seed, progress_bar=not args.quiet, **epochs)
+            n_workers=args.workers, device=args.device, seed=args.seed,
+            progress_bar=not args.quiet, **epochs,
+            **given(args, 'size', 'batch_size'))
     _write(result, vectors, paths, args.seed)
     return 0
 
@@ -113,6 +123,8 @@ def _read(args):
             msg = (f'protocol: {args.protocol} needs images, {args.input!r} '
                    f'is a table of vectors')
             raise ValueError(msg)
+        refuse_options(args, ['what', 'size', 'backbone', 'batch_size'],
+                       'with a table of vectors')
         table = read_embeddings(args.input)
         table = table[_with_vector(table)]
         return table, None, _column(table, args.class_column), None
@@ -127,9 +139,9 @@ def _read(args):
     table = getattr(images, 'table', None)
     if args.protocol in PROBES:
         table = embedding_table(
-            images, load_network(args), what=args.what, size=args.size,
-            batch_size=args.batch_size, n_workers=args.workers,
-            progress_bar=not args.quiet)
+            images, load_network(args), n_workers=args.workers,
+            progress_bar=not args.quiet, **{'size': SIZE, **given(
+                args, 'what', 'size', 'batch_size')})
         good = _with_vector(table)
         table, labels = table[good], labels[good]
     return table, images, labels, classes

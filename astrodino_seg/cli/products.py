@@ -20,11 +20,12 @@ MAPS = {'fragments': lambda result: result.fragments.data,
         'noise': lambda result: result.noise}
 
 
-def add_image_options(add):
+def add_image_options(add, *, output=True):
     """The options of commands that read an image and write products."""
-    add('-o', '--output', metavar='PREFIX',
-        help="prefix of the products, or a folder; default: the first "
-             "file's name, here")
+    if output:
+        add('-o', '--output', metavar='PREFIX',
+            help="prefix of the products, or a folder; default: the first "
+                 "file's name, here")
     add('--bands', help='names of the bands, for example g,r,i or gri')
     add('--reference',
         help='band whose pixel grid the others are put on')
@@ -44,11 +45,28 @@ def read_images(names, bands=None, reference=None, bad_bits=None, **planes):
     """
     from astrodino_seg.image import as_image
 
-    if bands and ',' in bands:
-        bands = [name.strip() for name in bands.split(',')]
     source = names[0] if len(names) == 1 else names
-    return as_image(source, bands=bands, reference=reference,
+    return as_image(source, bands=split_bands(bands), reference=reference,
                     bad_bits=bad_bits, **planes)
+
+
+def split_bands(text):
+    """The names of bands: with commas between, or of a letter each."""
+    return ([name.strip() for name in text.split(',')]
+            if ',' in (text or '') else text)
+
+
+def given(args, *names):
+    """Those of the options that were given, by name."""
+    return {name: value for name in names
+            if (value := getattr(args, name)) not in (None, False)}
+
+
+def refuse_options(args, names, why):
+    """Raise if one of these options was given, which would do nothing."""
+    for name in given(args, *names):
+        msg = f'{name}: it is not used {why}'
+        raise ValueError(msg)
 
 
 def history(names, weights, **dials):
