@@ -160,7 +160,8 @@ def test_saved_channels_last(tmp_path):
         assert_array_equal(again[key], value)
 
 
-@pytest.mark.parametrize('where', ['to_bytes', 'os.replace', 'os.chmod'])
+@pytest.mark.parametrize('where', ['astrodino_seg.models.files.to_bytes',
+                                   'pathlib.Path.replace'])
 def test_failed_save(path, monkeypatch, where):
     """The old file stays, and nothing else."""
     def fail(*args, **kwargs):
@@ -168,7 +169,7 @@ def test_failed_save(path, monkeypatch, where):
         raise OSError(msg)
 
     before = path.read_bytes()
-    monkeypatch.setattr(f'astrodino_seg.models.files.{where}', fail)
+    monkeypatch.setattr(where, fail)
     with pytest.raises(OSError, match='disk full'):
         tiny_model(1).save(path)
     monkeypatch.undo()

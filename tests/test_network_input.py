@@ -125,5 +125,5 @@ def test_bad_size(size):
 
 def test_errors_name_the_item():
     images = [make_images(1)[0], np.zeros((2, 3, 4, 5))]
-    with pytest.raises(ValueError, match=r'images\[1\]: '):
-        Inputs(images, NoiseUnits())[1]
+    with pytest.raises(ValueError, match=r'images\[1\]: data must be a 2-D'):
+        raise Inputs(images, NoiseUnits())[1].error
