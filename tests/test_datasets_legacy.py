@@ -357,7 +357,8 @@ def test_interrupt_leaves_no_parts(options, server, monkeypatch):
     monkeypatch.setattr(FileCache, 'add', add)
     server.requests.clear()
     assert cutouts.fetch(progress_bar=False)['ok'].all()
-    assert len(server.requests) == 5
+    # of the others alone, perhaps again by threads that were interrupted
+    assert len({path for path, _ in server.requests}) == 5
 
 
 def test_progress(options, capsys):

@@ -172,7 +172,7 @@ def test_table_of_cutouts():
         'BACKBONE': 'toy', 'WEIGHTS': digest(BACKBONE.vit),
         'PLANES': repr(BACKBONE.planes), 'WHAT': 'patch',
         'IMGSIZE': '24 x 24', 'CREATOR': table.meta['CREATOR'],
-        'FLAGS': 'edge=1, empty=2, off_image=4'}
+        'FLAGS': 'edge=1, empty=2, off_image=4, failed=8'}
     assert table.meta['CREATOR'].startswith('astrodino_seg ')
 
 
