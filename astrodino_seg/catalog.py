@@ -13,6 +13,11 @@ from skimage.measure import label as label_regions
 
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.inputs.background import correlation_of_area
+from astrodino_seg.photometry import (
+    features,
+    half_light_radius,
+    measure_light,
+)
 
 __all__ = ['CLASS_NAMES', 'FLAGS', 'make_table']
 
@@ -34,7 +39,8 @@ MIN_PLATEAU = 4
 MIN_STEEP, MIN_STEEP_PIXELS = 0.3, 9
 
 
-def make_table(image, normalised, grouping, classes, shares=None):
+def make_table(image, normalised, grouping, classes, shares=None,
+               totals=None):
     """
     Measure the objects of a segmentation.
 
@@ -50,6 +56,8 @@ def make_table(image, normalised, grouping, classes, shares=None):
         (n_objects, 3) probabilities of star, galaxy, artifact.
     shares : `~astrodino_seg.predict.shares.FluxShares`, optional
         What each object has of the light of each pixel.
+    totals : `~astrodino_seg.models.totals.Totals`, optional
+        The model's; without, there are no total fluxes.
 
     Returns
     -------
@@ -63,7 +71,11 @@ def make_table(image, normalised, grouping, classes, shares=None):
         are those of the noise, with its correlation), with ``shares`` also
         ``split_flux_<band>`` and
         ``split_flux_err_<band>`` (the sum over labelled pixels of the
-        object's share; the error is that of the noise alone), and ``flags``
+        object's share; the error is that of the noise alone), with ``totals``
+        ``total_flux_<band>`` and ``total_flux_err_<band>`` (with the light
+        that the label leaves out, of the colour of that within) and
+        ``half_light_radius`` (pixels: of the circle with the area of the
+        ellipse; of all bands together), and ``flags``
         (bits of `FLAGS`). With a calibrated model, ``group_confidence`` is
         the probability that the label is one object, neither cut nor merged,
         and else that its weakest grouping decision is right.
@@ -109,6 +121,8 @@ def make_table(image, normalised, grouping, classes, shares=None):
             total(np.where(good, sigma, 0).astype(float)**2)) * seen * unit
         if shares is not None:
             _add_split(table, b, image, normalised, shares, seen, unit)
+    if totals is not None:
+        _add_totals(table, image, normalised, groups, totals)
     table['flags'] = _flags(image, normalised, grouping, np.array(covered))
     # a string, which FITS headers hold too
     table.meta['flags'] = ', '.join(f'{k}={v}' for k, v in FLAGS.items())
@@ -128,6 +142,26 @@ def _add_split(table, b, image, normalised, shares, seen, unit):
     table[f'split_flux_err_{band}'] = correlation_of_area(
         normalised.correlation[b], area) * np.sqrt(
         shares.total(variance, n, power=2)) * seen * unit
+
+
+def _add_totals(table, image, normalised, groups, totals):
+    """Columns of all light, within the label and beyond."""
+    light = measure_light(image, normalised.background, normalised.noise,
+                          groups, table)
+    factor, error = totals.factors(features(light))
+    positive = light.flux > 0       # of what has no light none is missing
+    factor[~positive] = 1
+    share = light.error / np.where(positive, light.flux, np.inf)
+    for band in image.bands:
+        flux, noise = table[f'flux_{band}'], table[f'flux_err_{band}']
+        table[f'total_flux_{band}'] = factor * flux
+        # the noise of all bands together is in the error of the factor
+        own = np.maximum(noise**2 - (share * flux)**2, 0 * noise**2)
+        own[~positive] = noise[~positive]**2
+        table[f'total_flux_err_{band}'] = factor * np.sqrt(
+            (error * positive * flux)**2 + own)
+    table['half_light_radius'] = half_light_radius(
+        light.growth, factor * light.flux) * u.pix
 
 
 def _centroids(normalised, where, shape, total):

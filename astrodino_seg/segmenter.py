@@ -335,7 +335,7 @@ class DinoSegmenter:
             class_map=found.probabilities.argmax(0).astype(np.uint8),
             probabilities=found.probabilities,
             table=make_table(image, normalised, grouping, found.classes,
-                             found.shares),
+                             found.shares, model.totals),
             image=image, background=normalised.background,
             noise=normalised.noise,
             noise_correlation=normalised.correlation, shares=found.shares)

@@ -190,6 +190,8 @@ class DenseModel(nn.Module, ABC):
         That of the backbone, under which name it is in files.
     provenance : dict
         Where the weights come from, and what was measured with them.
+    totals : `~astrodino_seg.models.totals.Totals` or None
+        What total fluxes are told with.
     in_bfloat16 : bool
         Whether the network may run in bfloat16; `False` unless it is set.
     """
@@ -202,6 +204,7 @@ class DenseModel(nn.Module, ABC):
         object.__setattr__(self, 'backbone', backbone)
         self.vit = backbone.vit
         self.provenance = dict(provenance or {})
+        self.totals = None
 
     def _copy_backbone(self, backbone):
         """This model, in evaluation mode, with the weights of a backbone."""

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ['Decision']
+__all__ = ['Decision', 'Standard']
 
 #: Pairs at a time, so that memory is bounded.
 CHUNK = 200_000
@@ -43,8 +43,8 @@ class Decision(nn.Module):
         super().__init__()
         self.spec = {'n_seed': n_seed, 'n_pair': n_pair, 'width': width,
                      'n_layers': n_layers, 'n_heads': n_heads}
-        self.of_seed = _Standard(n_seed)
-        self.of_pair = _Standard(n_pair)
+        self.of_seed = Standard(n_seed)
+        self.of_pair = Standard(n_pair)
         self.seed_in = _mlp(n_seed, width)
         self.pair_in = _mlp(2 * width + n_pair, width)
         self.layers = nn.ModuleList(_Layer(width, n_heads)
@@ -92,7 +92,7 @@ def _mlp(n_in, width):
                          nn.Linear(width, width))
 
 
-class _Standard(nn.Module):
+class Standard(nn.Module):
     """Features less their mean, in units of their scatter."""
 
     def __init__(self, n):

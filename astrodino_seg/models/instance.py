@@ -20,6 +20,7 @@ from astrodino_seg.models.calibration import read_calibration
 from astrodino_seg.models.decision import Decision
 from astrodino_seg.models.files import write_weights
 from astrodino_seg.models.head import ConvBlock, InstanceHead
+from astrodino_seg.models.totals import Totals
 
 __all__ = ['CALLED', 'KEPT', 'Model']
 
@@ -53,6 +54,9 @@ class Model(DenseModel):
     decision : dict, optional
         Arguments of `~astrodino_seg.models.decision.Decision`, which is
         fitted to a network that is trained.
+    totals : dict, optional
+        Arguments of `~astrodino_seg.models.totals.Totals`, which are fitted
+        to labels.
     calibration : dict, optional
         Arguments of `~astrodino_seg.models.calibration.Calibration`, which are
         fitted last.
@@ -64,7 +68,8 @@ class Model(DenseModel):
     FORMAT = 'astrodino_seg/2'
 
     def __init__(self, *, vit=None, head=None, preprocess=None, planes=None,
-                 decision=None, calibration=None, provenance=None):
+                 decision=None, totals=None, calibration=None,
+                 provenance=None):
         backbone = Backbone.from_spec(vit=vit, planes=planes,
                                       preprocess=preprocess)
         super().__init__(backbone, provenance)
@@ -82,6 +87,8 @@ class Model(DenseModel):
         self.decision = None
         if decision is not None:
             self.put_decision(Decision(**decision))
+        if totals is not None:
+            self.put_totals(Totals(**totals))
         self.calibration = calibration
 
     @classmethod
@@ -123,6 +130,11 @@ class Model(DenseModel):
         self.decision = decision
         self.spec['decision'] = dict(decision.spec)
         self.calibration = None         # it was that of another decision
+
+    def put_totals(self, totals):
+        """Take `~astrodino_seg.models.totals.Totals` as its own."""
+        self.totals = totals
+        self.spec['totals'] = dict(totals.spec)
 
     @property
     def calibration(self):

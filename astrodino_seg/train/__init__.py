@@ -10,6 +10,7 @@ from astrodino_seg.train.methods import DINO, SimDINO
 from astrodino_seg.train.recipe import pretrain_from_config, train_from_config
 from astrodino_seg.train.ssl import pretrain
 from astrodino_seg.train.supervised import fit_model
+from astrodino_seg.train.totals import fit_totals
 from astrodino_seg.train.validation import panoptic_quality
 from astrodino_seg.train.views import ViewDataset
 

@@ -167,9 +167,9 @@ def _together(graphs):
     return Graph(**{key: torch.cat(part) for key, part in parts.items()})
 
 
-def fit_decision(model, scenes, *, n_scenes=400, n_epochs=8, rates=None,
-                 peak_rate=1.5e-3, weight_decay=0.3, dropout=0.2, seed=0,
-                 bfloat16=True, n_workers=0, progress=True):
+def fit_decision(model, scenes, *, held=None, n_scenes=400, n_epochs=8,
+                 rates=None, peak_rate=1.5e-3, weight_decay=0.3, dropout=0.2,
+                 seed=0, bfloat16=True, n_workers=0, progress=True):
     """
     Fit a model's decision; nothing else is changed.
 
@@ -177,15 +177,18 @@ def fit_decision(model, scenes, *, n_scenes=400, n_epochs=8, rates=None,
     ----------
     model : `~astrodino_seg.Model`
         The trained model. Its decision goes on from where it is; one that has
-        none gets a new one. The provenance says how good it is on every tenth
-        scene, which is held out.
+        none gets a new one. The provenance says how good it is on what is
+        held out, by which the best pass is chosen.
     scenes : sequence of `~astrodino_seg.simulate.Scene` or \
             `~astrodino_seg.train.LabelledImage`
         What to fit it to.
+    held : sequence, optional
+        Scenes to hold out, best of other galaxies: those that it has seen are
+        known by heart. Every tenth of ``scenes`` if `None`.
     n_scenes : int, optional
-        Scenes to use, at most.
+        Scenes to use, at most, a tenth of them held out.
     n_epochs : int, optional
-        Passes over all of them.
+        Passes over all of them, at most.
     rates : dict of float, optional
         As of `~astrodino_seg.simulate.observe`.
     peak_rate, weight_decay : float, optional
@@ -218,14 +221,19 @@ def fit_decision(model, scenes, *, n_scenes=400, n_epochs=8, rates=None,
         raise ValueError(msg)
     runner = deepcopy(model).fused()
     runner.in_bfloat16 = bfloat16
-    looks = DataLoader(_Looks(runner, scenes, rates, seed), batch_size=None,
-                       sampler=range(n_scenes), num_workers=n_workers,
-                       collate_fn=_as_it_is)
-    graphs = [Graph(**{key: torch.from_numpy(part)
-                       for key, part in one.items()})
-              for one in tqdm(looks, disable=not progress, desc='decision')]
-    held = _together(graphs[::HELD])
-    used = [graph for k, graph in enumerate(graphs) if k % HELD]
+
+    def graphs_of(some, which):
+        looks = DataLoader(_Looks(runner, some, rates, seed), batch_size=None,
+                           sampler=which, num_workers=n_workers,
+                           collate_fn=_as_it_is)
+        return [Graph(**{key: torch.from_numpy(part)
+                         for key, part in one.items()})
+                for one in tqdm(looks, disable=not progress, desc='decision')]
+
+    which = range(n_scenes)
+    used = graphs_of(scenes, [k for k in which if held or k % HELD])
+    held = _together(graphs_of(scenes, which[::HELD]) if held is None else
+                     graphs_of(held, range(min(len(held), n_scenes // HELD))))
     every = _together(used)
     n_pairs = int((every.pair_weight > 0).sum())
     if len(every.seeds) == 0 or n_pairs == 0:
@@ -234,13 +242,15 @@ def fit_decision(model, scenes, *, n_scenes=400, n_epochs=8, rates=None,
         raise ValueError(msg)
     torch.manual_seed(seed)             # of the weights and what is left out
     decision = _decision_of(model, every)
-    _fit(decision, used, n_epochs=n_epochs, peak_rate=peak_rate,
-         weight_decay=weight_decay, dropout=dropout, seed=seed)
+    n_epochs = _fit(decision, used, held, n_epochs=n_epochs,
+                    peak_rate=peak_rate, weight_decay=weight_decay,
+                    dropout=dropout, seed=seed)
     before = model.provenance.get('decision', {}).get('n_scenes', 0)
     model.put_decision(decision.eval())
     model.provenance['decision'] = {
         'n_seeds': len(every.seeds), 'n_pairs': n_pairs,
-        'n_scenes': len(used), 'n_scenes_before': before, 'seed': seed,
+        'n_scenes': len(used), 'n_scenes_before': before,
+        'n_epochs': n_epochs, 'seed': seed,
         **_measure(decision, held)}
     return model.eval()
 
@@ -281,15 +291,16 @@ def _decision_of(model, every):
     return decision
 
 
-def _fit(decision, graphs, *, n_epochs, peak_rate, weight_decay, dropout,
-         seed):
+def _fit(decision, graphs, held, *, n_epochs, peak_rate, weight_decay,
+         dropout, seed):
+    """The weights after the best pass; which that was."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(decision.parameters(), lr=peak_rate,
                                   weight_decay=weight_decay)
     n_steps = n_epochs * -(-len(graphs) // AT_A_TIME)
-    step = 0
+    step, least, best = 0, np.inf, None
     decision.train()
-    for _ in range(n_epochs):
+    for epoch in range(n_epochs):
         order = torch.randperm(len(graphs), generator=generator).tolist()
         for k in range(0, len(graphs), AT_A_TIME):
             some = _together([graphs[g] for g in order[k:k + AT_A_TIME]])
@@ -302,6 +313,12 @@ def _fit(decision, graphs, *, n_epochs, peak_rate, weight_decay, dropout,
             torch.nn.utils.clip_grad_norm_(decision.parameters(), 1.0)
             optimizer.step()
             step += 1
+        with torch.no_grad():
+            loss = float(sum(_losses(decision, held)))
+        if not loss >= least:           # nothing may be known of them
+            least, best = loss, (epoch + 1, deepcopy(decision.state_dict()))
+    decision.load_state_dict(best[1])
+    return best[0]
 
 
 def _losses(decision, graph, dropout=0.0):

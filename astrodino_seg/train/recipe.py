@@ -32,13 +32,16 @@ from astrodino_seg.train.labelled import as_labelled, fit_head
 from astrodino_seg.train.methods import DINO, SimDINO
 from astrodino_seg.train.ssl import pretrain
 from astrodino_seg.train.supervised import fit_model
+from astrodino_seg.train.totals import fit_totals
 from astrodino_seg.train.views import ViewDataset
 
 __all__ = ['pretrain_from_config', 'train_from_config']
 
 #: Name of the head that is not one of `~astrodino_seg.models.semantic.HEADS`.
 GROUPING = 'grouping'
-TABLES = ('model', 'scenes', 'images', 'fit', 'head', 'decision')
+TABLES = ('model', 'scenes', 'images', 'fit', 'head', 'decision', 'totals')
+#: What is fitted last.
+LAST = {'decision': fit_decision, 'totals': fit_totals}
 PRETRAIN_TABLES = ('model', 'images', 'views', 'objective', 'fit')
 OBJECTIVES = {'dino': DINO, 'simdino': SimDINO}
 SOURCES = {'scenes': SceneLibrary, 'folder': FolderImages}
@@ -71,8 +74,8 @@ def train_from_config(config, out):
         * ``head``: those of `fit_head`, to adapt one or to train a semantic
           head, and ``threads``. In both, ``teacher`` is a bundled model's
           name or a file.
-        * ``decision``: arguments of `fit_decision`, which then comes last,
-          for a `~astrodino_seg.Model`.
+        * ``decision`` and ``totals``: arguments of `fit_decision` and of
+          `fit_totals`, which then come last, for a `~astrodino_seg.Model`.
 
         See ``recipes`` beside this module.
     out : path-like
@@ -89,7 +92,7 @@ def train_from_config(config, out):
         If a table or key is unknown, or a value is impossible.
     """
     _check_tables(config, TABLES, ('model', 'scenes', 'fit', 'head',
-                                   'decision'))
+                                   *LAST))
     for one, other in (('scenes', 'images'), ('fit', 'head')):
         if one in config and other in config:
             msg = f'config has both {one!r} and {other!r}'
@@ -100,10 +103,11 @@ def train_from_config(config, out):
     if name == 'head':
         functions, given = [fit_model, fit_head], []
     check(name, fit, *functions, extra=['threads'],
-          without=[*given, 'model', 'scenes', 'data', 'out', 'decision'],
+          without=[*given, 'model', 'scenes', 'data', 'out', *LAST],
           needs=['n_steps'] if name == 'fit' else [])
-    check('decision', config.get('decision', {}), fit_decision,
-          without=['model', 'scenes'])
+    for part, function in LAST.items():
+        check(part, config.get(part, {}), function,
+              without=['model', 'scenes', 'held'])
     if 'images' not in config:
         check('scenes', config.get('scenes', {}), SceneLibrary,
               without=['split'], needs=['n_scenes'])
@@ -113,8 +117,7 @@ def train_from_config(config, out):
                 else SceneLibrary('train', **config['scenes']))
         if 'teacher' in fit:
             fit['teacher'] = load_model(fit['teacher'])
-        if 'decision' in config:
-            fit['decision'] = config['decision']
+        fit.update({part: config[part] for part in LAST.keys() & config})
         return functions[-1](model, data, out=out, **fit)
 
 

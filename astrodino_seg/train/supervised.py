@@ -23,6 +23,7 @@ from astrodino_seg.train.runner import (
 )
 from astrodino_seg.train.schedules import SCHEDULES
 from astrodino_seg.train.semantic import TokenCrops, semantic_losses
+from astrodino_seg.train.totals import fit_totals
 from astrodino_seg.train.validation import EarlyStopping
 
 __all__ = ['fit_model']
@@ -39,9 +40,9 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2, crop_size=256,
               own_seeds_from=0, freeze_backbone=False, n_pool=48,
               layer_decay=1.0, class_weights=CLASS_WEIGHTS, teacher=None,
               validation=None, validate_every=100, patience=5,
-              decision=None, device='cpu', bfloat16=False, save_every=200,
-              milestone_every=2000, stop_after=None, n_workers=1, seed=0,
-              progress=True):
+              decision=None, totals=None, device='cpu', bfloat16=False,
+              save_every=200, milestone_every=2000, stop_after=None,
+              n_workers=1, seed=0, progress=True):
     """
     Train all of a model on scenes of known truth.
 
@@ -53,8 +54,8 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2, crop_size=256,
     ----------
     model : Model or SemanticModel
         The model; changed in place, in the end to the running average. The
-        decision of a `~astrodino_seg.Model` is left as it is, unless
-        ``decision`` is given.
+        decision and the totals of a `~astrodino_seg.Model` are left as they
+        are, unless ``decision`` and ``totals`` are given.
     scenes : sequence of `~astrodino_seg.simulate.scene.Scene` or \
             `~astrodino_seg.train.LabelledImage`
         What to train on.
@@ -109,6 +110,8 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2, crop_size=256,
     decision : dict, optional
         Arguments of `~astrodino_seg.train.fit_decision`, which is then done
         last; ``rates`` and ``bfloat16`` are those here unless given.
+    totals : dict, optional
+        The same of `~astrodino_seg.train.fit_totals`, after that.
     device : str, optional
         Where the network runs.
     bfloat16 : bool, optional
@@ -138,7 +141,8 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2, crop_size=256,
         in ``out`` is of another run: of other data or options. Only the
         number of steps of the ``'steady'`` schedule may become larger.
     """
-    teacher = _check(model, scenes, teacher, schedule, decision)
+    teacher = _check(model, scenes, teacher, schedule,
+                     {'decision': decision, 'totals': totals})
     check('fit', {'n_steps': n_steps, 'n_items': n_items, 'seed': seed,
                   'crop_size': crop_size, 'peak_rate': peak_rate,
                   'weight_decay': weight_decay, 'warmup': warmup,
@@ -237,10 +241,12 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2, crop_size=256,
     model.provenance.update(provenance())
     model.cpu().eval()
     if run.is_over:
-        if decision is not None:
-            fit_decision(model, scenes, **{
-                'rates': rates, 'bfloat16': bfloat16, 'progress': progress,
-                **decision})
+        for fit_last, given in ((fit_decision, decision),
+                                (fit_totals, totals)):
+            if given is not None:
+                fit_last(model, scenes, **{
+                    'rates': rates, 'bfloat16': bfloat16,
+                    'progress': progress, **given})
         model.save(run.out / 'model.safetensors')
     return model
 
@@ -282,26 +288,28 @@ def _prepare(model, freeze_backbone, device):
     if not isinstance(model, SemanticModel):
         # what was fitted to the old weights is not true of the new
         model.calibration = None
-        if model.decision is not None:
-            fixed.append(model.decision)
+        fixed += [one for one in (model.decision, model.totals)
+                  if one is not None]
     model.to(device, memory_format=torch.channels_last)
     for part in fixed:
         part.requires_grad_(False)
     return fixed
 
 
-def _check(model, scenes, teacher, schedule, decision):
+def _check(model, scenes, teacher, schedule, last):
     """The teacher, ready to run; raise if options do not go together."""
     if schedule not in SCHEDULES:
         msg = f'schedule must be one of {[*SCHEDULES]}, got {schedule!r}'
         raise ValueError(msg)
-    if decision is not None and isinstance(model, SemanticModel):
-        msg = 'decision: a semantic model has none'
-        raise ValueError(msg)
-    if decision is not None:
-        n_scenes = min(len(scenes), decision.get('n_scenes', len(scenes)))
+    for name, options in last.items():
+        if options is None:
+            continue
+        if isinstance(model, SemanticModel):
+            msg = f'{name}: a semantic model has none'
+            raise ValueError(msg)
+        n_scenes = min(len(scenes), options.get('n_scenes', len(scenes)))
         if n_scenes < HELD:
-            msg = f'decision: n_scenes must be {HELD} or more, got {n_scenes}'
+            msg = f'{name}: n_scenes must be {HELD} or more, got {n_scenes}'
             raise ValueError(msg)
     if teacher is None:
         return None

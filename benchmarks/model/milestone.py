@@ -1,14 +1,16 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-A model of a training run that goes on: the averaged weights with a decision.
+A model of a training run that goes on: the averaged weights with a decision,
+and with total fluxes.
 
-    python -m benchmarks.model.milestone RUN OUT --stamps FOLDER [--scenes 600]
-        [--workers 2] [--recipe FILE]
+    python -m benchmarks.model.milestone RUN OUT --stamps FOLDER
+        [--held FOLDER] [--scenes 600] [--workers 2] [--recipe FILE]
 
-RUN/average.safetensors is what the run has written last. The decision is
-fitted to scenes of 512 pixels, of the end of the training split and of the
-recipe's rates but for half as many of moderate galaxies. OUT gets
-``model.safetensors`` and the run's log, for ``bundle_model.py``.
+RUN/average.safetensors is what the run has written last. The decision and the
+totals are fitted to scenes of 512 pixels, of the end of the training split and
+of the recipe's rates but for half as many of moderate galaxies; with --held,
+those of these stamps are held out. OUT gets ``model.safetensors`` and the
+run's log, for ``bundle_model.py``.
 """
 
 import argparse
@@ -22,7 +24,7 @@ from torch.utils.data import Subset
 from astrodino_seg import load_model
 from astrodino_seg.simulate import SceneLibrary
 from astrodino_seg.simulate.scene_library import SPLITS
-from astrodino_seg.train import fit_decision
+from astrodino_seg.train import fit_decision, fit_totals
 
 RECIPE = (Path(__file__).resolve().parents[2] / 'astrodino_seg' / 'train'
           / 'recipes' / 'grouping_tiny.toml')
@@ -36,6 +38,7 @@ def main():
     parser.add_argument('run', type=Path)
     parser.add_argument('out', type=Path)
     parser.add_argument('--stamps', required=True)
+    parser.add_argument('--held')
     parser.add_argument('--scenes', type=int, default=600)
     parser.add_argument('--workers', type=int, default=2)
     parser.add_argument('--recipe', type=Path, default=RECIPE)
@@ -45,12 +48,19 @@ def main():
     rates = recipe['scenes']['rates']
     rates = {**rates, 'moderate': 0.5 * rates.get('moderate', 0)}
     first, last = SPLITS['train']
-    every = SceneLibrary('train', last - first, size=SIZE,
-                         stamps=args.stamps, rates=rates)
-    scenes = Subset(every, range(len(every) - args.scenes, len(every)))
+
+    def library(stamps):
+        every = SceneLibrary('train', last - first, size=SIZE, stamps=stamps,
+                             rates=rates)
+        return Subset(every, range(len(every) - args.scenes, len(every)))
+
+    scenes = library(args.stamps)
+    held = library(args.held) if args.held else None
     model = load_model(args.run / 'average.safetensors')
-    fit_decision(model, scenes, n_scenes=args.scenes,
+    fit_decision(model, scenes, held=held, n_scenes=args.scenes,
                  rates=recipe['fit']['rates'], n_workers=args.workers)
+    fit_totals(model, scenes, n_scenes=args.scenes,
+               rates=recipe['fit']['rates'], n_workers=args.workers)
     args.out.mkdir(parents=True, exist_ok=True)
     model.save(args.out / 'model.safetensors')
     shutil.copy(args.run / 'log.jsonl', args.out)
