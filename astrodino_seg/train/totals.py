@@ -9,14 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from photutils.utils.exceptions import NoDetectionsWarning
+from scipy.ndimage import gaussian_filter
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.evaluate.matching import match_labels
+from astrodino_seg.image import Image
 from astrodino_seg.models.totals import Totals
 from astrodino_seg.photometry import N_FEATURES, features, measure_light
 from astrodino_seg.segmenter import DinoSegmenter
+from astrodino_seg.simulate.galaxies import make_frame, sersic
 from astrodino_seg.train.data import observed
 from astrodino_seg.train.decision import HELD
 
@@ -28,6 +31,10 @@ LARGEST = 2.0
 #: Degrees of freedom of Student's t: some matches are of other objects.
 FREEDOM = 3.0
 BATCH = 256
+#: Half-light radii in pixels and central S/N of galaxies that are alone, how
+#: many there are for each scene, and their share in the fit.
+RADII, PEAKS = (2.5, 140), (3, 200)
+ALONE, SHARE = 3, 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +61,11 @@ def totals_of_scene(segmenter, image, truth):
     measured : `Measured`
         Stars and galaxies that are found, and whose flux is known.
     """
-    none = Measured(features=np.zeros((0, N_FEATURES), np.float32),
-                    truth=np.zeros(0, np.float32))
     result = segmenter.segment(image)
     if result is None:
-        return none
-    labels = result.segmentation_image.data
-    light = measure_light(image, result.background, result.noise, labels,
-                          result.table)
-    match = match_labels(truth.labels, labels)
+        return _measured(None, [], [])
+    light = _light(result)
+    match = match_labels(truth.labels, result.segmentation_image.data)
     objects = truth.objects
     row = {one: k for k, one in enumerate(objects['id'].tolist())}
     k = np.array([row[one] for one in match.truth.tolist()], int)
@@ -70,11 +73,45 @@ def totals_of_scene(segmenter, image, truth):
     true = objects['flux'][k] @ light.weights
     good = ((light.flux[found] > 0) & (true > 0) & (objects['cls'][k] < 3)
             & (objects['sn'][k] >= LEAST_SN))
-    if not good.any():
-        return none
-    ratio = np.log(true[good] / light.flux[found[good]])
-    return Measured(features=features(light)[found[good]], truth=np.clip(
+    return _measured(light, found[good], true[good])
+
+
+def _light(result):
+    return measure_light(result.image, result.background, result.noise,
+                         result.segmentation_image.data, result.table)
+
+
+def _measured(light, k, true):
+    """Of the labels of some indices, whose flux is known."""
+    if len(k) == 0:
+        return Measured(features=np.zeros((0, N_FEATURES), np.float32),
+                        truth=np.zeros(0, np.float32))
+    ratio = np.log(np.array(true) / light.flux[k])
+    return Measured(features=features(light)[k], truth=np.clip(
         ratio, -LARGEST, LARGEST).astype(np.float32))
+
+
+def totals_alone(segmenter, rng):
+    """
+    The same of one galaxy of any Sersic index on an even sky.
+
+    Scenes have few so smooth, and few with so much light below their noise.
+    """
+    re, index = np.exp(rng.uniform(*np.log(RADII))), rng.uniform(0.5, 4.5)
+    size = int(np.clip(8 * re, 96, 640))
+    frame = make_frame(size, re, rng.uniform(0.3, 1), rng.uniform(0, np.pi),
+                       rng.uniform(-3, 3, 2))
+    light = gaussian_filter(sersic(frame.r, re, index), rng.uniform(0.8, 3))
+    light *= np.exp(rng.uniform(*np.log(PEAKS))) / light.max()
+    y, x = np.unravel_index(light.argmax(), light.shape)
+    cube = (light + rng.normal(size=light.shape)).astype(np.float32)[None]
+    result = segmenter.segment(Image(cube, np.zeros(cube.shape, bool),
+                                     bands=('r',)))
+    k = 0 if result is None else result.segmentation_image.data[y, x]
+    found = None if k == 0 else _light(result)
+    if k == 0 or found.flux[k - 1] <= 0:
+        return _measured(None, [], [])
+    return _measured(found, [k - 1], [light.sum() * found.weights[0]])
 
 
 def fit_totals(model, scenes, *, n_scenes=300, n_steps=4000, rates=None,
@@ -91,7 +128,8 @@ def fit_totals(model, scenes, *, n_scenes=300, n_steps=4000, rates=None,
     scenes : sequence of `~astrodino_seg.simulate.Scene`
         What to fit it to.
     n_scenes : int, optional
-        Scenes to use, at most.
+        Scenes to use, at most. There are three times as many images of one
+        galaxy alone, of any Sersic index.
     n_steps : int, optional
         Steps of 256 objects.
     rates : dict of float, optional
@@ -123,25 +161,29 @@ def fit_totals(model, scenes, *, n_scenes=300, n_steps=4000, rates=None,
     if n_scenes < HELD:
         msg = f'n_scenes must be {HELD} or more, got {n_scenes}'
         raise ValueError(msg)
-    looks = DataLoader(_Looks(model, scenes, rates, seed, bfloat16),
-                       batch_size=None, sampler=range(n_scenes),
-                       num_workers=n_workers, collate_fn=_as_it_is)
+    looks = DataLoader(_Looks(model, scenes, n_scenes, rates, seed, bfloat16),
+                       batch_size=None, num_workers=n_workers,
+                       collate_fn=_as_it_is)
     found = list(tqdm(looks, disable=not progress, desc='totals'))
-    used, held = (tuple(torch.from_numpy(np.concatenate(part)) for part in zip(
-        *some)) for some in ([one for k, one in enumerate(found) if k % HELD],
-                             found[::HELD]))
+    kept = [k % HELD for k in range(n_scenes)]
+    held, used, alone = (
+        [torch.from_numpy(np.concatenate(part)) for part in zip(*some)]
+        for some in ([one for one, k in zip(found, kept) if k == 0],
+                     [one for one, k in zip(found, kept) if k],
+                     found[n_scenes:]))
     if len(used[0]) == 0 or len(held[0]) == 0:
         msg = f'scenes: {len(used[0])} and {len(held[0])} objects are too few'
         raise ValueError(msg)
     torch.manual_seed(seed)
     totals = Totals(used[0].shape[1])
     totals.standard.fit(used[0])
-    _fit(totals, *used, n_steps=n_steps, peak_rate=peak_rate,
+    _fit(totals, used, alone, n_steps=n_steps, peak_rate=peak_rate,
          weight_decay=weight_decay, dropout=dropout)
     measured = _calibrate(totals.eval(), *held)
     model.put_totals(totals)
-    model.provenance['totals'] = {'n_objects': len(used[0]), 'seed': seed,
-                                  **measured}
+    model.provenance['totals'] = {
+        'n_objects': len(used[0]), 'n_alone': len(alone[0]), 'seed': seed,
+        **measured}
     return model.eval()
 
 
@@ -150,34 +192,43 @@ def _as_it_is(item):
 
 
 class _Looks(Dataset):
-    """`totals_of_scene` of each scene, as arrays."""
+    """`totals_of_scene` of each scene, and `totals_alone`, as arrays."""
 
-    def __init__(self, model, scenes, rates, seed, bfloat16):
+    def __init__(self, model, scenes, n_scenes, rates, seed, bfloat16):
         self.segmenter = DinoSegmenter(model=model, bfloat16=bfloat16)
-        self.scenes, self.rates, self.seed = scenes, rates, seed
+        self.scenes, self.n_scenes = scenes, n_scenes
+        self.rates, self.seed = rates, seed
 
     def __len__(self):
-        return len(self.scenes)
+        return (1 + ALONE) * self.n_scenes
 
     def __getitem__(self, k):
-        image, truth = observed(self.scenes[k], [self.seed, k, 5],
-                                rates=self.rates)
+        seed = [self.seed, k, 5]
         with warnings.catch_warnings():     # to find nothing is no news
             warnings.simplefilter('ignore', NoDetectionsWarning)
             warnings.simplefilter('ignore', AstroDinoUserWarning)
-            one = totals_of_scene(self.segmenter, image, truth)
+            if k < self.n_scenes:
+                image, truth = observed(self.scenes[k], seed,
+                                        rates=self.rates)
+                one = totals_of_scene(self.segmenter, image, truth)
+            else:
+                one = totals_alone(self.segmenter,
+                                   np.random.default_rng(seed))
         return one.features, one.truth
 
 
-def _fit(totals, features, truth, *, n_steps, peak_rate, weight_decay,
-         dropout):
+def _fit(totals, used, alone, *, n_steps, peak_rate, weight_decay, dropout):
     """By the likelihood of Student's t."""
     optimizer = torch.optim.AdamW(totals.parameters(), lr=peak_rate,
                                   weight_decay=weight_decay)
+    n_alone = int(SHARE * BATCH) if len(alone[0]) else 0
     for step in range(n_steps):
-        some = torch.randint(len(features), (BATCH,))
-        value, error = totals(features[some], dropout)
-        pull = (truth[some] - value) / error.exp()
+        which = [torch.randint(len(part[0]), (n,)) for part, n in (
+            (used, BATCH - n_alone), (alone, n_alone)) if n]
+        known, truth = (torch.cat([part[k][some] for part, some in zip(
+            (used, alone), which)]) for k in range(2))
+        value, error = totals(known, dropout)
+        pull = (truth - value) / error.exp()
         loss = (error + (FREEDOM + 1) / 2 * torch.log1p(
             pull**2 / FREEDOM)).mean()
         for group in optimizer.param_groups:
