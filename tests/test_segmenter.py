@@ -911,7 +911,10 @@ def test_table_and_labels(image, result):
         'group_confidence', 'n_fragments', 'area', 'x_centroid',
         'y_centroid', 'sky_centroid',
         *(f'{kind}_{band}' for band in image.bands
-          for kind in ('flux', 'flux_err')), 'flags']
+          for kind in ('flux', 'flux_err')),
+        *(f'{kind}_{band}' for band in image.bands
+          for kind in ('total_flux', 'total_flux_err')),
+        'half_light_radius', 'flags']
     p = np.stack([table[f'p_{name}'] for name in CLASS_NAMES])
     assert_allclose(p.sum(axis=0), 1, rtol=1e-5)
     assert_array_equal(table['class'], np.array(CLASS_NAMES)[p.argmax(0)])
