@@ -19,7 +19,9 @@ from astrodino_seg.photometry import (
     half_light_radius,
     measure_light,
 )
+from astrodino_seg.simulate import make_scene
 from astrodino_seg.train import fit_totals
+from astrodino_seg.train.totals import totals_alone
 
 SHAPE = 200, 220
 
@@ -167,3 +169,31 @@ def test_file(tmp_path):
 def test_fit_needs_scenes():
     with pytest.raises(ValueError, match='n_scenes must be 10 or more, got 3'):
         fit_totals(load_model(), [None] * 3)
+
+
+def test_what_is_asked_of_one_galaxy_alone():
+    """Its label has less than all of its light, and never much more."""
+    finder = DinoSegmenter()
+    ratio = [totals_alone(finder, np.random.default_rng(seed)).truth
+             for seed in (1, 2, 3)]
+    ratio = np.exp(np.concatenate(ratio))
+    assert len(ratio) > 0
+    assert (ratio > 0.9).all()
+    assert (ratio < 8).all()
+
+
+def test_fit(tmp_path):
+    """Of scenes the held out ones are less wrong than their labels."""
+    pytest.importorskip('galsim')
+    scenes = [make_scene(k, size=128, psf_fwhm=2.5, band_set='grz')
+              for k in range(12)]
+    model = fit_totals(load_model(), scenes, n_steps=150, progress=False)
+    known = model.provenance['totals']
+    assert known['n_objects'] > known['n_held'] > 0
+    assert abs(known['mag_bias']) < 0.3
+    factor, error = model.totals.factors(
+        np.zeros((1, N_FEATURES), np.float32))
+    assert factor > 0
+    assert error > 0
+    again = fit_totals(load_model(), scenes, n_steps=150, progress=False)
+    assert again.provenance['totals'] == known

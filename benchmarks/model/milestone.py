@@ -4,7 +4,8 @@ A model of a training run that goes on: the averaged weights with a decision,
 and with total fluxes.
 
     python -m benchmarks.model.milestone RUN OUT --stamps FOLDER
-        [--held FOLDER] [--scenes 600] [--workers 2] [--recipe FILE]
+        [--held FOLDER] [--scenes 600] [--totals 200] [--workers 2]
+        [--recipe FILE]
 
 RUN/average.safetensors is what the run has written last. The decision and the
 totals are fitted to scenes of 512 pixels, of the end of the training split and
@@ -40,6 +41,7 @@ def main():
     parser.add_argument('--stamps', required=True)
     parser.add_argument('--held')
     parser.add_argument('--scenes', type=int, default=600)
+    parser.add_argument('--totals', type=int, default=200)
     parser.add_argument('--workers', type=int, default=2)
     parser.add_argument('--recipe', type=Path, default=RECIPE)
     args = parser.parse_args()
@@ -59,7 +61,7 @@ def main():
     model = load_model(args.run / 'average.safetensors')
     fit_decision(model, scenes, held=held, n_scenes=args.scenes,
                  rates=recipe['fit']['rates'], n_workers=args.workers)
-    fit_totals(model, scenes, n_scenes=args.scenes,
+    fit_totals(model, scenes, n_scenes=args.totals,
                rates=recipe['fit']['rates'], n_workers=args.workers)
     args.out.mkdir(parents=True, exist_ok=True)
     model.save(args.out / 'model.safetensors')
