@@ -237,8 +237,9 @@ def fitted(graphs, held=None, **options):
     every = graphs[0]
     torch.manual_seed(0)
     decision = Decision(every.seeds.shape[1], every.pairs.shape[1], width=16)
-    _fit(decision, graphs, _together(held or graphs), **{'n_epochs': 6, 'peak_rate': 5e-3, 'seed': 0,
-                              'weight_decay': .01, 'dropout': .1, **options})
+    _fit(decision, graphs, _together(held or graphs), **{
+        'n_epochs': 6, 'peak_rate': 5e-3, 'seed': 0, 'weight_decay': .01,
+        'dropout': .1, **options})
     return decision
 
 
