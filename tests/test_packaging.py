@@ -216,7 +216,7 @@ def commands(readme):
 def test_readme_commands(readme, project):
     demo, test = commands(readme)
     assert demo.endswith('.venv/bin/astrodino demo')
-    assert test.endswith('.venv/bin/python -m pytest')
+    assert test.endswith('.venv/bin/python -m pytest -n auto')
     for command in (demo, test):
         extra, = re.findall(r'pip install -e "\.\[(\w+)\]"', command)
         assert extra in project['optional-dependencies']
