@@ -93,11 +93,14 @@ def measure_light(image, background, noise, labels, table):
     light = np.zeros(image.shape, np.float32)
     valid = np.zeros(image.shape, bool)
     flux, variance = np.zeros((2, len(table)))
-    for b, (band, sigma) in enumerate(zip(image.bands, noise)):
-        good = np.isfinite(sigma)
+    seen = np.isfinite(noise)
+    typical = [float(np.median(sigma[good])) if good.any() else np.inf
+               for sigma, good in zip(noise, seen)]
+    for b, (band, good) in enumerate(zip(image.bands, seen)):
         if not good.any():
             continue
-        weights[b] = np.median(sigma[good])**-2.0
+        # the best band has 1, so that no unit makes it too large a number
+        weights[b] = (min(typical) / typical[b])**2
         light += np.float32(weights[b]) * np.where(
             good, image.cube[b] - background[b], 0)
         valid |= good

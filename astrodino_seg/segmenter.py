@@ -31,7 +31,7 @@ from astrodino_seg.predict.sky import (
     input_of,
     threshold_cube,
 )
-from astrodino_seg.predict.tiles import CONTEXT
+from astrodino_seg.predict.tiles import CONTEXT, TILE_SIZE
 
 __all__ = ['DinoSegmenter', 'SegmentationResult', 'detect_sources']
 
@@ -169,8 +169,8 @@ class DinoSegmenter:
         it, and is then twice as fast. A semantic model runs in float32.
     tile_size : int, optional
         The side in pixels, a multiple of 16, of the tiles that a larger
-        image is cut into. The bundled models were trained on crops of up to
-        256 pixels.
+        image is cut into; that of the crops of training. Larger ones take
+        less time, and less is found in them.
     split_flux : bool, optional
         Whether to deblend fluxes, too: the light of each labelled pixel is
         shared among the objects that reach it, in
@@ -191,7 +191,7 @@ class DinoSegmenter:
 
     def __init__(self, n_pixels=5, *, connectivity=8, n_sigma=None,
                  merge=MERGE, min_seed=MIN_SEED, bin_factor=None, model=None,
-                 device='cpu', bfloat16=None, tile_size=512,
+                 device='cpu', bfloat16=None, tile_size=TILE_SIZE,
                  split_flux=False, progress_bar=False, **others):
         self.n_pixels = _replaced(n_pixels, others)
         self.connectivity = connectivity

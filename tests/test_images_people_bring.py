@@ -42,8 +42,6 @@ def test_crowded_field(finder):
     assert np.mean(alone & (at > 0)) > 0.95
 
 
-@pytest.mark.xfail(reason='its seed is too improbable for the bundled '
-                   'weights, whose training has just begun')
 @pytest.mark.parametrize('seed', range(3))
 def test_faint_disc(finder, seed):
     """Nowhere above the noise of a pixel, and one label."""

@@ -125,8 +125,8 @@ def test_library_is_atomic(tmp_path, monkeypatch):
                         hand_scene()[0])
     cached = SceneLibrary('train', 1, path=tmp_path, size=64)
 
-    def fail(stream, **arrays):
-        stream.write(b'half a')
+    def fail(path, **arrays):
+        path.write_bytes(b'half a')
         msg = 'disk full'
         raise OSError(msg)
 

@@ -10,8 +10,6 @@ import textwrap
 from contextlib import contextmanager
 from pathlib import Path
 
-from astrodino_seg.truth import CLASSES
-
 #: What can be written beside, by the names on the command line.
 MAPS = {'fragments': lambda result: result.fragments.data,
         'classes': lambda result: result.class_map,
@@ -240,6 +238,8 @@ def _ds9_regions(result):
 
 def summarise(result):
     """What was found, in one line."""
+    from astrodino_seg.truth import CLASSES  # which takes numpy
+
     names, counts = [], result.table['class'].tolist()
     for name in CLASSES[1:]:
         names.append(f'{counts.count(name)} {name}')

@@ -58,7 +58,7 @@ def add_segment(commands):
         help='least probability that a piece is of an object (%(default)s)')
     add('--bin-factor', type=int,
         help='pixels to bin in x and y before the network looks (1)')
-    add('--tile-size', type=int, default=512,
+    add('--tile-size', type=int, default=256,
         help='side of the tiles in pixels (%(default)s)')
     add('--split-flux', action='store_true',
         help='deblended fluxes, too: objects share the light of pixels')

@@ -66,11 +66,12 @@ def make_mlp(dim, n_classes, *, hidden=256):
                          nn.Linear(hidden, n_classes))
 
 
-def fit(network, epochs, *, rate, loss=F.cross_entropy, n_cosine=None):
+def fit(network, epochs, *, rate, loss=None, n_cosine=None):
     """
     Train by Adam on the inputs and labels of steps; with ``n_cosine`` epochs
     the rate goes down to 0 along a cosine.
     """
+    loss = loss or F.cross_entropy
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
     schedule = n_cosine and torch.optim.lr_scheduler.CosineAnnealingLR(
         optimizer, n_cosine)

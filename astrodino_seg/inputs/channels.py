@@ -255,4 +255,6 @@ def rgb_image(image, background=None, noise=None, *, stretch=None, q=8):
     if stretch is None:
         high = np.percentile((blue + green + red) / 3, 99)
         stretch = float(np.clip(high, 3, 60))
-    return make_lupton_rgb(red, green, blue, minimum=-1, stretch=stretch, Q=q)
+    with np.errstate(invalid='ignore'):     # of 0 / 0, which it sets to 0
+        return make_lupton_rgb(red, green, blue, minimum=-1, stretch=stretch,
+                               Q=q)

@@ -20,10 +20,10 @@ from astrodino_seg.predict.decode import MERGE, MIN_SEED, Grouping, decode
 from astrodino_seg.predict.masks import enlarge
 from astrodino_seg.predict.pyramid import look
 from astrodino_seg.predict.shares import FluxShares, share_flux
-from astrodino_seg.predict.tiles import CONTEXT, taper, tiles
+from astrodino_seg.predict.tiles import CONTEXT, TILE_SIZE, taper, tiles
 
 
-def predict_classes(model, planes, *, bin_factor=1, tile_size=512,
+def predict_classes(model, planes, *, bin_factor=1, tile_size=TILE_SIZE,
                     device='cpu', progress=False):
     """
     Class probabilities of an image of any size.
@@ -97,7 +97,7 @@ class Instances:
 @singledispatch
 def find_instances(model, planes, *, bin_factor=1, n_pixels=5, connectivity=8,
                    merge=MERGE, min_seed=MIN_SEED, mask=None, keep=None,
-                   split_flux=False, tile_size=512, device='cpu',
+                   split_flux=False, tile_size=TILE_SIZE, device='cpu',
                    progress=False):
     """
     Find the objects of an image.
@@ -110,7 +110,7 @@ def find_instances(model, planes, *, bin_factor=1, n_pixels=5, connectivity=8,
 
 @find_instances.register
 def _(model: Model, planes, *, bin_factor=1, connectivity=8, merge=MERGE,
-      min_seed=MIN_SEED, split_flux=False, tile_size=512, device='cpu',
+      min_seed=MIN_SEED, split_flux=False, tile_size=TILE_SIZE, device='cpu',
       progress=False, **rules):
     """Seeds at all levels of a pyramid, joined to objects."""
     shape = planes.shape[1:]
@@ -135,7 +135,7 @@ def _(model: Model, planes, *, bin_factor=1, connectivity=8, merge=MERGE,
 
 @find_instances.register
 def _(model: SemanticModel, planes, *, bin_factor=1, merge=MERGE,
-      min_seed=MIN_SEED, split_flux=False, tile_size=512, device='cpu',
+      min_seed=MIN_SEED, split_flux=False, tile_size=TILE_SIZE, device='cpu',
       progress=False, **rules):
     """Connected regions of one class."""
     if split_flux:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from astrodino_seg.inputs.binning import bin_channels
 from astrodino_seg.models.head import STRIDES
 from astrodino_seg.models.instance import KEPT
-from astrodino_seg.predict.tiles import CONTEXT, taper, tiles
+from astrodino_seg.predict.tiles import CONTEXT, TILE_SIZE, taper, tiles
 
 STEP = max(STRIDES)
 #: How far the convolutions of the head see, rounded up to a step, and the side
@@ -78,7 +78,7 @@ def find_peaks(heat, min_heat):
 
 
 def look(model, channels, *, bin_factor=1, n_levels=None, min_heat=MIN_HEAT,
-         tile_size=512, device='cpu', progress=False):
+         tile_size=TILE_SIZE, device='cpu', progress=False):
     """
     Look at an image at all levels.
 

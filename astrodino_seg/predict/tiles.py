@@ -9,6 +9,9 @@ import numpy as np
 
 #: Half the overlap of the tiles that a transformer runs on, pixels.
 CONTEXT = 48
+#: Side of the tiles: that of the crops of training, since a transformer that
+#: sees more than it ever has finds less.
+TILE_SIZE = 256
 
 
 class Tile(NamedTuple):
@@ -31,7 +34,7 @@ def _cuts(n, size, margin, step):
              start, min(start + length, n)) for start in starts]
 
 
-def tiles(shape, *, size=512, margin=48, step=16):
+def tiles(shape, *, size=TILE_SIZE, margin=CONTEXT, step=16):
     """Cut an image into overlapping tiles whose cores cover it once."""
     if size < 2 * margin + step or size % step or margin % step:
         msg = (f'size and margin must be multiples of {step}, and size at '
