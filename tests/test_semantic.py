@@ -245,7 +245,7 @@ def test_tiles(shape, patch_size):
     model = make_model(patch_size=patch_size)
     planes = np.random.default_rng(0).normal(
         size=(5, *shape)).astype(np.float32)
-    whole = predict_classes(model, planes)
+    whole = predict_classes(model, planes, tile_size=512)
     tiled = predict_classes(model, planes, tile_size=112)
     for found in (whole, tiled):
         assert found.shape == (4, *shape)
