@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
+from tqdm import tqdm
 
 from astrodino_seg.image import Image
 from astrodino_seg.inputs.background import SIDES, noise_of_sums
@@ -40,6 +41,28 @@ LEAST_CROP = 48
 #: background is estimated, so that there may be no sky in the image; for
 #: semantic heads.
 NEAR = 0.2
+#: Of what is fitted to a finished network every tenth scene is held out.
+HELD = 10
+
+
+def enough_scenes(scenes, n_scenes, before=''):
+    """How many of the scenes are used; raise if none can be held out."""
+    n_scenes = min(n_scenes, len(scenes))
+    if n_scenes < HELD:
+        msg = f'{before}n_scenes must be {HELD} or more, got {n_scenes}'
+        raise ValueError(msg)
+    return n_scenes
+
+
+def looked_at(looks, which, *, n_workers, progress, name):
+    """Some items of a dataset, arrays, as they are."""
+    loader = DataLoader(looks, batch_size=None, sampler=which,
+                        num_workers=n_workers, collate_fn=_as_it_is)
+    return list(tqdm(loader, disable=not progress, desc=name))
+
+
+def _as_it_is(item):
+    return item
 
 
 def observed(scene, seed, **options):

@@ -9,8 +9,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
+from torch.utils.data import Dataset
 
 from astrodino_seg.models.decision import Decision
 from astrodino_seg.predict.masks import paint_levels
@@ -21,7 +20,12 @@ from astrodino_seg.predict.merge import (
 )
 from astrodino_seg.predict.pyramid import look
 from astrodino_seg.predict.sky import input_of
-from astrodino_seg.train.data import observed
+from astrodino_seg.train.data import (
+    HELD,
+    enough_scenes,
+    looked_at,
+    observed,
+)
 from astrodino_seg.truth import ISOPHOTE
 
 __all__ = ['Graph', 'fit_decision', 'graph_of_scene', 'seed_truth']
@@ -32,8 +36,6 @@ PRIMARY_WEIGHT = 3.0
 ON_OBJECT = 0.3
 #: Share of a seed's light in a binned image that one object must have.
 OF_ONE = 0.5
-#: Every tenth scene is held out.
-HELD = 10
 #: Scenes of a step of the fit, and the steps in which its rate rises.
 AT_A_TIME = 8
 WARMUP = 50
@@ -215,23 +217,20 @@ def fit_decision(model, scenes, *, held=None, n_scenes=400, n_epochs=8,
     ValueError
         If there are fewer than ten scenes, or nothing is found in them.
     """
-    n_scenes = min(n_scenes, len(scenes))
-    if n_scenes < HELD:
-        msg = f'n_scenes must be {HELD} or more, got {n_scenes}'
-        raise ValueError(msg)
+    n_scenes = enough_scenes(scenes, n_scenes)
     runner = deepcopy(model).fused()
     runner.in_bfloat16 = bfloat16
 
     def graphs_of(some, which):
-        looks = DataLoader(_Looks(runner, some, rates, seed), batch_size=None,
-                           sampler=which, num_workers=n_workers,
-                           collate_fn=_as_it_is)
         return [Graph(**{key: torch.from_numpy(part)
                          for key, part in one.items()})
-                for one in tqdm(looks, disable=not progress, desc='decision')]
+                for one in looked_at(
+                    _Looks(runner, some, rates, seed), which, name='decision',
+                    n_workers=n_workers, progress=progress)]
 
     which = range(n_scenes)
-    used = graphs_of(scenes, [k for k in which if held or k % HELD])
+    used = graphs_of(scenes, [
+        k for k in which if held is not None or k % HELD])
     held = _together(graphs_of(scenes, which[::HELD]) if held is None else
                      graphs_of(held, range(min(len(held), n_scenes // HELD))))
     every = _together(used)
@@ -253,10 +252,6 @@ def fit_decision(model, scenes, *, held=None, n_scenes=400, n_epochs=8,
         'n_epochs': n_epochs, 'seed': seed,
         **_measure(decision, held)}
     return model.eval()
-
-
-def _as_it_is(item):
-    return item
 
 
 class _Looks(Dataset):

@@ -11,8 +11,13 @@ from torch.utils.data import DataLoader, Subset
 from astrodino_seg.models.files import digest
 from astrodino_seg.models.semantic import SemanticModel
 from astrodino_seg.train.checks import check
-from astrodino_seg.train.data import ClassCrops, LevelCrops, fingerprint
-from astrodino_seg.train.decision import HELD, fit_decision
+from astrodino_seg.train.data import (
+    ClassCrops,
+    LevelCrops,
+    enough_scenes,
+    fingerprint,
+)
+from astrodino_seg.train.decision import fit_decision
 from astrodino_seg.train.instance import CLASS_WEIGHTS, WEIGHTS, level_losses
 from astrodino_seg.train.runner import (
     Run,
@@ -307,10 +312,8 @@ def _check(model, scenes, teacher, schedule, last):
         if isinstance(model, SemanticModel):
             msg = f'{name}: a semantic model has none'
             raise ValueError(msg)
-        n_scenes = min(len(scenes), options.get('n_scenes', len(scenes)))
-        if n_scenes < HELD:
-            msg = f'{name}: n_scenes must be {HELD} or more, got {n_scenes}'
-            raise ValueError(msg)
+        enough_scenes(scenes, options.get('n_scenes', len(scenes)),
+                      f'{name}: ')
     if teacher is None:
         return None
     if model.planes != teacher.planes:

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from photutils.utils.exceptions import NoDetectionsWarning
 from scipy.ndimage import gaussian_filter
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
+from torch.utils.data import Dataset
 
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.evaluate.matching import match_labels
@@ -20,8 +19,12 @@ from astrodino_seg.models.totals import Totals
 from astrodino_seg.photometry import N_FEATURES, features, measure_light
 from astrodino_seg.segmenter import DinoSegmenter
 from astrodino_seg.simulate.galaxies import make_frame, sersic
-from astrodino_seg.train.data import observed
-from astrodino_seg.train.decision import HELD
+from astrodino_seg.train.data import (
+    HELD,
+    enough_scenes,
+    looked_at,
+    observed,
+)
 
 __all__ = ['fit_totals', 'totals_of_scene']
 
@@ -35,11 +38,11 @@ BATCH = 256
 NOT_LINEAR = {'photographic': 0, 'stretched': 0, 'negated': 0}
 #: Objects of one scene, at most: a star cluster is not to be all there is.
 MOST = 100
-#: Half-light radii in pixels and central S/N of galaxies that are alone, how
-#: many there are for each scene, and their share in the fit.
+#: Half-light radii in pixels and central S/N of galaxies that are alone.
 RADII, PEAKS = (2.5, 140), (3, 200)
 #: Mean and scatter of the logarithm of Sersic's index: most are discs.
 INDEX = 0.25, 0.55
+#: How many of them there are for each scene, and their share in the fit.
 ALONE, SHARE = 3, 0.15
 
 
@@ -167,14 +170,10 @@ def fit_totals(model, scenes, *, n_scenes=300, n_steps=4000, rates=None,
     ValueError
         If there are fewer than ten scenes, or nothing is found in them.
     """
-    n_scenes = min(n_scenes, len(scenes))
-    if n_scenes < HELD:
-        msg = f'n_scenes must be {HELD} or more, got {n_scenes}'
-        raise ValueError(msg)
-    looks = DataLoader(_Looks(model, scenes, n_scenes, rates, seed, bfloat16),
-                       batch_size=None, num_workers=n_workers,
-                       collate_fn=_as_it_is)
-    found = list(tqdm(looks, disable=not progress, desc='totals'))
+    n_scenes = enough_scenes(scenes, n_scenes)
+    looks = _Looks(model, scenes, n_scenes, rates, seed, bfloat16)
+    found = looked_at(looks, range(len(looks)), name='totals',
+                      n_workers=n_workers, progress=progress)
     kept = [k % HELD for k in range(n_scenes)]
     held, used, alone = (
         [torch.from_numpy(np.concatenate(part)) for part in zip(*some)]
@@ -195,10 +194,6 @@ def fit_totals(model, scenes, *, n_scenes=300, n_steps=4000, rates=None,
         'n_objects': len(used[0]), 'n_alone': len(alone[0]), 'seed': seed,
         **measured}
     return model.eval()
-
-
-def _as_it_is(item):
-    return item
 
 
 class _Looks(Dataset):
