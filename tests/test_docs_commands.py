@@ -12,7 +12,7 @@ import pytest
 from astrodino_seg.cli import _parser
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / 'README.rst', *sorted((ROOT / 'docs').glob('*.rst'))]
+PAGES = [ROOT / 'README.rst', *sorted((ROOT / 'docs').rglob('*.rst'))]
 
 
 def commands(page):

@@ -14,7 +14,7 @@ from astrodino_seg.cli import _parser
 from astrodino_seg.simulate import CONDITIONS, CONTENT
 from astrodino_seg.simulate.sky import BAND_SETS
 
-DOCS = Path(__file__).parents[1] / 'docs'
+DOCS = Path(__file__).parents[1] / 'docs' / 'training'
 
 
 @pytest.fixture(scope='module')
@@ -24,8 +24,8 @@ def page():
 
 def test_ingredients():
     """The tables are those of the code; if not, run the script."""
-    written = (DOCS / 'ingredients.txt').read_text()
-    made = runpy.run_path(str(DOCS / 'ingredients.py'))['tables']()
+    written = (DOCS / 'simulate' / 'ingredients.txt').read_text()
+    made = runpy.run_path(DOCS / 'simulate' / 'ingredients.py')['tables']()
     assert written == made
     for known in (CONTENT, CONDITIONS):
         for name, rate in known.items():

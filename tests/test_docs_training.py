@@ -29,7 +29,7 @@ from astrodino_seg.train.data import LEAST_CROP
 from astrodino_seg.train.recipe import TABLES
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / 'docs' / 'training.rst'
+PAGE = ROOT / 'docs' / 'training' / 'labels.rst'
 
 
 @pytest.mark.slow

@@ -307,7 +307,7 @@ def test_table_of_pipelines():
 
 def test_page_of_pipelines():
     """The page in the documentation is made of the table of today."""
-    folder = Path(__file__).parents[1] / 'docs'
+    folder = Path(__file__).parents[1] / 'docs' / 'using' / 'files'
     made = runpy.run_path(folder / 'layouts.py')['tables']()
     assert (folder / 'layouts.txt').read_text() == made
 

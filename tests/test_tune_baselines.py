@@ -51,7 +51,7 @@ def test_grids(tune, name):
 
 
 def test_budget_in_the_docs(tune):
-    text = (ROOT / 'docs' / 'baselines.rst').read_text()
+    text = (ROOT / 'docs' / 'evidence' / 'baselines.rst').read_text()
     stated = re.findall(r'``(\w+)``\n     - (\d+)\n', text)
     assert {name: int(n) for name, n in stated} == {
         name: len(tune.settings_of(name)) for name in tune.GRIDS}

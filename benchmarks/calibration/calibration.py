@@ -4,7 +4,7 @@ Calibrate a model on the training split, and measure it on the validation's.
 
     python -m benchmarks.calibration.calibration FOLDER [--model FILE]
         [--write FILE] [--merge M] [--fit-scenes 100] [--scenes 40]
-        [--docs docs]
+        [--docs docs/evidence/calibration]
 
 Fitted are a temperature for the classes, and a straight line for the log-odds
 that a label is one object, of its weakest grouping decision and its leading

@@ -3,15 +3,15 @@
 Fragmentation against separation, as the dials of three finders are turned.
 
     python -m benchmarks.dials.dial_curve FOLDER [--model FILE] [--scenes 40]
-        [--merge M] [--docs docs]
+        [--merge M] [--docs docs/evidence/calibration]
 
 On scenes of the benchmark split ``merge`` of ``DinoSegmenter`` is swept, and
 the contrast of photutils' deblending and of SEP, whose other settings are the
 tuned ones. ``frag`` is the share of large galaxies that are cut in pieces,
 ``sep`` that of companions on them that have a label of their own
-(``docs/measures.rst``). The network runs once a scene. FOLDER keeps the
-rendered scenes, and the counts of each finder and setting as a CSV file with a
-row a scene. A run that was stopped goes on from there.
+(``docs/evidence/measures.rst``). The network runs once a scene. FOLDER keeps
+the rendered scenes, and the counts of each finder and setting as a CSV file
+with a row a scene. A run that was stopped goes on from there.
 FOLDER also gets ``dial_curve.png`` and ``dial_curve.txt``, of which ``--docs``
 is another folder. ``--merge`` is the value that is marked, if it is not the
 segmenter's default.

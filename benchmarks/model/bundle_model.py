@@ -7,7 +7,8 @@ A semantic head on the bundled backbone is stored without that.
     python -m benchmarks.model.bundle_model RUN NAME [--log NAME]
 
 Writes ``astrodino_seg/data/NAME.safetensors`` (float16), its sha256, and
-``docs/NAME_log.csv``, or by the name of ``--log``, the run's losses averaged
+``docs/evidence/model_card/NAME_log.csv``, or by the name of ``--log``, the
+run's losses averaged
 over 50 steps.
 """
 
@@ -70,7 +71,8 @@ def main():
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     path.with_suffix('.sha256').write_text(f'{sha256}  {path.name}\n')
     write_means(read_log(args.run),
-                ROOT / 'docs' / f'{args.log or args.name}_log.csv')
+                ROOT / 'docs' / 'evidence' / 'model_card'
+                / f'{args.log or args.name}_log.csv')
     print(f'{path}: {path.stat().st_size / 2**20:.1f} MiB, {sha256}')
 
 

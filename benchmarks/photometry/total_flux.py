@@ -3,7 +3,7 @@
 Total fluxes of isolated galaxies and of simulated scenes, beside the truth.
 
     python -m benchmarks.photometry.total_flux OUT [--draws 8] [--scenes 60]
-        [--model FILE] [--docs docs]
+        [--model FILE] [--docs docs/using/photometry]
 
 OUT is a folder for ``discs.jsonl`` and ``scenes.jsonl``, which a further run
 goes on with; with --docs, the folder gets ``total_flux.txt``.

@@ -3,7 +3,8 @@
 What it is worth to split the light of objects that overlap.
 
     python -m benchmarks.split_flux.split_flux FOLDER [--model FILE]
-        [--write FILE] [--fit-scenes 40] [--scenes 100] [--docs docs]
+        [--write FILE] [--fit-scenes 40] [--scenes 100]
+        [--docs docs/evidence/benchmarks]
 
 The power of the shares (`astrodino_seg.predict.shares`) is fitted to the true
 shares of contested pixels in scenes of the validation split, by least squares;
