@@ -19,7 +19,7 @@ from astrodino_seg.photometry import (
     measure_light,
 )
 
-__all__ = ['CLASS_NAMES', 'FLAGS', 'make_table']
+__all__ = ['CLASS_NAMES', 'FLAGS', 'make_table', 'measure_labels']
 
 CLASS_NAMES = ('star', 'galaxy', 'artifact')
 
@@ -127,6 +127,34 @@ def make_table(image, normalised, grouping, classes, shares=None,
     # a string, which FITS headers hold too
     table.meta['flags'] = ', '.join(f'{k}={v}' for k, v in FLAGS.items())
     table.meta['bands'] = ','.join(image.bands)
+    return table
+
+
+def measure_labels(labels, image, background):
+    """
+    Measure (y, x) int labels of any tool, of which 0 and less are sky.
+
+    Returns a table with the columns ``label``, ``area`` (pixels),
+    ``x_centroid``, ``y_centroid`` (of the light of all bands together) and
+    ``flux_<band>`` (the sum over valid pixels less the (band, y, x)
+    background).
+    """
+    where = np.flatnonzero(labels > 0)
+    values, index = np.unique(labels.ravel()[where], return_inverse=True)
+
+    def total(weights=None):
+        return np.bincount(index, weights, minlength=len(values))
+
+    light = np.where(image.mask, 0, image.cube - background).reshape(
+        image.n_bands, -1)[:, where]
+    weight = np.clip(light.sum(axis=0, dtype=float), 0, None) + 1e-30
+    rows, columns = np.divmod(where, image.shape[1])
+    unit = 1 if image.unit is None else image.unit
+    table = QTable({'label': values, 'area': total() * u.pix**2,
+                    'x_centroid': total(weight * columns) / total(weight),
+                    'y_centroid': total(weight * rows) / total(weight)})
+    for band, plane in zip(image.bands, light):
+        table[f'flux_{band}'] = total(plane) * unit
     return table
 
 

@@ -32,6 +32,7 @@ from astrodino_seg.predict.sky import (
     threshold_cube,
 )
 from astrodino_seg.predict.tiles import CONTEXT, TILE_SIZE
+from astrodino_seg.report import report_result
 
 __all__ = ['DinoSegmenter', 'SegmentationResult', 'detect_sources']
 
@@ -102,6 +103,30 @@ class SegmentationResult:
 
     def __repr__(self):
         return f'<SegmentationResult: {len(self.table)} objects; {self.image}>'
+
+    def report(self, path, *, others=None, title='Segmentation', lines=()):
+        """
+        Write one HTML page to look at: image, labels, table, no network.
+
+        Parameters
+        ----------
+        path : path-like
+            The file, which is replaced if it exists.
+        others : dict of str to array_like, optional
+            (y, x) label maps of other tools by name, to blink with. An entry
+            that is `None`, of a tool that found nothing, is left out.
+        title : str, optional
+            What stands above.
+        lines : sequence of str, optional
+            What is told of how the labels were made.
+
+        Raises
+        ------
+        ValueError
+            If a label map has another shape than the image.
+        """
+        report_result(self, path, others=others or {}, title=title,
+                      lines=lines)
 
 
 def _replaced(n_pixels, others):

@@ -54,6 +54,7 @@ def test_compare(scene, tmp_path, capsys):
     assert status == 0
     names = {p.name for p in tmp_path.glob('field*')}
     assert names == {'field_compare.png', 'field_compare.ecsv',
+                     'field_compare.html', 'field_matched.ecsv',
                      'field_photutils_segm.fits', 'field_detect_segm.fits'}
     labels = read_label_map(tmp_path / 'field_photutils_segm.fits')
     image = as_image(path, bands='gr')
@@ -68,6 +69,10 @@ def test_compare(scene, tmp_path, capsys):
     assert table['finder'].tolist() == ['photutils', 'detect']
     assert table['n_labels'].tolist() == [labels.max()] * 2
     assert table['f1'].tolist() == [1, 1]
+    matched = QTable.read(tmp_path / 'field_matched.ecsv')
+    assert matched['detect_label'].tolist() == [1, 2]
+    page = (tmp_path / 'field_compare.html').read_text()
+    assert '"name": "truth"' in page
     with Picture.open(tmp_path / 'field_compare.png') as picture:
         assert min(picture.size) > 300
     assert 'photutils' in capsys.readouterr().out
@@ -96,6 +101,24 @@ def test_compare_draws_what_differs(tmp_path):
     assert width > 2 * height                  # one row of three panels
 
 
+def test_options_of_finders(tmp_path):
+    """What follows a name is for it alone, over what is for all."""
+    path, _ = make_scene(tmp_path, (60, 60), (78, 60))     # they touch
+    assert main(['compare', str(path), '--n-sigma', '5', '--finders',
+                 'photutils,photutils:contrast=1:n_sigma=3,detect',
+                 '-o', str(tmp_path / 'field')]) == 0
+    table = QTable.read(tmp_path / 'field_compare.ecsv')
+    assert table['finder'].tolist() == [
+        'photutils', 'photutils_contrast_1_n_sigma_3', 'detect']
+    assert table['n_labels'].tolist() == [2, 1, 1]
+    areas = [(read_label_map(tmp_path / f'field_{name}_segm.fits') > 0).sum()
+             for name in table['finder']]
+    assert areas[1] > areas[0] == areas[2]
+    header = fits.getheader(
+        tmp_path / 'field_photutils_contrast_1_n_sigma_3_segm.fits')
+    assert 'n_sigma=3' in ' '.join(header['HISTORY'])
+
+
 def test_compare_lists(capsys):
     assert main(['compare', '--list']) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -121,6 +144,12 @@ def test_compare_keeps_what_exists(scene, tmp_path, capsys):
     (['compare'], 'no image was named'),
     (['compare', 'CUBE', '--finders', 'magic'],
      "no finder 'magic': known are dino"),
+    (['compare', 'CUBE', '--finders', 'detect:depth=3'],
+     "detect has no option 'depth=3'; it has n_sigma"),
+    (['compare', 'CUBE', '--finders', 'detect:n_sigma=high'],
+     "must be a positive number, got 'high'"),
+    (['compare', 'CUBE', '--finders', 'dino', '--merge', '2'],
+     'merge must be a number in [0, 1]'),
     (['compare', 'CUBE', '--finders', 'detect', '--truth', 'missing.fits'],
      'missing.fits'),
     (['benchmark', '--finders', 'magic'], "no finder 'magic'"),

@@ -3,6 +3,7 @@
 Tests for the compare module.
 """
 
+import astropy.units as u
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -14,6 +15,7 @@ from astrodino_seg.evaluate.compare import (
     _Overlap,
     compare_finders,
     comparison_table,
+    matched_table,
     most_different,
 )
 
@@ -115,6 +117,37 @@ def test_split():
 def test_merged_is_the_mirror_of_split():
     table = comparison_table(comparison({'b': HALVES, 'a': WHOLE}))
     assert (table['n_split'][1], table['n_merged'][1]) == (0, 1)
+
+
+def test_matched_table():
+    image = picture()
+    result = compare_finders(image * u.Jy, {
+        'whole': finder_of(WHOLE), 'halves': finder_of(HALVES)})
+    table = matched_table(result)
+    assert table['label'].tolist() == [1, 2]
+    assert table['area'].value.tolist() == [800, 200]
+    assert table['halves_label'].tolist() == [2, 3]     # the last of two
+    assert_allclose(table['halves_iou'], [0.5, 1])
+    assert table['halves_pieces'].tolist() == [2, 1]
+    assert table['halves_merged'].tolist() == [0, 1]
+    sky = result.background[0]
+    light = [(image - sky)[WHOLE == 1].sum(), (image - sky)[WHOLE == 2].sum()]
+    assert_allclose(table['flux'].to_value('Jy'), light, rtol=1e-5)
+    assert_allclose(table['halves_flux'].to_value('Jy'),
+                    [(image - sky)[HALVES == 2].sum(), light[1]], rtol=1e-5)
+    back = matched_table(result, 'halves')
+    assert back['whole_label'].tolist() == [1, 1, 2]
+    assert back['whole_merged'].tolist() == [2, 2, 1]
+    assert back['whole_pieces'].tolist() == [0, 0, 1]
+
+
+def test_matched_with_nothing():
+    result = compare_finders(picture(), {
+        'a': finder_of(WHOLE), 'b': finder_of(np.zeros(SHAPE, int))})
+    table = matched_table(result)
+    assert table['b_label'].tolist() == table['b_merged'].tolist() == [0, 0]
+    assert np.isnan(table['b_flux']).all()
+    assert len(matched_table(result, 'b')) == 0
 
 
 def test_light_pieces_do_not_count():

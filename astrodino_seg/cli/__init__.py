@@ -13,7 +13,7 @@ import warnings
 from astrodino_seg.cli.compare import add_benchmark, add_compare
 from astrodino_seg.cli.embed import add_attention, add_embed, add_search
 from astrodino_seg.cli.probe import add_probe
-from astrodino_seg.cli.segment import add_segment
+from astrodino_seg.cli.segment import add_report, add_segment
 from astrodino_seg.cli.simulate import (
     add_pretrain,
     add_simulate,
@@ -26,9 +26,9 @@ from astrodino_seg.version import __version__
 
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError,
                FloatingPointError)
-COMMANDS = (add_segment, add_compare, add_attention, add_embed, add_probe,
-            add_search, add_benchmark, add_demo, add_fetch, add_info,
-            add_simulate, add_stamps, add_train, add_pretrain)
+COMMANDS = (add_segment, add_report, add_compare, add_attention, add_embed,
+            add_probe, add_search, add_benchmark, add_demo, add_fetch,
+            add_info, add_simulate, add_stamps, add_train, add_pretrain)
 
 
 def main(argv=None):

@@ -11,6 +11,7 @@ from astrodino_seg.cli.products import (
     all_or_none,
     as_prefix,
     choose_finders,
+    given,
     history,
     paths_of,
     read_images,
@@ -22,15 +23,22 @@ def add_compare(commands):
     """Add the subcommand."""
     compare = commands.add_parser(
         'compare', help='several finders on one image, side by side',
-        description='Write PREFIX_compare.png, PREFIX_closeups.png, '
-                    'PREFIX_compare.ecsv, and PREFIX_FINDER_segm.fits for '
+        description='Write PREFIX_compare.html, PREFIX_compare.png, '
+                    'PREFIX_closeups.png, PREFIX_compare.ecsv, '
+                    'PREFIX_matched.ecsv, and PREFIX_FINDER_segm.fits for '
                     'each finder.')
     add = compare.add_argument
     add('images', nargs='*', metavar='IMAGE',
         help='FITS file with all bands, or one file a band')
     add('--finders',
         help='names from --list with commas between, the one that the others '
-             'are compared with first; default: dino and all at hand')
+             'are compared with first; default: dino and all at hand. Options '
+             'follow a name: dino,dino:merge=0.6,photutils:contrast=0.1')
+    add('--merge', type=float, help='of dino: 0 splits most, 1 merges most')
+    add('--n-sigma', type=float,
+        help='S/N that objects must exceed, of all finders that have it')
+    add('--n-pixels', type=int,
+        help='pixels that objects must have, of all finders that have it')
     add('--list', action='store_true', help='name the finders and stop')
     add('--truth', metavar='LABELS', help='FITS file of the true labels')
     add_image_options(add)
@@ -59,12 +67,14 @@ def run_compare(args):
     if not args.images:
         msg = 'images: no image was named'
         raise ValueError(msg)
-    finders = choose_finders(args.finders, args.model)
+    finders = choose_finders(args.finders, args.model, **given(
+        args, 'merge', 'n_sigma', 'n_pixels'))
     require('matplotlib', 'plot')
     prefix = as_prefix(args.output, args.images[0])
     paths = paths_of(prefix, {
         **{name: f'_{name}_segm.fits' for name in finders},
-        'table': '_compare.ecsv', 'map': '_compare.png',
+        'table': '_compare.ecsv', 'matched': '_matched.ecsv',
+        'page': '_compare.html', 'map': '_compare.png',
         'closeups': '_closeups.png'}, args.overwrite)
     truth = None if args.truth is None else read_label_map(args.truth)
     image = read_images(args.images, args.bands, args.reference,
@@ -72,14 +82,17 @@ def run_compare(args):
     comparison = compare_finders(image, finders, truth=truth)
     table = comparison_table(comparison)
     print('\n'.join(table.pformat(max_width=-1)))
-    lines = {name: history(args.images, name == 'dino' and args.model,
-                           finder=finders[name]) for name in finders}
-    _write_comparison(comparison, table, paths, args.closeups, lines)
+    lines = {name: history(
+        args.images, name.startswith('dino') and args.model,
+        finder=finder) for name, finder in finders.items()}
+    about = [*history(args.images, args.model), *(
+        f'{name}: {finder!r}' for name, finder in finders.items())]
+    _write_comparison(comparison, table, paths, args.closeups, lines, about)
     return 0
 
 
-def _write_comparison(comparison, table, paths, n_closeups, lines):
-    from astrodino_seg.evaluate.compare import most_different
+def _write_comparison(comparison, table, paths, n_closeups, lines, about):
+    from astrodino_seg.evaluate.compare import matched_table, most_different
     from astrodino_seg.image import write_label_map
     from astrodino_seg.plotting import (
         plot_closeups,
@@ -100,6 +113,10 @@ def _write_comparison(comparison, table, paths, n_closeups, lines):
             write_label_map(parts[name], labels, image,
                             meta={'HISTORY': lines[name]})
         table.write(parts['table'])
+        matched_table(comparison).write(parts['matched'])
+        comparison.report(
+            parts['page'], title=paths['page'].stem,
+            lines=[*table.pformat(max_width=-1), *about])
         save_figure(plot_segmentations(rgb, shown, columns=3,
                                        reference=next(iter(shown))),
                     parts['map'])

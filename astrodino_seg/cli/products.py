@@ -7,7 +7,9 @@ write, all of them or none.
 import hashlib
 import tempfile
 import textwrap
-from contextlib import contextmanager
+from ast import literal_eval
+from contextlib import contextmanager, suppress
+from copy import copy
 from pathlib import Path
 
 #: What can be written beside, by the names on the command line.
@@ -107,19 +109,43 @@ def all_finders(model=None):
     return {'dino': DinoSegmenter(model=model), **finders}, missing
 
 
-def choose_finders(names, model=None):
-    """The finders of some names with commas between, in their order."""
+def choose_finders(names, model=None, **common):
+    """
+    The finders of some names with commas between, in their order.
+
+    A name may have options behind it, as ``photutils:contrast=0.1:n_sigma=2``,
+    and is then ``photutils_contrast_0.1_n_sigma_2``. What is in ``common`` is
+    for all that have such an option, unless it is `None`.
+    """
     finders, missing = all_finders(model)
-    if not names:
-        return finders
+    names = names.split(',') if names else finders
     chosen = {}
-    for name in (name.strip() for name in names.split(',')):
+    for text in names:
+        name, *words = text.strip().split(':')
         if name not in finders:
             why = missing.get(name, f'known are {", ".join(finders)}')
             msg = f'finders: no finder {name!r}: {why}'
             raise ValueError(msg)
-        chosen[name] = finders[name]
+        finder = copy(finders[name])
+        for key, value in common.items():
+            if value is not None and hasattr(finder, key):
+                setattr(finder, key, value)
+        for word in words:
+            _set_option(finder, name, word)
+        chosen['_'.join([name, *words]).replace('=', '_')] = finder
     return chosen
+
+
+def _set_option(finder, name, word):
+    """Set what a word like ``contrast=0.1`` says."""
+    key, _, value = word.partition('=')
+    if not value or key.startswith('_') or key not in vars(finder):
+        known = ', '.join(key for key in vars(finder) if key[0] != '_')
+        msg = f'finders: {name} has no option {word!r}; it has {known}'
+        raise ValueError(msg)
+    with suppress(ValueError, SyntaxError):     # of a word
+        value = literal_eval(value)
+    setattr(finder, key, value)
 
 
 def as_prefix(output, image):

@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-``astrodino segment``.
+``astrodino segment`` and ``astrodino report``.
 """
 
 import sys
@@ -10,7 +10,9 @@ from pathlib import Path
 from astrodino_seg.cli.products import (
     MAPS,
     add_image_options,
+    all_or_none,
     as_prefix,
+    choose_finders,
     history,
     product_paths,
     read_images,
@@ -35,9 +37,43 @@ def add_segment(commands):
         help='each IMAGE by itself: its products are put in a folder of its '
              'name in the folder of --output, what is there already is left, '
              'and one that fails does not end the others')
+    _add_dials(segment)
+    add('--catalog-format', choices=('ecsv', 'fits'), default='ecsv')
+    add('--no-png', action='store_true', help='no picture')
+    add('--maps', type=_names, default=(), metavar='NAMES',
+        help=f'write PREFIX_maps.fits with some of {", ".join(MAPS)}, with '
+             f'commas between, or all')
+    add('--overwrite', action='store_true', help='replace old products')
+    add('-q', '--quiet', action='store_true', help='no progress bar')
+    segment.set_defaults(run=run_segment)
+
+
+def add_report(commands):
+    """Add the subcommand."""
+    report = commands.add_parser(
+        'report', help='segment, and write one HTML page to look at',
+        description='Write one HTML page with the image, the labels and the '
+                    'table, which needs no network.')
+    add = report.add_argument
+    add('images', nargs='+', metavar='IMAGE',
+        help='FITS file with all bands, or one file a band')
+    add('-o', '--output', metavar='PAGE',
+        help="the page, or a folder; default: the first file's name, here")
+    add_image_options(add, output=False)
+    add('--finders', default='photutils',
+        help='finders to blink with, as of compare, or none (%(default)s)')
+    _add_dials(report)
+    add('--overwrite', action='store_true', help='replace an old page')
+    add('-q', '--quiet', action='store_true', help='no progress bar')
+    report.set_defaults(run=run_report)
+
+
+def _add_dials(command):
+    """The options of how to segment, and of what beside the images."""
+    add = command.add_argument
     add('--mask', metavar='FILE',
         help='FITS image, not 0 where pixels are not to be used')
-    noise = segment.add_mutually_exclusive_group()
+    noise = command.add_mutually_exclusive_group()
     noise.add_argument('--error', metavar='FILE',
                        help='1-sigma errors: a FITS image or a number')
     noise.add_argument('--weight', metavar='FILE',
@@ -62,20 +98,12 @@ def add_segment(commands):
         help='side of the tiles in pixels (%(default)s)')
     add('--split-flux', action='store_true',
         help='deblended fluxes, too: objects share the light of pixels')
-    add('--catalog-format', choices=('ecsv', 'fits'), default='ecsv')
     add('--model', help='a weights file; default: bundled')
     add('--device', default='cpu')
     add('--float32', dest='bfloat16', action='store_const', const=False,
         help='no bfloat16, where the processor has instructions for it')
     add('--threads', type=int, metavar='N',
         help='CPU threads; default: what torch takes')
-    add('--no-png', action='store_true', help='no picture')
-    add('--maps', type=_names, default=(), metavar='NAMES',
-        help=f'write PREFIX_maps.fits with some of {", ".join(MAPS)}, with '
-             f'commas between, or all')
-    add('--overwrite', action='store_true', help='replace old products')
-    add('-q', '--quiet', action='store_true', help='no progress bar')
-    segment.set_defaults(run=run_segment)
 
 
 def _background(text):
@@ -94,12 +122,39 @@ def _names(text):
 
 def run_segment(args):
     """Run the subcommand."""
+    if not args.no_png:
+        require('matplotlib', 'plot')
+    finder, dials = _finder(args)
+    return (_each if args.each else _segment)(args, finder, dials)
+
+
+def run_report(args):
+    """Run the subcommand."""
+    from astrodino_seg.evaluate.compare import run_finder
+
+    finder, dials = _finder(args)
+    others = {} if args.finders == 'none' else choose_finders(
+        args.finders, args.model)
+    prefix = as_prefix(args.output, args.images[0])
+    path = (prefix if prefix.suffix == '.html'
+            else prefix.with_name(prefix.name + '.html'))
+    refuse_existing([path], args.overwrite)
+    result, lines = _found(args, finder, dials)
+    if result is None:
+        return 3
+    with all_or_none({'page': path}) as parts:
+        result.report(parts['page'], title=path.stem, lines=lines, others={
+            name: run_finder(name, other, result.image)[0]
+            for name, other in others.items()})
+    return 0
+
+
+def _finder(args):
+    """The segmenter, and its dials by name."""
     import torch
 
     from astrodino_seg.segmenter import DinoSegmenter
 
-    if not args.no_png:
-        require('matplotlib', 'plot')
     if args.threads is not None:
         if args.threads < 1:
             msg = f'threads: must be 1 or more, got {args.threads}'
@@ -108,9 +163,8 @@ def run_segment(args):
     dials = {name: getattr(args, name) for name in (
         'n_pixels', 'connectivity', 'n_sigma', 'merge', 'min_seed',
         'bin_factor', 'bfloat16', 'tile_size', 'split_flux')}
-    finder = DinoSegmenter(**dials, model=args.model, device=args.device,
-                           progress_bar=not args.quiet)
-    return (_each if args.each else _segment)(args, finder, dials)
+    return DinoSegmenter(**dials, model=args.model, device=args.device,
+                         progress_bar=not args.quiet), dials
 
 
 def _each(args, finder, dials):
@@ -164,12 +218,11 @@ def _planes(args):
     return planes
 
 
-def _segment(args, finder, dials):
-    """One image, of one file or more."""
-    prefix = as_prefix(args.output, args.images[0])
-    paths = product_paths(prefix, args.catalog_format, maps=args.maps,
-                          png=not args.no_png)
-    refuse_existing(paths.values(), args.overwrite)
+def _found(args, finder, dials):
+    """
+    What is found in one image, of one file or more, or `None`, and the lines
+    of its `history`.
+    """
     image = read_images(args.images, args.bands, args.reference,
                         args.bad_bits, **_planes(args))
     threshold, background = (
@@ -179,11 +232,23 @@ def _segment(args, finder, dials):
     result = finder.segment(image, threshold, background=background)
     if result is None:
         print('no sources were found', file=sys.stderr)
-        return 3
-    print(summarise(result))
+    else:
+        print(summarise(result))
     files = [one for one in (args.mask, args.error, args.weight)
              if one is not None and Path(one).is_file()]
-    write_products(result, paths, maps=args.maps, lines=history(
+    return result, history(
         [*args.images, *files], args.model, threshold=args.threshold,
-        background=args.background, **dials))
+        background=args.background, **dials)
+
+
+def _segment(args, finder, dials):
+    """Write the products of one image."""
+    prefix = as_prefix(args.output, args.images[0])
+    paths = product_paths(prefix, args.catalog_format, maps=args.maps,
+                          png=not args.no_png)
+    refuse_existing(paths.values(), args.overwrite)
+    result, lines = _found(args, finder, dials)
+    if result is None:
+        return 3
+    write_products(result, paths, maps=args.maps, lines=lines)
     return 0

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from astropy.table import Table, vstack
+from PIL import Image as Picture
 
 from astrodino_seg.datasets.files import (
     Hdf5File,
@@ -23,7 +24,6 @@ from astrodino_seg.datasets.files import (
     data_files,
     one_error,
 )
-from astrodino_seg.errors import require
 from astrodino_seg.image import as_image
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.JPG', '.JPEG', '.PNG')
@@ -55,8 +55,7 @@ class PictureFolder(Sequence):
     """
     The pictures of a folder, and of all folders in it, as images.
 
-    A file is read when its picture is asked for, and forgotten then. Needs
-    pillow (extra ``survey``).
+    A file is read when its picture is asked for, and forgotten then.
 
     Parameters
     ----------
@@ -123,9 +122,8 @@ class PictureFolder(Sequence):
         ValueError
             If the file is damaged.
         """
-        picture = require('PIL.Image', 'survey')
         path = Path(self.paths[index(i)])
-        with one_error(path), picture.open(path) as opened:
+        with one_error(path), Picture.open(path) as opened:
             return np.array(opened.convert('RGB'))
 
 

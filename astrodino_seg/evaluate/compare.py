@@ -12,10 +12,16 @@ from astropy.table import QTable
 from photutils.utils.exceptions import NoDetectionsWarning
 from scipy.ndimage import find_objects
 
+from astrodino_seg.catalog import measure_labels
 from astrodino_seg.errors import AstroDinoUserWarning, ProgramError
 from astrodino_seg.evaluate.matching import Overlap, match_labels
 from astrodino_seg.image import as_image
-from astrodino_seg.inputs.channels import PreprocessSpec, normalise
+from astrodino_seg.inputs.channels import (
+    PreprocessSpec,
+    normalise,
+    rgb_image,
+)
+from astrodino_seg.report import write_report
 
 #: A piece counts if it holds this share of a label's flux.
 MIN_PIECE = 0.02
@@ -65,6 +71,25 @@ class Comparison:
     seconds: dict
     #: (y, x) true labels; 0 sky, -1 void.
     truth: np.ndarray | None = None
+    #: (band, y, x) what ``flux`` is less of.
+    background: np.ndarray | None = None
+
+    def report(self, path, *, title='Comparison', lines=()):
+        """Write one HTML page with the maps to blink, and their tables."""
+        write_report(path, self.image, rgb_image(self.image), self.all_maps, {
+            name: matched_table(self, name) for name in self.all_maps},
+            title=title, lines=lines)
+
+    @property
+    def all_maps(self):
+        """Those of the finders and the truth, whose void is sky here."""
+        if self.truth is None:
+            return self.maps
+        truth = self.truth.clip(0)
+        if truth.max(initial=0) > truth.size:       # ids of a survey
+            truth = np.unique(truth, return_inverse=True)[1].reshape(
+                truth.shape)
+        return {**self.maps, 'truth': truth}
 
 
 def compare_finders(data, finders, *, truth=None):
@@ -114,7 +139,7 @@ def compare_finders(data, finders, *, truth=None):
     maps, seconds = {}, {}
     for name, finder in finders.items():
         maps[name], _, seconds[name] = run_finder(name, finder, image)
-    return Comparison(image, flux, maps, seconds, truth)
+    return Comparison(image, flux, maps, seconds, truth, background)
 
 
 class _Overlap:
@@ -191,6 +216,56 @@ def comparison_table(comparison):
     for column in table.columns.values():
         if column.dtype.kind == 'f':
             column.info.format = '.3f'
+    return table
+
+
+def matched_table(comparison, name=None):
+    """
+    Label by label, what became of it in the other maps.
+
+    Parameters
+    ----------
+    comparison : `Comparison`
+        Of `compare_finders`.
+    name : str, optional
+        Whose labels, the first finder's if `None`, which are compared with
+        those of all others; those of others with those of the first.
+
+    Returns
+    -------
+    table : `~astropy.table.QTable`
+        One row a label: ``label``, ``area``, ``x_centroid``, ``y_centroid``,
+        ``flux_<band>`` and ``flux``, that of all bands; and of each other
+        finder ``<finder>_label`` (of the best IoU; 0 if nothing of it is
+        labelled), ``<finder>_iou``, ``<finder>_pieces`` (labels there that
+        are pieces of it: with two or more it is split),
+        ``<finder>_merged`` (labels here that are pieces of that label: with
+        two or more they are merged) and ``<finder>_flux``.
+    """
+    maps = comparison.all_maps
+    first, *others = maps
+    name = first if name is None else name
+    labels = maps[name]
+    table = measure_labels(labels, comparison.image, comparison.background)
+    own = table['label']
+    unit = 1 if comparison.image.unit is None else comparison.image.unit
+
+    def flux_of(labels):
+        return np.bincount(labels.ravel(), comparison.flux.ravel())
+
+    table['flux'] = flux_of(labels)[own] * unit
+    for other in others if name == first else [first]:
+        over = _Overlap(labels, maps[other], comparison.flux)
+        best = np.zeros((2, len(over.area[0])))
+        order = np.argsort(over.iou)            # the last, the best, stays
+        best[:, over.pair[0][order]] = over.pair[1][order], over.iou[order]
+        partner = best[0, own].astype(int)
+        table[f'{other}_label'] = partner
+        table[f'{other}_iou'] = best[1, own]
+        table[f'{other}_pieces'] = over.n_pieces(0)[own]
+        table[f'{other}_merged'] = over.n_pieces(1)[partner] * (partner > 0)
+        table[f'{other}_flux'] = np.where(
+            partner > 0, flux_of(maps[other])[partner], np.nan) * unit
     return table
 
 

@@ -1,0 +1,164 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""
+Label maps and their tables as one HTML page, which needs no network.
+
+The page is ``data/report.html`` with its style, its script, and all data
+within. Labels are deflated int32: a browser that blurs what a page reads of
+pictures, against fingerprints, would change labels that came as a picture.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import zlib
+from html import escape
+from pathlib import Path
+from string import Template
+
+import numpy as np
+from astropy.table import QTable
+from astropy.table.serialize import represent_mixins_as_columns
+from PIL import Image as Picture
+
+from astrodino_seg.catalog import measure_labels
+from astrodino_seg.files import whole_or_not
+from astrodino_seg.plotting import CLASS_COLOURS, rgb_image
+
+#: A larger image is shown binned.
+MAX_SIDE = 2048
+
+
+def write_report(path, image, rgb, maps, tables, *, title, class_map=None,
+                 edits=False, lines=(), max_side=MAX_SIDE):
+    """
+    Write the page; it appears whole or not at all.
+
+    ``rgb`` is (y, x, 3) uint8, of an `~astrodino_seg.Image`. ``maps`` are
+    (y, x) int labels by name, of which 0 and less are sky, and ``tables`` by
+    the same names have a row a label, with a column ``label``. ``class_map``
+    is (y, x) uint8. ``edits`` tells whether the first of the maps can be
+    edited. ``lines`` tell what the page was made of. An image of a side above
+    ``max_side`` is shown binned.
+    """
+    factor = max(-(-max(rgb.shape[:2]) // max_side), 1)
+    picture = bin_picture(rgb, factor)
+    first = next(iter(tables.values()))
+    words = [word.split('=') for word in
+             first.meta.get('flags', '').split(', ') if word]
+    data = {
+        'title': title, 'lines': list(lines), 'factor': factor,
+        'shape': picture.shape[:2], 'edits': edits,
+        'arcsec': None if image.wcs is None else float(np.mean(
+            [side.to_value('arcsec') for side in
+             image.wcs.proj_plane_pixel_scales()])),
+        'bands': image.bands,
+        'flags': {name: int(bit) for name, bit in words},
+        'classes': CLASS_COLOURS, 'picture': _png(picture),
+        'class_map': None if class_map is None else _deflated(
+            bin_labels(class_map, factor)),
+        'maps': [{'name': name, 'columns': _columns(tables[name]),
+                  'labels': _deflated(bin_labels(labels, factor))}
+                 for name, labels in maps.items()]}
+    # a script ends at the first </script>, even within a string
+    text = json.dumps(data, allow_nan=False).replace('<', '\\u003c')
+    page, style, script = (
+        (Path(__file__).parent / 'data' / f'report.{kind}').read_text('utf-8')
+        for kind in ('html', 'css', 'js'))
+    html = Template(page).substitute(
+        title=escape(title), style=style, script=script, data=text,
+        style_hash=_hash(style), script_hash=_hash(script))
+    with whole_or_not(path) as part:
+        part.write_text(html, 'utf-8', newline='')
+
+
+def report_result(result, path, *, others, title, lines):
+    """Write the page of a `~astrodino_seg.SegmentationResult`."""
+    image = result.image
+    maps = {'labels': result.segmentation_image.data,
+            'fragments': result.fragments.data}
+    for name, labels in others.items():
+        if labels is None:
+            continue
+        maps[name] = np.asarray(labels)
+        if maps[name].shape != image.shape:
+            msg = (f'others: {name!r} must have the shape of the image, '
+                   f'{image.shape}, got {maps[name].shape}')
+            raise ValueError(msg)
+    tables = {name: result.table if name == 'labels' else measure_labels(
+        labels, image, result.background) for name, labels in maps.items()}
+    parent = result.fragments.deblended_label_to_parent
+    pieces = tables['fragments']
+    pieces.add_column([parent.get(label, label) for label in
+                       pieces['label'].tolist()], 1, 'parent')
+    write_report(path, image,
+                 rgb_image(image, result.background, result.noise), maps,
+                 tables, title=title, class_map=result.class_map, edits=True,
+                 lines=lines)
+
+
+def bin_picture(rgb, factor):
+    """Means of blocks; the far edges are padded to whole blocks."""
+    blocks = _blocks(rgb, factor, mode='edge')
+    return blocks.mean(axis=(1, 3)).round().astype(np.uint8)
+
+
+def bin_labels(labels, factor):
+    """
+    Labels of blocks: of those in it, the one of the fewest pixels in all.
+
+    So what is small is not lost beside what is large, or sky.
+    """
+    values, index, area = np.unique(labels, return_inverse=True,
+                                    return_counts=True)
+    area[values <= 0] = labels.size + 1
+    order = np.argsort(-area, kind='stable')
+    rank = np.argsort(order)
+    return values[order][_blocks(rank[index].reshape(labels.shape), factor)
+                         .max(axis=(1, 3))].clip(0)
+
+
+def _blocks(plane, factor, **pad):
+    """(y, x, ...) -> (y / factor, factor, x / factor, factor, ...)."""
+    ny, nx = (-(-side // factor) for side in plane.shape[:2])
+    padding = [(0, ny * factor - plane.shape[0]),
+               (0, nx * factor - plane.shape[1])]
+    plane = np.pad(plane, padding + [(0, 0)] * (plane.ndim - 2), **pad)
+    return plane.reshape(ny, factor, nx, factor, *plane.shape[2:])
+
+
+def _columns(table):
+    """Columns of numbers and texts, named as in ECSV; what is NaN is none."""
+    out = []
+    for column in represent_mixins_as_columns(QTable(table)).itercols():
+        if column.ndim > 1:
+            continue
+        values = column.tolist()
+        if column.dtype.kind == 'f':
+            digits = 7 if column.dtype.itemsize == 4 else 12
+            values = [float(f'{value:.{digits}g}') if value is not None
+                      and np.isfinite(value) else None for value in values]
+        out.append({'name': column.name, 'values': values,
+                    'unit': None if column.unit is None
+                    else str(column.unit)})
+    return out
+
+
+def _png(rgb):
+    """The first row of an image is its lowest, of a picture its upper."""
+    stream = io.BytesIO()
+    Picture.fromarray(np.ascontiguousarray(rgb[::-1])).save(stream, 'PNG')
+    return _text(stream.getvalue())
+
+
+def _deflated(labels):
+    upper_first = np.ascontiguousarray(labels[::-1], '<i4')
+    return _text(zlib.compress(upper_first.tobytes(), 9))
+
+
+def _hash(text):
+    return 'sha256-' + _text(hashlib.sha256(text.encode()).digest())
+
+
+def _text(data):
+    return base64.b64encode(data).decode()
