@@ -3,9 +3,13 @@
 Configuration of Sphinx.
 """
 
-import os
+import logging
+import sys
+from pathlib import Path
 
 from astrodino_seg import __version__
+
+sys.path.insert(0, str(Path(__file__).parent))      # pictures.py
 
 project = 'astrodino_seg'
 author = 'The astrodino_seg developers'
@@ -15,12 +19,18 @@ version = release = __version__
 extensions = [
     'numpydoc',
     'sphinx.ext.autodoc',
+    'sphinx.ext.doctest',
     'sphinx.ext.intersphinx',
+    'sphinx_design',
+    'sphinx_gallery.gen_gallery',
 ]
 default_role = 'py:obj'
-exclude_patterns = ['_build']
+exclude_patterns = ['_build', 'sg_execution_times.rst',
+                    'gallery/sg_execution_times.rst']
 html_theme = 'pydata_sphinx_theme'
 html_theme_options = {'navigation_with_keys': False}
+html_static_path = ['_static']
+html_css_files = ['site.css']
 html_title = f'{project} {version}'
 
 autodoc_member_order = 'bysource'
@@ -34,8 +44,18 @@ intersphinx_mapping = {
     'python': ('https://docs.python.org/3/', None),
     'torch': ('https://docs.pytorch.org/docs/stable/', None),
 }
-if os.environ.get('DOCS_OFFLINE'):  # to build without a network
-    intersphinx_mapping = {}
+intersphinx_timeout = 5
+
+sphinx_gallery_conf = {
+    'examples_dirs': '../examples',
+    'gallery_dirs': 'gallery',
+    'within_subsection_order': 'FileNameSortKey',
+    'image_scrapers': ('pictures.scrape',),
+    'reset_modules': (),
+    'download_all_examples': False,
+    'show_signature': False,
+    'abort_on_example_error': True,
+}
 
 
 def skip_member(app, what, name, obj, skip, options):
@@ -45,5 +65,13 @@ def skip_member(app, what, name, obj, skip, options):
     return None
 
 
+def is_of_network(record):
+    """Whether a message says that the docs of other packages are away."""
+    return str(record.msg).startswith('failed to reach any of the inventor')
+
+
 def setup(app):
+    # their names are then left as they are, which is no reason to fail
+    logging.getLogger('sphinx.sphinx.ext.intersphinx').addFilter(
+        lambda record: not is_of_network(record))
     app.connect('autodoc-skip-member', skip_member)

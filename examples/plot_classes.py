@@ -10,10 +10,15 @@ like stars. Its label is one nevertheless.
 import numpy as np
 
 from astrodino_seg import DinoSegmenter
-from astrodino_seg.datasets import demo_image
 from astrodino_seg.plotting import plot_classes, rgb_image, save_figure
+from astrodino_seg.simulate import make_scene, observe
 
-image = demo_image()
+scene = make_scene(10, size=224, band_set='griz', psf_fwhm=3.5, density=0.5,
+                   rates={'large': 1, 'spiral': 1000, 'group': 0, 'pair': 0,
+                          'companion': 0, 'bright_star': 0, 'background': 0})
+image, truth = observe(scene, 10, depth=1.5, bands=range(4), rates={
+    'gradient': 0, 'missing_bands': 0, 'gap': 0, 'trail': 0, 'stripes': 0,
+    'uneven_depth': 0, 'cosmic_ray': 0})
 result = DinoSegmenter().segment(image)
 labels = result.segmentation_image
 spiral = result.table[np.argmax(result.table['area'])]
@@ -22,9 +27,6 @@ for k, name in enumerate(('star', 'galaxy', 'artifact'), start=1):
     share = (result.class_map[inside] == k).mean()
     print(f'{share:.1%} of the pixels of label {spiral["label"]}: {name}')
 
-ny, nx = image.shape
-x, y = (int(spiral[f'{axis}_centroid']) for axis in 'xy')
-zoom = max(x - 100, 0), min(x + 100, nx), max(y - 100, 0), min(y + 100, ny)
 rgb = rgb_image(image, result.background, result.noise)
-save_figure(plot_classes(rgb, result.class_map, labels.data, zoom=zoom),
+save_figure(plot_classes(rgb, result.class_map, labels.data, width=4),
             'classes.png')

@@ -239,7 +239,7 @@ def test_readme_example(readme):
 
 def test_readme_extras(readme, project):
     named = set(re.findall(r'``(\w+)``', readme.split('The extras are')[1]
-                           .split('On a machine')[0]))
+                           .split('Try it')[0]))
     assert named == set(project['optional-dependencies'])
 
 
