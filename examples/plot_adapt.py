@@ -41,4 +41,4 @@ save_figure(plot_segmentations(
     rgb_image(image, before.background, before.noise),
     {'before': before.segmentation_image.data,
      'after 3 steps': after.segmentation_image.data,
-     'labelled': truth.clip(0)}, width=3.2), 'adapt.png')
+     'labelled': truth.clip(0)}, columns=2, width=4), 'adapt.png')

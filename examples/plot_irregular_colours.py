@@ -52,5 +52,5 @@ for name, labels in maps.items():
 # that is right for it; and the label of the rest reaches the frame's edge.
 save_figure(plot_segmentations(
     rgb_image(image, result.background, result.noise),
-    {**maps, 'the truth': truth.labels.clip(0)}, width=3.2),
+    {**maps, 'the truth': truth.labels.clip(0)}, columns=2, width=4),
     'irregular_colours.png')

@@ -45,4 +45,5 @@ for name, labels in maps.items():
 
 save_figure(plot_segmentations(
     rgb_image(image, result.background, result.noise),
-    {**maps, 'the truth': truth.labels.clip(0)}, width=3.2), 'lsb.png')
+    {**maps, 'the truth': truth.labels.clip(0)}, columns=2, width=4),
+    'lsb.png')

@@ -45,4 +45,5 @@ for merge in (0.0, 0.3, 0.8):
 # the dials of other tools beside.
 panels['the truth'] = truth.labels.clip(0)
 rgb = rgb_image(image, result.background, result.noise)
-save_figure(plot_segmentations(rgb, panels, width=2.8), 'merge_dial.png')
+save_figure(plot_segmentations(rgb, panels, columns=3, width=3),
+            'merge_dial.png')

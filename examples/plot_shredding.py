@@ -56,4 +56,4 @@ save_figure(plot_segmentations(
     rgb_image(image, result.background, result.noise),
     {'photutils': pieces.data, 'DinoSegmenter':
      result.segmentation_image.data, 'the truth': truth.labels.clip(0)},
-    width=3.2), 'shredding.png')
+    columns=2, width=4), 'shredding.png')
