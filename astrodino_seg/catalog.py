@@ -13,13 +13,15 @@ from skimage.measure import label as label_regions
 
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.inputs.background import correlation_of_area
+from astrodino_seg.inputs.channels import Normalised, detection_channel
 from astrodino_seg.photometry import (
     features,
     half_light_radius,
     measure_light,
 )
 
-__all__ = ['CLASS_NAMES', 'FLAGS', 'make_table', 'measure_labels']
+__all__ = ['CLASS_NAMES', 'FLAGS', 'make_table', 'measure',
+           'measure_labels', 'neighbours']
 
 CLASS_NAMES = ('star', 'galaxy', 'artifact')
 
@@ -27,10 +29,11 @@ CLASS_NAMES = ('star', 'galaxy', 'artifact')
 #: are a plateau, or around a hole of invalid ones; ``uncovered``: a band has
 #: no valid pixel of the label, and no flux; ``part_covered``: a band lacks
 #: some of its pixels; ``blended``: it touches another label;
-#: ``low_confidence``: the ``group_confidence`` is below 0.5.
+#: ``low_confidence``: the ``group_confidence`` is below 0.5; ``edited``: a
+#: person changed the label or its class.
 FLAGS = {'edge': 1, 'masked': 2, 'disjoint': 4, 'saturated': 8,
          'uncovered': 16, 'part_covered': 32, 'blended': 64,
-         'low_confidence': 128}
+         'low_confidence': 128, 'edited': 256}
 
 MIN_SATURATED_SN = 200
 MIN_PLATEAU = 4
@@ -158,6 +161,18 @@ def measure_labels(labels, image, background):
     return table
 
 
+def measure(result, grouping, classes, shares=None):
+    """
+    `make_table` of other labels, from what a result keeps.
+
+    ``result`` is a `~astrodino_seg.SegmentationResult`.
+    """
+    planes = result.background, result.noise, result.noise_correlation
+    return make_table(result.image, Normalised(
+        detection_channel(result.image, *planes)[None], *planes), grouping,
+        classes, shares, result.totals)
+
+
 def _add_split(table, b, image, normalised, shares, seen, unit):
     """Columns of the fluxes of a band that are split."""
     band, sigma = image.bands[b], normalised.noise[b]
@@ -205,7 +220,7 @@ def _flags(image, normalised, grouping, covered):
     groups, n = grouping.groups, covered.shape[1]
     flags = np.zeros(n + 1, np.int32)
     flags[1:][grouping.confidence < 0.5] |= FLAGS['low_confidence']
-    flags[_touching(groups)] |= FLAGS['blended']
+    flags[np.unique(neighbours(groups))] |= FLAGS['blended']
     flags[1:][(covered == 0).any(axis=0)] |= FLAGS['uncovered']
     flags[1:][((covered > 0) & (covered < 1)).any(axis=0)] |= (
         FLAGS['part_covered'])
@@ -227,16 +242,16 @@ def _flags(image, normalised, grouping, covered):
     return flags[1:]
 
 
-def _touching(groups):
-    """Labels next to another label, by an edge or a corner."""
+def neighbours(groups):
+    """(2, m) pairs of labels in pixels that touch by an edge or a corner."""
     ny, nx = groups.shape
     found = []
     for dy, dx in ((0, 1), (1, -1), (1, 0), (1, 1)):
         one = groups[:ny - dy, max(-dx, 0):nx - max(dx, 0)]
         other = groups[dy:, max(dx, 0):nx + min(dx, 0)]
         both = (one != other) & (one > 0) & (other > 0)
-        found += [one[both], other[both]]
-    return np.unique(np.concatenate(found))
+        found.append([one[both], other[both]])
+    return np.concatenate(found, axis=1)
 
 
 def _saturated(data, noise, groups, n):

@@ -11,16 +11,18 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from astropy.table import QTable
+from astropy.table import QTable, Table
 from photutils.segmentation import SegmentationImage
 from photutils.utils.exceptions import NoDetectionsWarning
 
 from astrodino_seg.catalog import make_table
+from astrodino_seg.draft import edit_result
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image import Image, as_image
 from astrodino_seg.inputs.channels import tell_no_noise
 from astrodino_seg.models.backbone import DenseModel
 from astrodino_seg.models.load import load_model
+from astrodino_seg.models.totals import Totals
 from astrodino_seg.predict.decode import MERGE, MIN_SEED
 from astrodino_seg.predict.instances import find_instances
 from astrodino_seg.predict.pyramid import STEP, has_bfloat16
@@ -88,6 +90,14 @@ class SegmentationResult:
     shares : `~astrodino_seg.predict.shares.FluxShares` or None
         Which objects share the light of each pixel, if ``split_flux`` was
         set.
+    totals : `~astrodino_seg.models.totals.Totals` or None
+        The part of the model that tells total fluxes.
+    edits : `~astropy.table.Table` or None
+        What was edited since the segmentation, in order: text columns
+        ``action``, ``labels``, ``x``, ``y``, ``ra``, ``dec`` and ``class``;
+        see `edit`.
+    parent : `SegmentationResult` or None
+        The result before the last call of `edit`, which is how to undo it.
     """
 
     segmentation_image: SegmentationImage
@@ -100,9 +110,63 @@ class SegmentationResult:
     noise: np.ndarray
     noise_correlation: np.ndarray
     shares: FluxShares | None = None
+    totals: Totals | None = None
+    edits: Table | None = None
+    parent: 'SegmentationResult | None' = None
 
     def __repr__(self):
         return f'<SegmentationResult: {len(self.table)} objects; {self.image}>'
+
+    def edit(self, edits=None, **actions):
+        """
+        Change labels by hand; all that follows from them is made anew.
+
+        Parameters
+        ----------
+        edits : path-like, `~astropy.table.Table`, `~regions.Regions` or list \
+                of `~regions.Region`, optional
+            A table (of a file, CSV, ECSV or FITS) with the columns ``action``,
+            ``labels``, ``x``, ``y``, ``ra``, ``dec`` and ``class``, all but
+            the first optional; or regions (of a file, ``.reg``). The
+            documentation, "Labels edited by hand", says what they mean.
+        **actions
+            Or some of these, in their order:
+
+            ``merge=[3, 7]``
+                Labels that are one object; a list of lists for several.
+            ``split=3`` or ``split={3: points}``
+                An object to cut into its fragments; or along the valleys of
+                light between two or more points (x, y) in it.
+            ``cut={3: (point, point)}``
+                The same along the straight line through two points.
+            ``reclassify={3: 'star'}``
+                The class: star, galaxy or artifact.
+            ``delete=3``
+                A label or a list of them that are nothing.
+            ``draw=polygon`` or ``draw={'galaxy': polygon}``
+                A new object within corners (x, y), whatever was there. Its
+                class is what the network says of its pixels if not given.
+
+            Points can be a `~astropy.coordinates.SkyCoord`.
+
+        Returns
+        -------
+        result : `SegmentationResult`
+            The edited one, with labels consecutive from 1 again. Labels that
+            were changed have the flag ``edited``.
+
+        Raises
+        ------
+        ValueError
+            If an edit cannot be understood, names no label, or nothing would
+            be left.
+
+        Warns
+        -----
+        AstroDinoUserWarning
+            For each edit that finds nothing at its position and is left out.
+        """
+        return edit_result(self, edits, actions)
 
     def report(self, path, *, others=None, title='Segmentation', lines=()):
         """
@@ -352,18 +416,17 @@ class DinoSegmenter:
             warnings.warn('No sources were found.', NoDetectionsWarning,
                           stacklevel=2)
             return None
-        fragments = SegmentationImage(grouping.fragments)
-        fragments._deblend_label_map = dict(grouping.children)
+        objects, fragments = grouping.images()
         return SegmentationResult(
-            segmentation_image=SegmentationImage(grouping.groups),
-            fragments=fragments,
+            segmentation_image=objects, fragments=fragments,
             class_map=found.probabilities.argmax(0).astype(np.uint8),
             probabilities=found.probabilities,
             table=make_table(image, normalised, grouping, found.classes,
                              found.shares, model.totals),
             image=image, background=normalised.background,
             noise=normalised.noise,
-            noise_correlation=normalised.correlation, shares=found.shares)
+            noise_correlation=normalised.correlation, shares=found.shares,
+            totals=model.totals)
 
     def _fetch_model(self):
         """The model, ready to run; a file is read once."""

@@ -14,7 +14,7 @@ import astropy.units as u
 import numpy as np
 import pytest
 from astropy.io import fits
-from astropy.table import QTable
+from astropy.table import QTable, Table
 from astropy.wcs import WCS
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image as Picture
@@ -634,3 +634,60 @@ def test_command_starts_fast():
                           capture_output=True)
     assert not {'torch', 'astropy', 'numpy', 'photutils'} & set(
         done.stderr.split())
+
+
+# ---------------------------------------------------------------- edits
+
+@pytest.mark.parametrize('form', ['ecsv', 'fits'])
+def test_edits(run, tmp_path, form):
+    """Applied to the labels, and told in every product."""
+    Path('edits.csv').write_text('action,labels,x,y,class\n'
+                                 'reclassify,1,,,artifact\n'
+                                 'draw,,20 30 30 20,20 20 30 30,star\n')
+    status, out, err = run('segment', 'cube.fits', '-o', 'field', '-q',
+                           '--no-png', '--edits', 'edits.csv',
+                           '--catalog-format', form)
+    assert (status, err) == (0, '')
+    table = QTable.read(f'field_catalog.{form}')
+    assert table['class'][0] == 'artifact'
+    labels = read_label_map('field_segm.fits')
+    new = labels[25, 25]
+    assert table['class'][new - 1] == 'star'
+    assert (labels == new).sum() == 121
+    told = str(fits.getheader('field_segm.fits')['HISTORY'])
+    assert 'input edits.csv sha256' in told
+    assert 'edit reclassify 1 x ' in told
+    assert 'edit draw x 20.00 30.00' in told
+    assert 'edit draw x 20.00' in Path('field.reg').read_text()
+    assert table.meta[{'ecsv': 'edits', 'fits': 'EDITS'}[form]].startswith(
+        'reclassify 1 x ')
+
+
+def test_edits_that_cannot_be(run, tmp_path):
+    Path('edits.csv').write_text('action,labels\ndelete,999\n')
+    status, _, err = run('segment', 'cube.fits', '-q', '--no-png', '--edits',
+                         'edits.csv')
+    assert (status, err) == (
+        1, 'astrodino: error: --edits: there is no label 999\n')
+    assert names(tmp_path) == ['edits.csv']
+    status, _, err = run('segment', 'cube.fits', '-q', '--edits', 'none.csv')
+    assert status == 1
+    assert 'none.csv' in err
+    status, _, err = run('segment', '--each', 'cube.fits', '-q', '--edits',
+                         'edits.csv')
+    assert (status, err) == (
+        1, 'astrodino: error: --edits: it is not used with --each\n')
+
+
+@pytest.mark.parametrize(('columns', 'name', 'form', 'file'), [
+    ('sextractor', 'FLUX_AUTO_r', 'votable', 'field_catalog.vot'),
+    ('lsst', 'isPrimary', 'fits', 'field_catalog.fits')])
+def test_catalogues_of_other_programs(run, columns, name, form, file):
+    status, _, err = run('segment', 'cube.fits', '-o', 'field', '-q',
+                         '--no-png', '--columns', columns,
+                         '--catalog-format', form)
+    assert (status, err) == (0, '')
+    assert name in Table.read(file).colnames
+    told = (Path(file).read_text() if form == 'votable'
+            else str(fits.getheader(file, 1)))
+    assert 'input cube.fits sha256' in ' '.join(told.split())

@@ -165,7 +165,8 @@ def as_prefix(output, image):
 
 def product_paths(prefix, catalog_format, *, png, maps=False):
     """The paths of a segmentation's products."""
-    ends = {'labels': '_segm.fits', 'catalog': f'_catalog.{catalog_format}',
+    suffix = {'votable': 'vot'}.get(catalog_format, catalog_format)
+    ends = {'labels': '_segm.fits', 'catalog': f'_catalog.{suffix}',
             'regions': '.reg'}
     if png:
         ends['picture'] = '.png'
@@ -208,11 +209,20 @@ def all_or_none(paths):
         print(f'wrote {path}')
 
 
-def write_products(result, paths, other=None, *, maps=(), lines=()):
+def write_products(result, paths, other=None, *, maps=(), lines=(),
+                   columns='own'):
     """
     Write all products, or none; ``other`` labels are drawn beside, ``maps``
-    are names in `MAPS`, and ``lines`` are those of `history`.
+    are names in `MAPS`, ``lines`` are those of `history`, and ``columns`` says
+    whose names those of the catalogue are.
     """
+    from astrodino_seg.edits import describe
+    from astrodino_seg.formats import (
+        lsst_table,
+        sextractor_table,
+        to_regions,
+        to_votable,
+    )
     from astrodino_seg.image import write_label_map, write_maps
     from astrodino_seg.plotting import (
         plot_segmentations,
@@ -221,13 +231,20 @@ def write_products(result, paths, other=None, *, maps=(), lines=()):
     )
 
     labels = result.segmentation_image.data
+    if result.edits is not None:
+        lines = [*lines, *(part for line in describe(result.edits)
+                           for part in textwrap.wrap(f'edit {line}', 70))]
     meta = {'HISTORY': list(lines)}
-    table = result.table.copy()
+    table = {'own': lambda result: result.table.copy(), 'lsst': lsst_table,
+             'sextractor': sextractor_table}[columns](result)
     table.meta.update(meta if lines else {})
     with all_or_none(paths) as parts:
         write_label_map(parts['labels'], labels, result.image, meta=meta)
-        table.write(parts['catalog'])
-        _ds9_regions(result).write(parts['regions'], format='ds9')
+        if paths['catalog'].suffix == '.vot':
+            to_votable(table).to_xml(str(parts['catalog']))
+        else:
+            table.write(parts['catalog'])
+        to_regions(result).write(parts['regions'], format='ds9')
         with parts['regions'].open('a') as stream:
             stream.writelines(f'# {line}\n' for line in lines)
         if maps:
@@ -238,28 +255,6 @@ def write_products(result, paths, other=None, *, maps=(), lines=()):
             rgb = rgb_image(result.image, result.background, result.noise)
             both = {'DinoSegmenter': labels, **(other or {})}
             save_figure(plot_segmentations(rgb, both), parts['picture'])
-
-
-def _ds9_regions(result):
-    """
-    One polygon a label, on the sky in a frame that ds9 has, or in pixels if
-    there is none.
-    """
-    from regions import PolygonSkyRegion, Regions
-
-    from astrodino_seg.image import ds9_positions
-
-    regions = []
-    for region, row in zip(
-            result.segmentation_image.to_regions(group=True), result.table):
-        parts = region if isinstance(region, (list, Regions)) else [region]
-        for part in parts:
-            sky = ds9_positions(result.image, *part.vertices.xy)
-            if sky is not None:
-                part = PolygonSkyRegion(sky)
-            part.meta['text'] = f'{row["label"]} {row["class"]}'
-            regions.append(part)
-    return Regions(regions)
 
 
 def summarise(result):

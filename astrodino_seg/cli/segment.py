@@ -17,6 +17,7 @@ from astrodino_seg.cli.products import (
     product_paths,
     read_images,
     refuse_existing,
+    refuse_options,
     summarise,
     write_products,
 )
@@ -38,7 +39,10 @@ def add_segment(commands):
              'name in the folder of --output, what is there already is left, '
              'and one that fails does not end the others')
     _add_dials(segment)
-    add('--catalog-format', choices=('ecsv', 'fits'), default='ecsv')
+    add('--catalog-format', choices=('ecsv', 'fits', 'votable'),
+        default='ecsv', help='of the catalogue (%(default)s)')
+    add('--columns', choices=('own', 'sextractor', 'lsst'), default='own',
+        help='names of its columns; lsst adds blends as parents (%(default)s)')
     add('--no-png', action='store_true', help='no picture')
     add('--maps', type=_names, default=(), metavar='NAMES',
         help=f'write PREFIX_maps.fits with some of {", ".join(MAPS)}, with '
@@ -98,6 +102,9 @@ def _add_dials(command):
         help='side of the tiles in pixels (%(default)s)')
     add('--split-flux', action='store_true',
         help='deblended fluxes, too: objects share the light of pixels')
+    add('--edits', metavar='FILE',
+        help='edits by hand to apply to the labels: a table (CSV, ECSV) or '
+             'ds9 regions (.reg)')
     add('--model', help='a weights file; default: bundled')
     add('--device', default='cpu')
     add('--float32', dest='bfloat16', action='store_const', const=False,
@@ -124,6 +131,8 @@ def run_segment(args):
     """Run the subcommand."""
     if not args.no_png:
         require('matplotlib', 'plot')
+    if args.each:
+        refuse_options(args, ['edits'], 'with --each')
     finder, dials = _finder(args)
     return (_each if args.each else _segment)(args, finder, dials)
 
@@ -233,8 +242,10 @@ def _found(args, finder, dials):
     if result is None:
         print('no sources were found', file=sys.stderr)
     else:
+        if args.edits is not None:
+            result = result.edit(args.edits)
         print(summarise(result))
-    files = [one for one in (args.mask, args.error, args.weight)
+    files = [one for one in (args.mask, args.error, args.weight, args.edits)
              if one is not None and Path(one).is_file()]
     return result, history(
         [*args.images, *files], args.model, threshold=args.threshold,
@@ -250,5 +261,6 @@ def _segment(args, finder, dials):
     result, lines = _found(args, finder, dials)
     if result is None:
         return 3
-    write_products(result, paths, maps=args.maps, lines=lines)
+    write_products(result, paths, maps=args.maps, columns=args.columns,
+                   lines=lines)
     return 0

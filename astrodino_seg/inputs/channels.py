@@ -198,6 +198,19 @@ def normalise(image, spec, *, objects=None, background=None):
                       background=sky, noise=noise, correlation=factors)
 
 
+def detection_channel(image, background, noise, factors_of):
+    """
+    The first channel of `normalise`, of the background, noise (band, y, x) and
+    correlation (band, n) that it gave.
+
+    Gives ``channel`` (y, x) float32.
+    """
+    bands = (((image.cube[b] - background[b]) / noise[b]
+              / np.float32(noise_of_sums(factors_of[b])),
+              np.isfinite(noise[b])) for b in range(image.n_bands))
+    return fold(bands, image.n_bands, PreprocessSpec(n_slots=1))[0]
+
+
 def tell_no_noise(image, noise):
     """Warn if the noise (band, y, x) of a band was measured and is 0."""
     names = [band for band, values, bad, sigma in zip(

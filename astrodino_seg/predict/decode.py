@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from photutils.segmentation import SegmentationImage
 
 from astrodino_seg.predict.masks import compose, paint_levels
 from astrodino_seg.predict.merge import (
@@ -16,7 +17,8 @@ from astrodino_seg.predict.merge import (
     seed_features,
 )
 
-__all__ = ['MERGE', 'MIN_SEED', 'Grouping', 'decode', 'weigh']
+__all__ = ['MERGE', 'MIN_SEED', 'Grouping', 'decode', 'label_fragments',
+           'weigh']
 
 #: The merge/split dial, and the least probability that a seed is of an object;
 #: chosen on scenes of the validation split.
@@ -59,6 +61,12 @@ class Grouping:
     confidence: np.ndarray
     n_fragments: np.ndarray
     seed_label: np.ndarray | None = None
+
+    def images(self):
+        """The `SegmentationImage` of the objects, and of the fragments."""
+        fragments = SegmentationImage(self.fragments)
+        fragments._deblend_label_map = dict(self.children)
+        return SegmentationImage(self.groups), fragments
 
 
 def weigh(levels, decision):
@@ -154,7 +162,8 @@ def _objects(owner, seeds, label, right, radius, n_pixels, keep):
     number = np.zeros(n + 1, np.int32)
     number[leaders + 1] = np.arange(1, len(leaders) + 1)
     groups = number[groups]
-    fragments, children = _fragments(owner, groups, leader, number)
+    fragments, children = label_fragments(
+        owner, groups, np.append(0, number[leader + 1]))
     n_fragments = np.ones(len(leaders), int)
     for parent, labels in children.items():
         n_fragments[parent - 1] = len(labels)
@@ -164,18 +173,22 @@ def _objects(owner, seeds, label, right, radius, n_pixels, keep):
                     confidence[leaders], n_fragments, number[leader + 1])
 
 
-def _fragments(owner, groups, leader, number):
-    """Label the seeds within each object; see `Grouping`."""
-    n_seeds, n_groups = len(leader), int(number.max(initial=0))
-    parent = np.concatenate([[0], number[leader + 1]])      # of owner id
+def label_fragments(owner, groups, parent):
+    """
+    Number the pieces within each object as of `Grouping`.
+
+    ``owner`` (y, x) int, the piece that has each pixel, 0 is none; ``groups``
+    (y, x) int; ``parent`` (n_pieces + 1,) int, the object of each piece.
+    """
     seeds = np.where(groups > 0, owner, 0)
     present = np.flatnonzero(np.bincount(seeds.ravel(),
-                                         minlength=n_seeds + 1))
+                                         minlength=len(parent)))
     present = present[present > 0]
     members = {}
     for k in present:
         members.setdefault(int(parent[k]), []).append(k)
-    label, children, last = np.zeros(n_seeds + 1, np.int32), {}, n_groups
+    label, children = np.zeros(len(parent), np.int32), {}
+    last = int(parent.max())
     for parent_of, seeds_in in sorted(members.items()):
         if len(seeds_in) == 1:
             label[seeds_in[0]] = parent_of
