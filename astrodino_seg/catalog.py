@@ -4,6 +4,7 @@ The table of a segmentation: one row a label.
 """
 
 import warnings
+from typing import Any
 
 import numpy as np
 from astropy import units as u
@@ -12,6 +13,7 @@ from scipy.ndimage import binary_dilation, maximum_filter
 from skimage.measure import label as label_regions
 
 from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg.image import Image
 from astrodino_seg.inputs.background import correlation_of_area
 from astrodino_seg.inputs.channels import Normalised, detection_channel
 from astrodino_seg.photometry import (
@@ -42,8 +44,9 @@ MIN_PLATEAU = 4
 MIN_STEEP, MIN_STEEP_PIXELS = 0.3, 9
 
 
-def make_table(image, normalised, grouping, classes, shares=None,
-               totals=None):
+def make_table(image: Image, normalised: Normalised, grouping: Any,
+               classes: np.ndarray, shares: Any = None,
+               totals: Any = None) -> QTable:
     """
     Measure the objects of a segmentation.
 

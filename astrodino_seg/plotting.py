@@ -7,7 +7,12 @@ no window is opened. Pictures are (y, x, 3) uint8, labels (y, x) int, and zooms
 (x0, x1, y0, y1) in pixels.
 """
 
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.ndimage import binary_dilation
 from skimage.segmentation import find_boundaries
 
@@ -18,6 +23,9 @@ from astrodino_seg.inputs.channels import rgb_image
 from astrodino_seg.truth import CLASSES
 
 __all__ = ['plot_segmentations', 'rgb_image', 'save_figure']
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 WHITE, ORANGE = (255, 255, 255), (255, 130, 40)
 #: Colour of each class; sky has none.
@@ -66,8 +74,11 @@ def outline_rgb(rgb, labels, colour=WHITE, *, reference=None):
     return out
 
 
-def plot_segmentations(rgb, segmentations, *, zoom=None, columns=None,
-                       width=7, reference=None):
+def plot_segmentations(rgb: np.ndarray,
+                       segmentations: Mapping[str, ArrayLike | None], *,
+                       zoom: tuple[int, int, int, int] | None = None,
+                       columns: int | None = None, width: float = 7,
+                       reference: str | None = None) -> 'Figure':
     """
     A colour picture beside the same picture with outlines.
 
@@ -98,7 +109,7 @@ def plot_segmentations(rgb, segmentations, *, zoom=None, columns=None,
     figure = _figure(columns * width, rows * (width * ratio + 0.4))
     axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     _show(axes[0], rgb[part], extent=extent)
-    other = segmentations.get(reference)
+    other = segmentations.get(reference or '')
     other = None if other is None else np.asarray(other)[part]
     for axis, (title, labels) in zip(axes[1:], segmentations.items()):
         shown = (np.zeros(rgb.shape[:2], int) if labels is None
@@ -229,7 +240,8 @@ def plot_benchmark(tables):
     return figure
 
 
-def save_figure(figure, path, *, dpi=100):
+def save_figure(figure: 'Figure', path: str | os.PathLike, *,
+                dpi: float = 100) -> None:
     """Write a figure; the file appears whole or not at all."""
     with whole_or_not(path) as part:
         figure.savefig(part, dpi=dpi)

@@ -5,13 +5,17 @@
 
 import os
 import warnings
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
 from astropy.table import QTable, Table
+from astropy.wcs import WCS
+from numpy.typing import ArrayLike
 from photutils.segmentation import SegmentationImage
 from photutils.utils.exceptions import NoDetectionsWarning
 
@@ -278,10 +282,13 @@ class DinoSegmenter:
     >>> segm = finder(data, threshold)  # doctest: +SKIP
     """
 
-    def __init__(self, n_pixels=5, *, connectivity=8, n_sigma=None,
-                 merge=MERGE, min_seed=MIN_SEED, bin_factor=None, model=None,
-                 device='cpu', bfloat16=None, tile_size=TILE_SIZE,
-                 split_flux=False, progress_bar=False, **others):
+    def __init__(self, n_pixels: int = 5, *, connectivity: int = 8,
+                 n_sigma: float | None = None, merge: float = MERGE,
+                 min_seed: float = MIN_SEED, bin_factor: int | None = None,
+                 model: DenseModel | str | os.PathLike | None = None,
+                 device: str = 'cpu', bfloat16: bool | None = None,
+                 tile_size: int = TILE_SIZE, split_flux: bool = False,
+                 progress_bar: bool = False, **others: Any) -> None:
         self.n_pixels = _replaced(n_pixels, others)
         self.connectivity = connectivity
         self.n_sigma = n_sigma
@@ -301,8 +308,11 @@ class DinoSegmenter:
                                    or k == 'model'))
         return f'{type(self).__name__}({values})'
 
-    def __call__(self, data, threshold=None, mask=None, *, error=None,
-                 background=None, wcs=None, bands=None):
+    def __call__(self, data: Any, threshold: Any = None,
+                 mask: ArrayLike | None = None, *, error: Any = None,
+                 background: Any = None, wcs: WCS | None = None,
+                 bands: Sequence[str] | None = None,
+                 ) -> SegmentationImage | None:
         """
         Segment an image.
 
@@ -354,8 +364,11 @@ class DinoSegmenter:
                               background=background, wcs=wcs, bands=bands)
         return None if result is None else result.segmentation_image
 
-    def segment(self, data, threshold=None, *, mask=None, error=None,
-                background=None, wcs=None, bands=None):
+    def segment(self, data: Any, threshold: Any = None, *,
+                mask: ArrayLike | None = None, error: Any = None,
+                background: Any = None, wcs: WCS | None = None,
+                bands: Sequence[str] | None = None,
+                ) -> SegmentationResult | None:
         """
         Segment an image and return all that was found.
 
@@ -462,8 +475,9 @@ class DinoSegmenter:
                 raise ValueError(msg)
 
 
-def detect_sources(data, threshold, n_pixels=None, *, connectivity=8,
-                   mask=None, **options):
+def detect_sources(data: Any, threshold: Any, n_pixels: Any = None, *,
+                   connectivity: int = 8, mask: ArrayLike | None = None,
+                   **options: Any) -> SegmentationImage | None:
     """
     Segment an image as `photutils.segmentation.detect_sources` is called.
 

@@ -6,10 +6,13 @@
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import astropy.units as u
 import numpy as np
+from astropy.coordinates import SkyCoord
 from astropy.wcs import WCS
+from numpy.typing import ArrayLike
 
 from astrodino_seg.errors import AstroDinoUserWarning, EmptyImageError
 from astrodino_seg.image.filters import canonical, order_bands
@@ -94,16 +97,16 @@ class Image:
                 f'{"no " if self.wcs is None else ""}WCS{unit}>')
 
     @property
-    def n_bands(self):
+    def n_bands(self) -> int:
         """The number of bands."""
         return len(self.cube)
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, ...]:
         """The shape (ny, nx) of the pixel grid."""
         return self.cube.shape[1:]
 
-    def sky(self, x, y):
+    def sky(self, x: ArrayLike, y: ArrayLike) -> SkyCoord | None:
         """
         Positions of pixels on the sky.
 
@@ -122,8 +125,10 @@ class Image:
         return self.wcs and sky_coordinates(self.wcs, x, y)
 
 
-def as_image(data, *, mask=None, error=None, wcs=None, bands=None,
-             reference=None, bad_bits=None):
+def as_image(data: Any, *, mask: ArrayLike | None = None, error: Any = None,
+             wcs: WCS | None = None, bands: Iterable[str] | None = None,
+             reference: str | WCS | None = None,
+             bad_bits: int | str | None = None) -> Image:
     """
     Turn whatever holds an image into an `Image`.
 
