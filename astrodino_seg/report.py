@@ -109,6 +109,8 @@ def bin_labels(labels, factor):
 
     So what is small is not lost beside what is large, or sky.
     """
+    if factor == 1:
+        return labels.clip(0)
     values, index, area = np.unique(labels, return_inverse=True,
                                     return_counts=True)
     area[values <= 0] = labels.size + 1
@@ -153,7 +155,7 @@ def _png(rgb):
 
 def _deflated(labels):
     upper_first = np.ascontiguousarray(labels[::-1], '<i4')
-    return _text(zlib.compress(upper_first.tobytes(), 9))
+    return _text(zlib.compress(upper_first.tobytes()))
 
 
 def _hash(text):

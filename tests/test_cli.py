@@ -548,7 +548,7 @@ def test_warnings(run):
 def test_demo(run, tmp_path):
     status, out, err = run('demo', '-o', 'deep/demo')
     assert (status, err) == (0, '')
-    assert names('deep/demo') == ['demo.png', 'demo.reg',
+    assert names('deep/demo') == ['demo.html', 'demo.png', 'demo.reg',
                                   'demo_catalog.ecsv', 'demo_segm.fits']
     labels = read_label_map('deep/demo/demo_segm.fits')
     assert 'griz, 448 x 448 pixels' in out

@@ -281,7 +281,7 @@ def browser(driver, file):
         'return performance.getEntriesByType("resource").length') == 0
 
 
-def wait(what, seconds=20):
+def wait(what, seconds=60):
     end = time.monotonic() + seconds
     while not (value := what()):
         assert time.monotonic() < end
@@ -372,51 +372,59 @@ def test_sort_filter_and_download(browser, field):
 def test_five_thousand_rows(browser):
     """Only rows that are seen exist; the last can be scrolled to."""
     assert find(browser, '#count').text == f'{N} of {N} labels'
-    start = time.monotonic()
     browser.execute_script(
-        'let box = document.getElementById("rows"); box.scrollTop = 1e9')
-    wait(lambda: str(N) in cells(browser, 0), 5)
+        'document.getElementById("rows").scrollTop = 1e9')
+    wait(lambda: str(N) in cells(browser, 0))
     assert len(cells(browser, 0)) < 100
-    # fifty frames of a picture that moves, of which each was drawn
-    browser.set_script_timeout(30)
-    frame = browser.execute_async_script("""
-        const done = arguments[0], start = performance.now();
-        let n = 0;
-        const step = () => {
-          dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowLeft'}));
-          if (++n < 50) requestAnimationFrame(step);
-          else done((performance.now() - start) / n);
-        };
-        step();""")
-    assert frame < 200                  # ms, on a machine that is busy
-    assert time.monotonic() - start < 20
+
+
+def test_five_thousand_outlines(browser):
+    """They are drawn one by one only where few of them are seen."""
+    browser.execute_script("""
+        window.strokes = 0;
+        const pen = CanvasRenderingContext2D.prototype, stroke = pen.stroke;
+        pen.stroke = function (...args) {
+          window.strokes++;
+          stroke.apply(this, args);
+        };""")
+    counts = []
+    for _ in range(6):
+        press(browser, '+')
+        pixels(browser)
+        counts.append(browser.execute_script(
+            'const n = strokes; strokes = 0; return n'))
+    assert counts[0] == 0               # thousands
+    assert 0 < counts[-1] < 400
+
+
+def pixels(browser):
+    """What the canvas shows when all has been drawn."""
+    return browser.execute_async_script("""
+        const done = arguments[0];
+        requestAnimationFrame(() => requestAnimationFrame(() => done(
+          document.getElementById("canvas").toDataURL())));""")
 
 
 def test_blink(browser):
     def shown():
         return find(browser, '#views [aria-pressed=true]').text.lstrip('12345')
 
-    def pixels():
-        time.sleep(0.3)
-        return browser.execute_script(
-            'return document.getElementById("canvas").toDataURL()')
-
     seen = {}
     for key, name in enumerate(('image', 'labels', 'halves', 'classes',
                                 'confidence'), start=1):
         press(browser, str(key))
         assert shown() == name
-        seen[name] = pixels()
+        seen[name] = pixels(browser)
     assert len(set(seen.values())) == 5
     press(browser, ' ')
-    assert (shown(), pixels()) == ('classes', seen['classes'])
+    assert (shown(), pixels(browser)) == ('classes', seen['classes'])
     find(browser, '#blink').click()
-    wait(lambda: shown() == 'confidence', 5)
-    wait(lambda: shown() == 'classes', 5)
+    wait(lambda: shown() == 'confidence')
+    wait(lambda: shown() == 'classes')
     press(browser, 'b')
     press(browser, '1')
     press(browser, 'o')
-    assert pixels() != seen['image']                # without outlines
+    assert pixels(browser) != seen['image']                # without outlines
     assert find(browser, '#legend').text == ''
 
 

@@ -42,6 +42,9 @@ def run_demo(args):
     print(f'photutils detect + deblend: {peaks.n_labels} labels')
     paths = product_paths(folder / 'demo', 'ecsv', png=True)
     write_products(result, paths, {'photutils detect + deblend': peaks.data})
+    page = folder / 'demo.html'
+    result.report(page, others={'photutils': peaks}, title='astrodino demo')
+    print(f'wrote {page}')
     return 0
 
 

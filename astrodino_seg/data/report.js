@@ -93,13 +93,12 @@ class LabelMap {
   // all outlines, a pixel wide: for when too many are seen to stroke each
   get edges() {
     return this._edges ??= paint(this.labels, (label, k) => {
-      if (label <= 0) return null;
+      if (label <= 0) return 0;
       const x = k % nx;
       return x && this.labels[k - 1] !== label ||
         x < nx - 1 && this.labels[k + 1] !== label ||
         k >= nx && this.labels[k - nx] !== label ||
-        k < nx * (ny - 1) && this.labels[k + nx] !== label ?
-        [255, 255, 255] : null;
+        k < nx * (ny - 1) && this.labels[k + nx] !== label ? 0xffffffff : 0;
     });
   }
 
@@ -131,15 +130,25 @@ class LabelMap {
   }
 }
 
+// a canvas of colours that are packed as alpha, blue, green, red
 function paint(labels, colour) {
-  return canvasOf(nx, ny, context => {
-    const pixels = context.createImageData(nx, ny);
-    for (let k = 0; k < labels.length; k++) {
-      const rgb = colour(labels[k], k);
-      if (rgb) pixels.data.set([...rgb, 255], 4 * k);
-    }
-    context.putImageData(pixels, 0, 0);
+  return canvasOf(nx, ny, pen => {
+    const pixels = pen.createImageData(nx, ny);
+    new Uint32Array(pixels.data.buffer).set(labels.map(colour));
+    pen.putImageData(pixels, 0, 0);
   });
+}
+
+function packed(colour) {
+  const known = new Map();
+  return label => {
+    if (label <= 0) return 0;
+    if (!known.has(label)) {
+      const [r, g, b] = colour(label) ?? [0, 0, 0];
+      known.set(label, 255 << 24 | b << 16 | g << 8 | r);
+    }
+    return known.get(label);
+  };
 }
 
 // neighbouring numbers have hues far apart
@@ -173,8 +182,7 @@ const confidence = maps[0].byName.group_confidence;
 if (confidence) {
   const {rows} = maps[0];
   views.push({name: 'confidence', map: maps[0], labels: maps[0].labels,
-    ramp: true, colour: label => label > 0 && rows.has(label) ?
-      ramp(confidence[rows.get(label)] ?? 0) : null});
+    ramp: true, colour: label => ramp(confidence[rows.get(label)] ?? 0)});
 }
 
 // ------------------------------------------------------------------ state
@@ -208,14 +216,9 @@ function drawNow() {
   context.setTransform(ratio * scale, 0, 0, ratio * scale, ratio * left,
     ratio * top);
   context.imageSmoothingEnabled = scale * ratio < 1;
-  for (let k = 0; k < 2 ** state.brighter; k++) {
-    context.drawImage(view.labels ? grey : picture, 0, 0);
-    context.globalCompositeOperation = 'lighter';
-  }
-  context.globalCompositeOperation = 'source-over';
+  drawPicture(context, view.labels ? grey : picture);
   if (view.labels) {
-    view.layer ??= paint(view.labels, (v, k) => v > 0 ? view.colour(v, k)
-      : null);
+    view.layer ??= paint(view.labels, packed(view.colour));
     context.globalAlpha = 0.5;
     context.drawImage(view.layer, 0, 0);
     context.globalAlpha = 1;
@@ -233,6 +236,14 @@ function drawNow() {
     context.arc(px, py, 4 / scale, 0, 7);
     context.fill();
   }
+}
+
+function drawPicture(pen, source) {
+  for (let k = 0; k < 2 ** state.brighter; k++) {
+    pen.drawImage(source, 0, 0);
+    pen.globalCompositeOperation = 'lighter';
+  }
+  pen.globalCompositeOperation = 'source-over';
 }
 
 function drawOutlines(map, width, height) {
@@ -358,6 +369,7 @@ function brighten() {
   $('brighter').textContent = state.brighter ? `light × ${
     2 ** state.brighter}` : 'brighter';
   $('brighter').setAttribute('aria-pressed', state.brighter > 0);
+  showCard();
   draw();
 }
 
@@ -414,7 +426,7 @@ function cutout(map, label) {
       size / 2 - (b.x0 + b.x1 + 1) / 2 * size / side,
       size / 2 - (b.y0 + b.y1 + 1) / 2 * size / side);
     pen.imageSmoothingEnabled = side > size;
-    pen.drawImage(picture, 0, 0);
+    drawPicture(pen, picture);
     pen.strokeStyle = '#ffcf5a';
     pen.lineWidth = 2 * side / size;
     pen.stroke(map.outline(label));
