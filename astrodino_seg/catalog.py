@@ -32,10 +32,10 @@ CLASS_NAMES = ('star', 'galaxy', 'artifact')
 #: no valid pixel of the label, and no flux; ``part_covered``: a band lacks
 #: some of its pixels; ``blended``: it touches another label;
 #: ``low_confidence``: the ``group_confidence`` is below 0.5; ``edited``: a
-#: person changed the label or its class.
+#: person changed the label or its class; ``cut``: blocks of a mosaic cut it.
 FLAGS = {'edge': 1, 'masked': 2, 'disjoint': 4, 'saturated': 8,
          'uncovered': 16, 'part_covered': 32, 'blended': 64,
-         'low_confidence': 128, 'edited': 256}
+         'low_confidence': 128, 'edited': 256, 'cut': 512}
 
 MIN_SATURATED_SN = 200
 MIN_PLATEAU = 4

@@ -11,9 +11,12 @@ else reads or writes FITS or WCS. Within it, data flow one way::
     labels, maps, Image -> FITS (write)
 """
 
+from astrodino_seg.image.grid import grid_of
 from astrodino_seg.image.image import Image, as_image
+from astrodino_seg.image.sources import cut_out
 from astrodino_seg.image.wcs import ds9_positions, sky_to_pixels
 from astrodino_seg.image.write import (
+    GrowingLabelMap,
     read_label_map,
     read_plane,
     write_image,

@@ -117,16 +117,17 @@ def header_value(header, key, default=None):
         return default
 
 
-def read_pixels(hdu, label):
+def read_pixels(hdu, label, window=None):
     """
-    The scaled pixels of an image HDU.
+    The scaled pixels of an image HDU, or of a window (y, x) of slices.
 
     One that is of a file and not yet read stays so, as reading can change
     its header.
     """
     try:
+        at = (..., *window) if window else ...
         if 'data' in vars(hdu) or hdu.fileinfo() is None:
-            return np.asarray(hdu.data)
-        return np.asarray(hdu.section[...])
+            return np.asarray(hdu.data)[at]
+        return np.asarray(hdu.section[at])
     except Exception as err:  # noqa: BLE001  anything, if it is corrupt
         raise _corrupt(label, err) from err

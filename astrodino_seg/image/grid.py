@@ -7,6 +7,8 @@ unit, reprojects those that need it, and stacks them.
 """
 
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import astropy.units as u
 import numpy as np
@@ -16,9 +18,52 @@ from astropy.wcs.utils import pixel_to_pixel, proj_plane_pixel_area
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image.filters import canonical
 from astrodino_seg.image.layer import Layer
+from astrodino_seg.image.sources import cut_out, opened, read_input
+from astrodino_seg.image.wcs import sky_coordinates
 
 # two grids are the same if no pixel is further off than this (pixels)
 GRID_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The pixels (ny, nx) of an image, and their WCS or `None`."""
+
+    shape: tuple
+    wcs: WCS | None
+
+    def sky(self, x, y):
+        """Positions of pixels, as `~astrodino_seg.Image.sky`."""
+        return self.wcs and sky_coordinates(self.wcs, x, y)
+
+
+def grid_of(data, wcs=None):
+    """
+    The `Grid` of any ``data`` of `~astrodino_seg.as_image`, of which no more
+    than a pixel is read.
+
+    Bands on several grids are refused: they would be reprojected.
+    """
+    if hasattr(data, 'cube'):       # an Image
+        return Grid(tuple(data.shape), wcs or data.wcs)
+    data = opened(data)
+    items = (list(data.values()) if isinstance(data, Mapping) else
+             list(data) if isinstance(data, (list, tuple)) else [data])
+    grids = []
+    for item in map(opened, items):
+        layer = read_input(cut_out(item, (slice(0, 1), slice(0, 1))),
+                           'data')[0]
+        shape = layer.whole or np.shape(getattr(item, 'data', item))[-2:]
+        grids.append(Grid(tuple(shape), wcs or layer.wcs))
+    first = next((one for one in grids if one.wcs is not None), grids[0])
+    for one in grids:
+        if one.shape != first.shape or (one.wcs is not None and not same_grid(
+                one.wcs, first.wcs, first.shape)):
+            msg = (f'data: the bands of a mosaic must have one pixel grid, '
+                   f'got the shapes {[one.shape for one in grids]} and '
+                   f'different WCS; reproject writes them onto one')
+            raise ValueError(msg)
+    return first
 
 
 def same_grid(wcs1, wcs2, shape):

@@ -29,8 +29,9 @@ class Layer:
     One band: float32 ``data``, bool ``mask`` (True is invalid), float32
     ``noise`` (1-sigma, or `None`), all 2-D; a celestial ``wcs`` or `None`;
     ``name`` or `None`; ``unit`` or `None`; ``stem``, the name of the file,
-    for when the names of several bands turn out to be the same; and
-    ``pedestal``, what was subtracted from ``data``.
+    for when the names of several bands turn out to be the same;
+    ``pedestal``, what was subtracted from ``data``; and ``whole``, the shape
+    of what it was cut out of.
     """
 
     data: np.ndarray
@@ -41,6 +42,7 @@ class Layer:
     unit: u.UnitBase | None = None
     stem: str | None = None
     pedestal: float = 0.0
+    whole: tuple | None = None
 
 
 def check_shape(array, name):

@@ -44,12 +44,17 @@ class Plane:
     rest: str
     band: str | None
     chip: str | None
+    window: tuple | None
 
     @property
     def name(self):
         """How to call it in messages."""
         hdu = self.hdu
         return f'{self.number} ({hdu.name or "no name"},{hdu.ver})'
+
+    def pixels(self, label):
+        """Its pixels in the window."""
+        return read_pixels(self.hdu, label, self.window)
 
     def fits_on(self, science):
         """Whether it has the pixels of a science plane, or of its bands."""
@@ -64,9 +69,9 @@ def _trim(shape):
     return tuple(shape)
 
 
-def read_path(path, bad_bits=None):
+def read_path(path, bad_bits=None, window=None):
     """
-    The layers of a FITS file.
+    The layers of a FITS file, or of a window (y, x) of slices.
 
     Its path can have an HDU in brackets at the end, ``'file.fits[1]'``,
     ``'file.fits[SCI]'`` or ``'file.fits[SCI,2]'``.
@@ -82,7 +87,7 @@ def read_path(path, bad_bits=None):
     with open_fits(path) as hdus:
         if key is None:
             return read_hdus(hdus, label=str(path), stem=stem,
-                             bad_bits=bad_bits)
+                             bad_bits=bad_bits, window=window)
         try:
             hdu = hdus[key]
         except (KeyError, IndexError):
@@ -90,16 +95,14 @@ def read_path(path, bad_bits=None):
             msg = f'{path!r} has no HDU {key!r}; it has {names}'
             raise ValueError(msg) from None
         return read_hdus(hdu, hdus=hdus, label=f'{path}[{key}]', stem=stem,
-                         bad_bits=bad_bits)
+                         bad_bits=bad_bits, window=window)
 
 
-def read_hdus(source, *, hdus=None, label='data', stem=None, bad_bits=None):
+def read_hdus(source, *, hdus=None, label='data', stem=None, bad_bits=None,
+              window=None):
     """
-    The layers of an HDU or of a list of HDUs.
-
-    Of a list, the images and their uncertainties and masks are found. One
-    HDU is the image whatever it is called; if ``hdus``, the list that it
-    comes from, is given, its planes are found there.
+    The layers of a list of HDUs, whose uncertainties and masks are found; or
+    of one HDU, whatever it is called, with planes from its list ``hdus``.
     """
     single = not isinstance(source, fits.HDUList)
     if single and not is_plane(source):
@@ -110,8 +113,8 @@ def read_hdus(source, *, hdus=None, label='data', stem=None, bad_bits=None):
             hdus = [source]
         every = source if not single else hdus
         primary = every[0].header if len(every) > 1 else None
-        planes = [_plane(hdu, k, primary) for k, hdu in enumerate(every)
-                  if is_plane(hdu)]
+        planes = [_plane(hdu, k, primary, window)
+                  for k, hdu in enumerate(every) if is_plane(hdu)]
         science, unknown = _science(planes)
         if single:
             chosen = [one for one in planes if one.hdu is source]
@@ -150,7 +153,7 @@ def read_hdus(source, *, hdus=None, label='data', stem=None, bad_bits=None):
     return layers
 
 
-def _plane(hdu, number, primary):
+def _plane(hdu, number, primary, window):
     role, rest = role_of(hdu.header)
     chip = next((str(value).strip() for key in _CHIP_KEYS if (
         value := header_value(hdu.header, key)) is not None), None)
@@ -158,7 +161,7 @@ def _plane(hdu, number, primary):
     band = filter_of(hdu.header, primary)
     if band is None and not re.search(r'(?<![^\W_])\d+(?![^\W_])', extname):
         band = canonical(extname)       # 'HSC-G', and no part of a detector
-    return Plane(hdu, number, role, rest, band, chip)
+    return Plane(hdu, number, role, rest, band, chip, window)
 
 
 def _science(planes):
@@ -187,9 +190,8 @@ def _bands(science):
 
 def _owners(planes, science, chosen, label, *, refuse):
     """
-    For each uncertainty and mask the science planes that it belongs to.
-
-    Those that could be of several are an error, or left out with a warning.
+    For each uncertainty and mask the science planes that it belongs to; what
+    could be of several is an error, or left out with a warning.
     """
     extras = [one for one in planes if one.role not in (
         None, 'science', 'skip') and one not in chosen]
@@ -247,7 +249,7 @@ def _read(plane, extras, primary, hdus, label, stem, bad_bits, unused):
     """The layers of one science plane and what belongs to it."""
     hdu = plane.hdu
     header = hdu.header.copy()  # reading the data may change the header
-    data = read_pixels(hdu, label)
+    data = plane.pixels(label)
     mask, noise = np.zeros(data.shape, dtype=bool), None
     blank = header_value(header, 'BLANK')
     if data.dtype.kind in 'iu' and isinstance(blank, int):
@@ -283,14 +285,20 @@ def _read(plane, extras, primary, hdus, label, stem, bad_bits, unused):
                                   r'PC|PV)\d|RADESYS|EQUINOX|(LON|LAT)POLE',
                                   card.keyword)})
     n_bands = data.size // (data.shape[-1] * data.shape[-2])
-    return split_cube(linear(data, header, primary), mask=mask, noise=noise,
-                      label=label, stem=stem, wcs=celestial_wcs(where, hdus),
-                      unit=unit, names=_names(plane, primary, stem, n_bands))
+    wcs = celestial_wcs(where, hdus)
+    if wcs is not None and plane.window:
+        wcs = wcs.slice(plane.window)
+    layers = split_cube(linear(data, header, primary), mask=mask, noise=noise,
+                        label=label, stem=stem, wcs=wcs, unit=unit,
+                        names=_names(plane, primary, stem, n_bands))
+    for layer in layers:
+        layer.whole = tuple(hdu.shape[-2:])
+    return layers
 
 
 def _bad(extra, headers, label, bad_bits, unused):
     """The pixels that a mask or a weight marks as bad, or None."""
-    array = read_pixels(extra.hdu, label)
+    array = extra.pixels(label)
     if extra.role in _WEIGHTS:
         bad = ~(array > 0)
     else:
@@ -299,18 +307,15 @@ def _bad(extra, headers, label, bad_bits, unused):
     if isinstance(bad, str):
         unused.append(f'{extra.name}: {bad}')
         return None
-    if bad.all():
+    if bad.all() and not extra.window:
         unused.append(f'{extra.name}, which marks all pixels as bad')
         return None
     return bad
 
 
 def _sigma(extra, unit, label, unused):
-    """
-    The noise that a plane means, in the unit of the image, NaN where it means
-    none; or None.
-    """
-    array = read_pixels(extra.hdu, label).astype(float)
+    """The noise in the image's unit, NaN where there is none; or None."""
+    array = extra.pixels(label).astype(float)
     power = {'std': 1, 'var': 0.5, 'ivar': -0.5}[extra.role]
     own, factor = unit_of(extra.hdu.header)[0], 1
     # some pipelines copy that of the image without the square
@@ -324,7 +329,7 @@ def _sigma(extra, unit, label, unused):
     with np.errstate(all='ignore'):
         noise = array**power * factor
         noise[~((noise > 0) & (noise < np.inf))] = np.nan
-    if np.isnan(noise).all():
+    if np.isnan(noise).all() and not extra.window:
         unused.append(f'{extra.name}, in which no pixel is positive')
         return None
     return noise

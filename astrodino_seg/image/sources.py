@@ -6,6 +6,7 @@ Python objects to layers: arrays, NDData, and dicts and lists of bands.
 import os
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from zipfile import BadZipFile
 
 import astropy.units as u
@@ -14,7 +15,7 @@ from astropy.io import fits
 from astropy.nddata import NDData
 from astropy.utils.masked import Masked
 
-from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg.errors import AstroDinoUserWarning, require
 from astrodino_seg.image.fits import IMAGE_HDUS
 from astrodino_seg.image.header import bands_of
 from astrodino_seg.image.layer import check_shape, split_cube
@@ -22,18 +23,68 @@ from astrodino_seg.image.layouts import warn_of_bits
 from astrodino_seg.image.planes import read_hdus, read_path
 from astrodino_seg.image.wcs import fits_wcs, image_plane
 
-__all__ = ['check_name', 'convert_unit', 'read_input']
+__all__ = ['Cutout', 'check_name', 'convert_unit', 'cut_out', 'read_input']
+
+
+@dataclass(frozen=True, eq=False)
+class Cutout:
+    """A window (y, x) of a file, read when it is asked for."""
+
+    source: object
+    window: tuple
+
+
+def cut_out(data, window):
+    """
+    A window, two slices (y, x) with start and stop, of any ``data`` of
+    `as_image`; no more of it is read than that.
+    """
+    if isinstance(data, (str, os.PathLike, fits.HDUList, *IMAGE_HDUS)):
+        return Cutout(data, tuple(window))
+    if isinstance(data, Mapping):
+        return {key: cut_out(one, window) for key, one in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [cut_out(one, window) for one in data]
+    at = (..., *window)
+    if hasattr(data, 'cube'):       # an Image
+        return replace(data, cube=data.cube[at], mask=data.mask[at],
+                       noise=None if data.noise is None else data.noise[at],
+                       wcs=data.wcs and data.wcs.slice(window))
+    if not isinstance(data, NDData):
+        return data[at]
+    mask, uncertainty, wcs = data.mask, data.uncertainty, data.wcs
+    if np.ndim(mask):
+        mask = mask[at]
+    if uncertainty is not None and uncertainty.array is not None:
+        uncertainty = uncertainty[at]
+    if wcs is not None:
+        wcs = image_plane(fits_wcs(wcs, np.ndim(data.data), 'the WCS'))
+        wcs = None if wcs is None else wcs.slice(window)
+    return NDData(data.data[at], uncertainty, mask, wcs,
+                  data.meta, data.unit)
+
+
+def opened(data):
+    """Arrays of numpy and of zarr for the path of a file of them."""
+    found = (array_file(data, mapped=True)
+             if isinstance(data, (str, os.PathLike)) else None)
+    return data if found is None else found
 
 
 def read_input(data, label, bad_bits=None):
     """The layers of any ``data`` of `as_image` but an `Image`."""
+    window = None
+    if isinstance(data, Cutout):
+        data, window = data.source, data.window
     if isinstance(data, (str, os.PathLike)):
-        if str(data).endswith(('.npy', '.npz')) and os.path.isfile(data):
-            data, label = _numpy_file(data), str(data)
-        else:
-            return read_path(data, bad_bits)
+        arrays = array_file(data, mapped=window is not None)
+        if arrays is None:
+            return read_path(data, bad_bits, window)
+        data, label = arrays, str(data)
+        if window:
+            data = cut_out(data, window)
     if isinstance(data, (fits.HDUList, *IMAGE_HDUS)):
-        return read_hdus(data, label=label, bad_bits=bad_bits)
+        return read_hdus(data, label=label, bad_bits=bad_bits, window=window)
     if isinstance(data, (Mapping, list, tuple)):
         return _many(data, label, bad_bits)
     warn_of_bits(bad_bits, label)
@@ -53,10 +104,20 @@ def read_input(data, label, bad_bits=None):
     return split_cube(np.asarray(data), mask=mask, unit=unit, label=label)
 
 
-def _numpy_file(path):
-    """The array of a file of numpy, or its arrays by their names."""
+def array_file(path, *, mapped=False):
+    """
+    The array of a file of numpy or a folder of zarr, or its arrays by their
+    names; `None` of other files.
+    """
+    if str(path).rstrip('/').endswith('.zarr') and os.path.isdir(path):
+        zarr = require('zarr', 'zarr')
+        content = zarr.open(path, mode='r')
+        return content if hasattr(content, 'shape') else dict(
+            content.arrays())
+    if not str(path).endswith(('.npy', '.npz')) or not os.path.isfile(path):
+        return None
     try:
-        content = np.load(path)
+        content = np.load(path, mmap_mode='r' if mapped else None)
         if isinstance(content, np.ndarray):
             return content
         with content:

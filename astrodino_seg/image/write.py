@@ -72,6 +72,37 @@ def write_label_map(path, labels, image, *, meta=None, overwrite=False):
         fits.PrimaryHDU(labels, header).writeto(part)
 
 
+class GrowingLabelMap:
+    """
+    A label map in a FITS file that is written window by window: as
+    `write_label_map`, but 0 where nothing was written yet, and on disk alone.
+    """
+
+    def __init__(self, path, grid, meta=None):
+        header = _wcs_header(grid)
+        _add_meta(header, meta)
+        header = fits.PrimaryHDU(np.zeros((1, 1), np.int32), header).header
+        header['NAXIS2'], header['NAXIS1'] = grid.shape
+        start = header.tostring().encode('ascii')
+        self.path, self.shape, self.offset = path, grid.shape, len(start)
+        size = 4 * grid.shape[0] * grid.shape[1]
+        with open(path, 'wb') as stream:
+            stream.write(start)
+            stream.truncate(len(start) + size + -size % 2880)
+
+    def _pixels(self):
+        # mapped anew each time: what is mapped stays in memory
+        return np.memmap(self.path, '>i4', 'r+', self.offset, self.shape)
+
+    def read(self, window):
+        """(y, x) int32 labels in a window of slices."""
+        return self._pixels()[window].astype(np.int32)
+
+    def write(self, window, labels):
+        """Put labels in their window."""
+        self._pixels()[window] = labels
+
+
 def _check_labels(labels, image):
     """The labels as an int32 array, or raise."""
     labels = np.asarray(labels)
@@ -163,7 +194,7 @@ def read_label_map(path, name=None):
     return labels.astype(labels.dtype.newbyteorder('='))
 
 
-def read_plane(path):
+def read_plane(path, window=None):
     """
     The pixels of the first image of a FITS file, whatever they mean.
 
@@ -171,6 +202,8 @@ def read_plane(path):
     ----------
     path : str or `~pathlib.Path`
         The file.
+    window : tuple of slice, optional
+        (y, x), of which alone the pixels are read.
 
     Returns
     -------
@@ -182,18 +215,18 @@ def read_plane(path):
     ValueError
         If there is no image.
     """
-    pixels, _ = _first_plane(path, None, (2, 3))
+    pixels, _ = _first_plane(path, None, (2, 3), window)
     return pixels.astype(pixels.dtype.newbyteorder('='))
 
 
-def _first_plane(path, name, n_axes):
+def _first_plane(path, name, n_axes, window=None):
     """Pixels of the first image of some name, and whether some are BLANK."""
     with open_fits(path) as hdus:
         for hdu in hdus:
             if (is_plane(hdu) and len(hdu.shape) in n_axes
                     and name in (None, hdu.name)):
                 blank = 'BLANK' in hdu.header       # of integers alone
-                return read_pixels(hdu, path), blank
+                return read_pixels(hdu, path, window), blank
         named = '' if name is None else f' named {name!r}'
         msg = f'{str(path)!r} has no {n_axes[0]}-D image{named}'
         raise ValueError(msg)
