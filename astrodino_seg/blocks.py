@@ -69,12 +69,13 @@ def _objects(job):
     return result.segmentation_image.data, result.table
 
 
-def read_planes(mask=None, error=None, weight=None):
+def read_planes(mask=None, error=None, weight=None, window=None):
     """``mask`` and ``error`` of `as_image`, of arrays or FITS images."""
     def pixels(one):
-        if isinstance(one, Cutout):
-            return read_plane(one.source, one.window)
-        return read_plane(one) if isinstance(one, (str, PathLike)) else one
+        if isinstance(one, (str, PathLike)):
+            one = Cutout(one, window)
+        return (read_plane(one.source, one.window)
+                if isinstance(one, Cutout) else one)
 
     planes = {}
     if mask is not None:

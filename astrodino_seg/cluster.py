@@ -3,6 +3,7 @@
 Many jobs, one after the other or on a Dask cluster; nothing else knows Dask.
 """
 
+import os
 from contextlib import nullcontext
 from functools import lru_cache
 
@@ -52,8 +53,8 @@ def _on_cluster(work, jobs, scheduler, retries):
                 k, job = next(waiting, (None, None))
                 if k is None:
                     return
-                future = client.compute(delayed(work, pure=False)(job),
-                                        retries=retries)
+                future = client.compute(delayed(_there, pure=False)(
+                    work, job, os.getcwd()), retries=retries)
                 number[future.key] = k
                 running.add(future)
 
@@ -61,6 +62,12 @@ def _on_cluster(work, jobs, scheduler, retries):
         for future in running:
             yield number.pop(future.key), future.result()
             hand_out()
+
+
+def _there(work, job, folder):
+    """Work in the folder of the client, for names of files are of there."""
+    os.chdir(folder)
+    return work(job)
 
 
 def recipe_of(finder):

@@ -134,6 +134,11 @@ def segment_mosaic(data, prefix, finder=None, *, threshold=None, mask=None,
         msg = (f'catalog_format must be one of {", ".join(FORMATS)}, got '
                f'{catalog_format!r}')
         raise ValueError(msg)
+    if block % STEP or margin % STEP or not 0 < margin <= (block - STEP) / 2:
+        msg = (f'block and margin must be multiples of {STEP}, and block '
+               f'more than two margins, got block={block!r}, '
+               f'margin={margin!r}')
+        raise ValueError(msg)
     finder = DinoSegmenter() if finder is None else finder
     grid = grid_of(data, wcs)
     cuts = tiles(grid.shape, size=block, margin=margin, step=STEP)

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from shutil import copy
 
 import astropy.units as u
 import numpy as np
@@ -691,3 +692,71 @@ def test_catalogues_of_other_programs(run, columns, name, form, file):
     told = (Path(file).read_text() if form == 'votable'
             else str(fits.getheader(file, 1)))
     assert 'input cube.fits sha256' in ' '.join(told.split())
+
+
+# ------------------------------------------------- many and large images
+
+def test_block(run, image):
+    """One block is the whole image, labels and table."""
+    args = ['unit.fits', '-q', '--no-png', '--threshold', '0.05',
+            '--background', '0']
+    assert run('segment', *args)[0] == 0
+    status, out, _ = run('segment', *args, '--block', '192', '--margin', '64',
+                         '-o', 'b', '--catalog-format', 'fits')
+    assert status == 0
+    assert 'wrote b_segm.fits' in out
+    assert_array_equal(read_label_map('b_segm.fits'),
+                       read_label_map('unit_segm.fits'))
+    one, two = QTable.read('unit_catalog.ecsv'), QTable.read('b_catalog.fits')
+    assert_allclose(one['flux_g'], two['flux_g'], rtol=1e-6)
+    assert one.colnames == two.colnames
+    assert any('unit.fits sha256' in line for line in fits.getheader(
+        'b_segm.fits')['HISTORY'])
+    status, _, err = run('segment', *args, '--block', '100', '-o', 'c')
+    assert (status, 'multiples of 64' in one_line(err)) == (1, True)
+    status, _, err = run('segment', *args, '--block', '192', '--each')
+    assert one_line(err) == '--each: it is not used with --block'
+
+
+def test_positions(run, folder, tmp_path):
+    """Cutouts by their ids, and one catalogue of all."""
+    QTable({'id': ['a', 'b', 'far'], 'x': [30.0, 70, 300],
+            'y': [40.0, 60, 40]}).write('at.ecsv')
+    args = ['segment', 'cube.fits', '--positions', 'at.ecsv', '-o', 'out',
+            '-q', '--no-png', '--join', 'all.parquet']
+    assert '--cutout' in one_line(run(*args)[2])
+    status, out, err = run(*args, '--cutout', '48')
+    assert (status, err) == (0, 'astrodino: warning: far is not on the '
+                             'image\n')
+    assert '2 of 2 images' in out
+    table = QTable.read('all.parquet')
+    whole = as_image(folder / 'cube.fits')
+    for name, x0, y0 in (('a', 6, 16), ('b', 46, 36)):
+        labels = read_label_map(f'out/{name}/{name}_segm.fits')
+        assert labels.shape == (48, 48)
+        rows = table[table['image'] == name]
+        assert len(rows) == labels.max() > 0
+        assert rows['sky_centroid'].separation(whole.sky(
+            rows['x_centroid'] + x0, rows['y_centroid'] + y0)
+            ).arcsec.max() < 1e-6
+
+
+def test_folder_on_a_cluster(run, folder, tmp_path):
+    """A folder stands for its FITS files; a bad one ends nothing."""
+    distributed = pytest.importorskip('distributed')
+    (tmp_path / 'in').mkdir()
+    for name in ('g.fits', 'nan.fits', 'text.fits'):
+        copy(folder / name, tmp_path / 'in')
+    (tmp_path / 'in' / 'notes.txt').write_text('no image')
+    args = ['segment', '--each', 'in', '-o', 'out', '-q', '--no-png']
+    with distributed.LocalCluster(
+            1, threads_per_worker=1, processes=False, protocol='tcp',
+            dashboard_address=None) as cluster:
+        status, out, err = run(*args, '--scheduler',
+                               cluster.scheduler_address)
+    assert status == 1
+    assert '1 of 3 images' in out
+    assert sorted(line.split(':')[2].strip() for line in err.splitlines()
+                  if 'astrodino: error' in line) == ['in/nan.fits',
+                                                     'in/text.fits']
+    assert 'in/g.fits: is there' in run(*args)[1]

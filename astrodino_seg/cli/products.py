@@ -38,14 +38,17 @@ def _bits(text):
     return text if text == 'any' else int(text)
 
 
-def read_images(names, bands=None, reference=None, bad_bits=None, **planes):
+def read_images(names, bands=None, reference=None, bad_bits=None, window=None,
+                **planes):
     """
-    The image of one cube, or of one file a band; ``planes`` are a ``mask``
-    and an ``error`` of `as_image`.
+    The image of one cube, or of one file a band, or a window of it;
+    ``planes`` are a ``mask`` and an ``error`` of `as_image`.
     """
-    from astrodino_seg.image import as_image
+    from astrodino_seg.image import as_image, cut_out
 
     source = names[0] if len(names) == 1 else names
+    if window is not None:
+        source = cut_out(source, window)
     return as_image(source, bands=split_bands(bands), reference=reference,
                     bad_bits=bad_bits, **planes)
 

@@ -7,6 +7,7 @@ import sys
 from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 
+from astrodino_seg.cli.many import run_each
 from astrodino_seg.cli.products import (
     MAPS,
     add_image_options,
@@ -18,6 +19,7 @@ from astrodino_seg.cli.products import (
     read_images,
     refuse_existing,
     refuse_options,
+    split_bands,
     summarise,
     write_products,
 )
@@ -35,21 +37,38 @@ def add_segment(commands):
         help='FITS file with all bands, or one file a band')
     add_image_options(add)
     add('--each', action='store_true',
-        help='each IMAGE by itself: its products are put in a folder of its '
-             'name in the folder of --output, what is there already is left, '
-             'and one that fails does not end the others')
+        help='each IMAGE by itself, or each FITS file of a folder: its '
+             'products are put in a folder of its name in the folder of '
+             '--output, what is there already is left, and one that fails '
+             'does not end the others')
+    add('--positions', metavar='CATALOGUE',
+        help='cutouts of IMAGE around the positions of a table, as of --each')
+    add('--cutout', type=int, metavar='N',
+        help='side of the cutouts in pixels')
+    add('--join', metavar='FILE',
+        help='one catalogue, .ecsv, .fits or .parquet, of all images of '
+             '--each or --positions, with the column "image"')
+    add('--block', type=int, metavar='N',
+        help='for images that are larger than memory: segment blocks of N x '
+             'N pixels; a command that was stopped goes on')
+    add('--margin', type=int, default=256, metavar='N',
+        help='half the overlap of blocks; larger objects are cut '
+             '(%(default)s)')
+    add('--scheduler', metavar='ADDRESS',
+        help='of a Dask cluster that does the work, as of "dask scheduler", '
+             'for --block, --each or --positions')
     _add_dials(segment)
-    add('--catalog-format', choices=('ecsv', 'fits', 'votable'),
+    add('--catalog-format', choices=('ecsv', 'fits', 'votable', 'parquet'),
         default='ecsv', help='of the catalogue (%(default)s)')
     add('--columns', choices=('own', 'sextractor', 'lsst'), default='own',
         help='names of its columns; lsst adds blends as parents (%(default)s)')
     add('--no-png', action='store_true', help='no picture')
-    add('--maps', type=_names, default=(), metavar='NAMES',
+    add('--maps', type=_names, metavar='NAMES',
         help=f'write PREFIX_maps.fits with some of {", ".join(MAPS)}, with '
              f'commas between, or all')
     add('--overwrite', action='store_true', help='replace old products')
     add('-q', '--quiet', action='store_true', help='no progress bar')
-    segment.set_defaults(run=run_segment)
+    segment.set_defaults(run=run_segment, window=None)
 
 
 def add_report(commands):
@@ -69,7 +88,7 @@ def add_report(commands):
     _add_dials(report)
     add('--overwrite', action='store_true', help='replace an old page')
     add('-q', '--quiet', action='store_true', help='no progress bar')
-    report.set_defaults(run=run_report)
+    report.set_defaults(run=run_report, window=None)
 
 
 def _add_dials(command):
@@ -129,12 +148,28 @@ def _names(text):
 
 def run_segment(args):
     """Run the subcommand."""
-    if not args.no_png:
+    if not (args.no_png or args.block):
         require('matplotlib', 'plot')
-    if args.each:
-        refuse_options(args, ['edits'], 'with --each')
+    for name in ('each', 'positions', 'block'):
+        if getattr(args, name):
+            refuse_options(args, ['edits'], f'with --{name}')
     finder, dials = _finder(args)
-    return (_each if args.each else _segment)(args, finder, dials)
+    many = args.each or args.positions
+    if not many:
+        refuse_options(args, ['join'], 'without --each or --positions')
+    if not args.positions:
+        refuse_options(args, ['cutout'], 'without --positions')
+    if args.block:
+        refuse_options(args, ['each', 'positions', 'maps', 'reference'],
+                       'with --block')
+        if args.columns != 'own':
+            refuse_options(args, ['columns'], 'with --block')
+        return _mosaic(args, finder, dials)
+    if many:
+        return run_each(_one, args, finder, dials)
+    refuse_options(args, ['scheduler'],
+                   'without --block, --each or --positions')
+    return _segment(args, finder, dials)
 
 
 def run_report(args):
@@ -176,55 +211,63 @@ def _finder(args):
                          progress_bar=not args.quiet), dials
 
 
-def _each(args, finder, dials):
-    """Every image by itself; 0 if all went well."""
-    folder = Path(args.output or '.')
-    prefixes = [as_prefix(None, name).name for name in args.images]
-    if twice := {name for name in prefixes if prefixes.count(name) > 1}:
-        msg = f'images: {sorted(twice)[0]!r} is the name of two'
-        raise ValueError(msg)
-    worst, n_good = 0, 0
-    for image, name in zip(args.images, prefixes):
-        prefix = folder / name / name
-        paths = product_paths(prefix, args.catalog_format, maps=args.maps,
-                              png=not args.no_png)
-        if not args.overwrite and all(p.exists() for p in paths.values()):
-            print(f'{image}: is there')
-            n_good += 1
-            continue
-        prefix.parent.mkdir(parents=True, exist_ok=True)
-        one = Namespace(**{**vars(args), 'images': [image],
-                           'output': str(prefix), 'overwrite': True})
-        try:
-            status = _segment(one, finder, dials)
-            n_good += 1
-        except (ValueError, TypeError, OSError) as err:
-            text = ' '.join(str(err).split())
-            print(f'astrodino: error: {image}: {text}', file=sys.stderr)
-            status = 1
-        worst = worst or status * (status != 3)
-    print(f'{n_good} of {len(prefixes)} images')
-    return worst
+def _one(job):
+    """Segment one image of many: its status, and what was wrong with it."""
+    from astrodino_seg.cluster import finder_of
+
+    recipe, dials, args = job
+    try:
+        return _segment(Namespace(**args), finder_of(recipe), dials), ''
+    except (ValueError, TypeError, OSError) as err:
+        return 1, ' '.join(str(err).split()) or type(err).__name__
 
 
-def _planes(args):
-    """The mask and the errors that the options name."""
-    import numpy as np
+def _mosaic(args, finder, dials):
+    """One image of any size, block by block."""
+    from astrodino_seg.image import grid_of
+    from astrodino_seg.mosaic import segment_mosaic
 
-    from astrodino_seg.image import read_plane
+    prefix = as_prefix(args.output, args.images[0])
+    refuse_existing(product_paths(prefix, args.catalog_format,
+                                  png=False).values(), args.overwrite)
+    data = args.images[0] if len(args.images) == 1 else args.images
+    unit = grid_of(data).unit
+    result = segment_mosaic(
+        data, prefix, finder, mask=args.mask, error=_number(args.error),
+        weight=args.weight, bands=split_bands(args.bands),
+        bad_bits=args.bad_bits, block=args.block, margin=args.margin,
+        catalog_format=args.catalog_format, scheduler=args.scheduler,
+        progress_bar=not args.quiet, history=_history(
+            args, {**dials, 'block': args.block, 'margin': args.margin}),
+        **_in_unit(args, unit))
+    print(f'{result.n_labels} objects')
+    for path in (result.labels, result.catalog):
+        print(f'wrote {path}')
+    return 0 if result.n_labels else 3
 
-    planes = {}
-    if args.mask is not None:
-        planes['mask'] = read_plane(args.mask) != 0     # NaN too
-    if args.error is not None:
-        try:
-            planes['error'] = float(args.error)
-        except ValueError:
-            planes['error'] = read_plane(args.error)
-    if args.weight is not None:
-        weight = read_plane(args.weight).astype(float)
-        planes['error'] = np.where(weight > 0, weight, np.nan)**-0.5
-    return planes
+
+def _number(text):
+    """A number, or the name of a file."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
+def _in_unit(args, unit):
+    """Threshold and background in the unit of the image."""
+    return {name: value * unit if isinstance(value, float)
+            and unit is not None else value
+            for name in ('threshold', 'background')
+            if (value := getattr(args, name)) is not None}
+
+
+def _history(args, dials):
+    files = [one for one in (args.mask, args.error, args.weight, args.edits)
+             if one is not None and Path(one).is_file()]
+    return history([*args.images, *files], args.model,
+                   threshold=args.threshold, background=args.background,
+                   **dials)
 
 
 def _found(args, finder, dials):
@@ -232,24 +275,20 @@ def _found(args, finder, dials):
     What is found in one image, of one file or more, or `None`, and the lines
     of its `history`.
     """
-    image = read_images(args.images, args.bands, args.reference,
-                        args.bad_bits, **_planes(args))
-    threshold, background = (
-        value * image.unit
-        if isinstance(value, float) and image.unit is not None else value
-        for value in (args.threshold, args.background))
-    result = finder.segment(image, threshold, background=background)
+    from astrodino_seg.blocks import read_planes
+
+    image = read_images(
+        args.images, args.bands, args.reference, args.bad_bits, args.window,
+        **read_planes(args.mask, _number(args.error), args.weight,
+                      window=args.window))
+    result = finder.segment(image, **_in_unit(args, image.unit))
     if result is None:
         print('no sources were found', file=sys.stderr)
     else:
         if args.edits is not None:
             result = result.edit(args.edits)
         print(summarise(result))
-    files = [one for one in (args.mask, args.error, args.weight, args.edits)
-             if one is not None and Path(one).is_file()]
-    return result, history(
-        [*args.images, *files], args.model, threshold=args.threshold,
-        background=args.background, **dials)
+    return result, _history(args, dials)
 
 
 def _segment(args, finder, dials):

@@ -164,7 +164,7 @@ def cutouts(image, positions, size):
     """
     image = as_image(image)
     shape = np.array(check_size(0 if size is None else size))
-    known, x, y = _read(image, positions)
+    known, x, y = pixels_of(image, positions)
     if not len(x):
         msg = 'positions are empty'
         raise ValueError(msg)
@@ -235,8 +235,8 @@ def plain_columns(table, without=()):
             and table[name].dtype.kind in 'biufSU']
 
 
-def _read(image, positions):
-    """What is known of positions, and their pixels."""
+def pixels_of(image, positions):
+    """A table of what is known of positions, and their x and y."""
     if not isinstance(positions, SkyCoord):
         table = as_table(positions)
         if table is None:

@@ -8,7 +8,7 @@ unit, reprojects those that need it, and stacks them.
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import astropy.units as u
 import numpy as np
@@ -27,10 +27,11 @@ GRID_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """The pixels (ny, nx) of an image, and their WCS or `None`."""
+    """The pixels (ny, nx) of an image, their WCS and unit or `None`."""
 
     shape: tuple
     wcs: WCS | None
+    unit: u.UnitBase | None = None
 
     def sky(self, x, y):
         """Positions of pixels, as `~astrodino_seg.Image.sky`."""
@@ -45,7 +46,7 @@ def grid_of(data, wcs=None):
     Bands on several grids are refused: they would be reprojected.
     """
     if hasattr(data, 'cube'):       # an Image
-        return Grid(tuple(data.shape), wcs or data.wcs)
+        return Grid(tuple(data.shape), wcs or data.wcs, data.unit)
     data = opened(data)
     items = (list(data.values()) if isinstance(data, Mapping) else
              list(data) if isinstance(data, (list, tuple)) else [data])
@@ -54,8 +55,9 @@ def grid_of(data, wcs=None):
         layer = read_input(cut_out(item, (slice(0, 1), slice(0, 1))),
                            'data')[0]
         shape = layer.whole or np.shape(getattr(item, 'data', item))[-2:]
-        grids.append(Grid(tuple(shape), wcs or layer.wcs))
+        grids.append(Grid(tuple(shape), wcs or layer.wcs, layer.unit))
     first = next((one for one in grids if one.wcs is not None), grids[0])
+    unit = None if None in [one.unit for one in grids] else grids[0].unit
     for one in grids:
         if one.shape != first.shape or (one.wcs is not None and not same_grid(
                 one.wcs, first.wcs, first.shape)):
@@ -63,7 +65,7 @@ def grid_of(data, wcs=None):
                    f'got the shapes {[one.shape for one in grids]} and '
                    f'different WCS; reproject writes them onto one')
             raise ValueError(msg)
-    return first
+    return replace(first, unit=unit)
 
 
 def same_grid(wcs1, wcs2, shape):
