@@ -124,6 +124,21 @@ def test_finer_first():
     assert np.count_nonzero(owner == 1) == pytest.approx(np.pi * 36, rel=.1)
 
 
+@pytest.mark.parametrize(('radius', 'adds'), [(9, True), (17, False)])
+def test_what_an_object_has_already(radius, adds):
+    """A seed of a binned image adds to a knot and not to a whole object."""
+    fine = make_level(1, (100, 100), [(50, 50)], radius)
+    coarse = make_level(2, (50, 50), [(25, 25)], 10)
+    painted = list(paint_levels([fine, coarse], np.ones(2, bool),
+                                (100, 100)))
+    apart, one = (compose(painted, (100, 100), np.array(objects))
+                  for objects in ([0, 1], [0, 0]))
+    assert (apart == compose(painted, (100, 100))).all()
+    wanted = np.pi * (20 if adds else radius)**2
+    assert np.count_nonzero(one) == pytest.approx(wanted, rel=.1)
+    assert np.count_nonzero(apart) == pytest.approx(np.pi * 400, rel=.1)
+
+
 # ------------------------------------------------------------- grouping
 
 def dense(n, i, j, same):

@@ -3,6 +3,8 @@
 Tests of how the network is run at each level.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -99,12 +101,11 @@ def test_has_bfloat16(monkeypatch):
 
 def test_average_of_tokens(monkeypatch):
     """Tokens are the weighted mean over the tiles that hold them."""
-    shape, size = (320, 16), 176
-    values, seen = iter(range(100)), []
+    shape, size, seen = (320, 16), 176, []
 
     def tokens(x):
-        return torch.full((1, 48, x.shape[2] // 16, x.shape[3] // 16),
-                          float(next(values)))
+        out = torch.ones(len(x), 48, x.shape[2] // 16, x.shape[3] // 16)
+        return out * x.mean(dim=(1, 2, 3), keepdim=True)
 
     model = small_model()
     forward = InstanceHead.forward
@@ -117,10 +118,10 @@ def test_average_of_tokens(monkeypatch):
     cut = tiles(shape, size=size, margin=CONTEXT)
     assert len(cut) > 2
     top, norm = np.zeros((2, 20))
-    for k, tile in enumerate(cut):
+    for tile in cut:
         weight = taper(tile, shape)[:, 0]
         rows = slice(tile.outer[0].start // 16, tile.outer[0].stop // 16)
-        top[rows] += k * weight
+        top[rows] += planes(shape)[:, *tile.outer].mean() * weight
         norm[rows] += weight
     assert_allclose(seen[0][0, 5, :, 0], top / norm, rtol=1e-5)
 
@@ -165,3 +166,31 @@ def test_backbone_of_others(tmp_path):
     assert_array_equal(levels[0].channels, x[:5])
     for one, other in zip(levels, look(model, x)):
         assert_array_equal(one.sky, other.sky)
+
+
+def test_threads():
+    """The same answer whatever the number of threads, which is left alone."""
+    model, channels, before = small_model(), planes((200, 216)), \
+        torch.get_num_threads()
+    found = []
+    try:
+        for n in (1, 3):
+            torch.set_num_threads(n)
+            found.append(look(model, channels, tile_size=176))
+            assert torch.get_num_threads() == n
+            with ThreadPoolExecutor(1) as pool:     # and of later threads
+                assert pool.submit(torch.get_num_threads).result() == n
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(*found, strict=True):
+        for a, b in zip(one[1:], other[1:], strict=True):
+            assert_array_equal(a, b)
+
+
+def test_error_in_a_thread(monkeypatch):
+    """What goes wrong in a thread is not lost, nor the number of threads."""
+    model, before = small_model(), torch.get_num_threads()
+    monkeypatch.setattr(model, 'tokens', lambda x: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        look(model, planes())
+    assert torch.get_num_threads() == before

@@ -224,6 +224,10 @@ def test_seed_truth():
     coarse = make_level(2, (50, 50), [(25, 25)], 6)
     owner = seed_truth([fine, coarse], truth, (100, 100))
     assert owner.tolist() == [1, 2, 0, -1, 1]
+    # in a binned image what is drawn far too large is of nothing
+    wide = make_level(2, (50, 50), [(25, 25)], 10)
+    owner = seed_truth([fine, wide], truth, (100, 100))
+    assert owner.tolist() == [1, 2, 0, -1, 0]
 
 
 def graph(seeds, pairs, i, j, real, same):

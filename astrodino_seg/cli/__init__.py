@@ -34,6 +34,9 @@ COMMANDS = (add_segment, add_report, add_compare, add_attention, add_embed,
 def main(argv=None):
     """Run ``astrodino``."""
     args = _parser().parse_args(argv)
+    # threads that have nothing to do sleep: they would take the processor
+    # from whatever else runs. OpenMP reads it when torch is imported.
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         warnings.simplefilter('always', AstroDinoWarning)

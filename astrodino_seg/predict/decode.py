@@ -22,8 +22,8 @@ __all__ = ['MERGE', 'MIN_SEED', 'Grouping', 'decode', 'label_fragments',
 
 #: The merge/split dial, and the least probability that a seed is of an object;
 #: chosen on scenes of the validation split.
-MERGE = 0.3
-MIN_SEED = 0.7
+MERGE = 0.45
+MIN_SEED = 0.6
 
 
 @dataclass(frozen=True)
@@ -133,13 +133,15 @@ def decode(levels, decision, shape, *, merge=MERGE, min_seed=MIN_SEED,
     """
     found, real, same = weigh(levels, decision)
     used = real >= min_seed
-    owner = compose(paint_levels(levels, used, shape), shape)
-    if mask is not None:
-        owner[mask] = 0
     number = np.cumsum(used) - 1
     both = used[found.i] & used[found.j]
     label, right = group(int(used.sum()), number[found.i[both]],
                          number[found.j[both]], same[both], merge)
+    object_of = np.full(len(used), -1)
+    object_of[used] = label
+    owner = compose(paint_levels(levels, used, shape), shape, object_of)
+    if mask is not None:
+        owner[mask] = 0
     return _objects(owner, np.flatnonzero(used), label, right, found.radius,
                     n_pixels, keep)
 

@@ -10,6 +10,10 @@ from torch.nn import functional as F
 __all__ = ['compose', 'enlarge', 'paint_levels', 'reach_of', 'seed_score',
            'to_image']
 
+#: Share of a seed's pixels that its object has already, from which on it adds
+#: none.
+COVERED = 0.5
+
 
 def seed_window(level, k, shape, factor=1.0):
     """
@@ -131,11 +135,11 @@ def paint_levels(levels, used, shape):
     Yields
     ------
     owner : `~numpy.ndarray`
-        (y, x) int32 of the image, of each level, the coarsest first: index
+        (y, x) int32 of the image, of each level, the finest first: index
         of the seed, of all levels in turn, plus one; 0 for the rest.
     """
     first = np.cumsum([0, *(len(level.x) for level in levels)])
-    for level, start in reversed(list(zip(levels, first))):
+    for level, start in zip(levels, first):
         seeds = np.flatnonzero(used[start:start + len(level.x)])
         if len(seeds):
             owner = _paint(level, seeds, shape)
@@ -143,9 +147,12 @@ def paint_levels(levels, used, shape):
             yield owner
 
 
-def compose(painted, shape):
+def compose(painted, shape, object_of=None):
     """
     Put the levels together: what the finer leave, the coarser have.
+
+    A seed whose object has most of its pixels already, of finer levels, adds
+    none: a binned image shows the rest of a small object poorly.
 
     Parameters
     ----------
@@ -153,6 +160,8 @@ def compose(painted, shape):
         Of `paint_levels`.
     shape : tuple of int
         (ny, nx) of the image.
+    object_of : `~numpy.ndarray`, optional
+        (S,) int, the object of each seed. Each is its own if `None`.
 
     Returns
     -------
@@ -161,7 +170,16 @@ def compose(painted, shape):
     """
     owner = np.zeros(shape, np.int32)
     for one in painted:
-        np.copyto(owner, one, where=one > 0)
+        add = (one > 0) & (owner == 0)
+        if object_of is not None:
+            both = (one > 0) & (owner > 0)
+            both[both] = (object_of[one[both] - 1]
+                          == object_of[owner[both] - 1])
+            n = len(object_of) + 1
+            area = np.bincount(one.ravel(), minlength=n)
+            had = np.bincount(one[both], minlength=n)
+            add &= (had < COVERED * area)[one]
+        np.copyto(owner, one, where=add)
     return owner
 
 

@@ -20,22 +20,25 @@ from astrodino_seg.predict.merge import (
 )
 from astrodino_seg.predict.pyramid import look
 from astrodino_seg.predict.sky import input_of
+from astrodino_seg.train.crops import FAINTEST
 from astrodino_seg.train.data import (
     HELD,
     enough_scenes,
     looked_at,
     observed,
 )
-from astrodino_seg.truth import ISOPHOTE
+from astrodino_seg.truth import CLASSES, ISOPHOTE
 
 __all__ = ['Graph', 'fit_decision', 'graph_of_scene', 'seed_truth']
 
 #: How much more a pair counts if one of its objects is a large galaxy.
 PRIMARY_WEIGHT = 3.0
-#: Share of a seed's light, in pixels, that must be an object's.
-ON_OBJECT = 0.3
+#: Share of a seed's pixels that must be an object's; and in a binned image,
+#: where what small objects leave is drawn poorly.
+ON_OBJECT, ON_BINNED = 0.3, 0.5
 #: Share of a seed's light in a binned image that one object must have.
 OF_ONE = 0.5
+GALAXY = CLASSES.index('galaxy')
 #: Scenes of a step of the fit, and the steps in which its rate rises.
 AT_A_TIME = 8
 WARMUP = 50
@@ -67,8 +70,8 @@ def seed_truth(levels, truth, shape):
         k = np.searchsorted(first, here.max(), 'left') - 1
         true = truth.labels
         if levels[k].factor > 1 and len(truth.owners):     # sees fainter
-            faint = (true == 0) & (truth.own_sn * levels[k].factor
-                                   >= ISOPHOTE)
+            limit = _isophotes(truth, last, levels[k].factor)
+            faint = (true == 0) & (truth.own_sn >= limit[truth.owners[0]])
             true = np.where(faint, truth.owners[0], true)
         inside = here > 0
         seed = here[inside] - 1 - first[k]
@@ -79,7 +82,8 @@ def seed_truth(levels, truth, shape):
                            minlength=n[k] * last).reshape(-1, last)
         total = area.sum(axis=1)
         best = table[:, 2:].argmax(axis=1) + 1
-        on_object = area[:, 2:].sum(axis=1) >= ON_OBJECT * total
+        least = ON_OBJECT if levels[k].factor == 1 else ON_BINNED
+        on_object = area[:, 2:].sum(axis=1) >= least * total
         if levels[k].factor > 1:        # what holds several is none of them
             own = area[np.arange(n[k]), best + 1]
             on_object &= own >= OF_ONE * (total - area[:, 0])
@@ -88,6 +92,16 @@ def seed_truth(levels, truth, shape):
         part[(total == 0) | (void & ~on_object)] = -1
         owner[first[k]:first[k + 1]] = part
     return owner
+
+
+def _isophotes(truth, n, factor):
+    """How far each object reaches, S/N, in an image binned by a factor."""
+    peak = np.zeros(n)
+    np.maximum.at(peak, truth.owners[0].ravel(), truth.own_sn.ravel())
+    limit = np.clip(FAINTEST * peak, ISOPHOTE / factor, ISOPHOTE)
+    o = truth.objects
+    limit[o['id'][o['cls'] != GALAXY]] = ISOPHOTE   # as in training
+    return limit
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,7 @@ def true_grouping(looks):
     shape = looks.dead.shape
     true = seed_truth(looks.levels, looks.truth, shape)
     used = true > 0
-    owner = compose(paint_levels(looks.levels, used, shape), shape)
+    owner = compose(paint_levels(looks.levels, used, shape), shape, true)
     labels = np.append(0, np.where(used, true, 0))[owner]
     labels[looks.dead] = 0
     n = labels.max(initial=0)
