@@ -121,13 +121,13 @@ def test_only_what_is_left_is_counted(dial, toy, tmp_path):
 def test_command(dial, toy, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(dial, 'Network', lambda *args: network())
     monkeypatch.setattr(sys, 'argv', [
-        'dial_curve', str(tmp_path), '--scenes', '3', '--merge', '0.3'])
+        'dial_curve', str(tmp_path), '--scenes', '3', '--merge', '0.4'])
     dial.main()
     out = capsys.readouterr().out
     assert 'Of 30 large galaxies and 60 companions in 3 scenes' in out
     # frag and sep are the setting itself, in each scene the same
-    assert ('   * - dino\n     - merge 0.3 (used)\n     - 0.300 ± 0.000\n'
-            '     - 0.300 ± 0.000\n') in out
+    assert ('   * - dino\n     - merge 0.4 (used)\n     - 0.400 ± 0.000\n'
+            '     - 0.400 ± 0.000\n') in out
     assert out.count('(used)') == 3
     assert (tmp_path / 'dial_curve.txt').read_text() in out + '\n'
     assert (tmp_path / 'dial_curve.png').stat().st_size > 5000
