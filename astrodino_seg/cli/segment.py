@@ -111,9 +111,9 @@ def _add_dials(command):
     add('--n-pixels', type=int, default=5,
         help='connected pixels that an object must have (%(default)s)')
     add('--connectivity', type=int, choices=(4, 8), default=8)
-    add('--merge', type=float, default=0.45,
+    add('--merge', type=float, default=0.35,
         help='0 splits most, 1 merges most (%(default)s)')
-    add('--min-seed', type=float, default=0.6,
+    add('--min-seed', type=float, default=0.7,
         help='least probability that a piece is of an object (%(default)s)')
     add('--bin-factor', type=int,
         help='pixels to bin in x and y before the network looks (1)')

@@ -22,8 +22,8 @@ __all__ = ['MERGE', 'MIN_SEED', 'Grouping', 'decode', 'label_fragments',
 
 #: The merge/split dial, and the least probability that a seed is of an object;
 #: chosen on scenes of the validation split.
-MERGE = 0.45
-MIN_SEED = 0.6
+MERGE = 0.35
+MIN_SEED = 0.7
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ from torch.nn import functional as F
 __all__ = ['compose', 'enlarge', 'paint_levels', 'reach_of', 'seed_score',
            'to_image']
 
-#: Share of a seed's pixels that its object has already, from which on it adds
-#: none.
-COVERED = 0.5
+#: Share of an object's pixels of a level that makes it whole.
+COVERED = 0.6
 
 
 def seed_window(level, k, shape, factor=1.0):
@@ -151,8 +150,9 @@ def compose(painted, shape, object_of=None):
     """
     Put the levels together: what the finer leave, the coarser have.
 
-    A seed whose object has most of its pixels already, of finer levels, adds
-    none: a binned image shows the rest of a small object poorly.
+    An object that has most of its pixels of a level already, of finer ones,
+    is whole, and gets none of that level and of coarser ones: a binned image
+    shows the rest of a small object poorly.
 
     Parameters
     ----------
@@ -161,7 +161,8 @@ def compose(painted, shape, object_of=None):
     shape : tuple of int
         (ny, nx) of the image.
     object_of : `~numpy.ndarray`, optional
-        (S,) int, the object of each seed. Each is its own if `None`.
+        (S,) int, the object of each seed, less than S. Each is its own if
+        `None`.
 
     Returns
     -------
@@ -169,17 +170,19 @@ def compose(painted, shape, object_of=None):
         (y, x) int32: index of the seed plus one; 0 for the sky.
     """
     owner = np.zeros(shape, np.int32)
+    if object_of is None:
+        for one in painted:
+            np.copyto(owner, one, where=owner == 0)
+        return owner
+    object_of = np.append(0, object_of + 1)
+    whole = np.zeros(len(object_of), bool)
     for one in painted:
-        add = (one > 0) & (owner == 0)
-        if object_of is not None:
-            both = (one > 0) & (owner > 0)
-            both[both] = (object_of[one[both] - 1]
-                          == object_of[owner[both] - 1])
-            n = len(object_of) + 1
-            area = np.bincount(one.ravel(), minlength=n)
-            had = np.bincount(one[both], minlength=n)
-            add &= (had < COVERED * area)[one]
-        np.copyto(owner, one, where=add)
+        here = object_of[one]
+        area, had = (np.bincount(here[some], minlength=len(whole))
+                     for some in (one > 0, here == object_of[owner]))
+        whole |= had >= COVERED * np.maximum(area, 1)
+        whole[0] = False
+        np.copyto(owner, one, where=(owner == 0) & ~whole[here])
     return owner
 
 
