@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import warnings
+from contextlib import ExitStack
 
 from astrodino_seg.cli.compare import add_benchmark, add_compare
 from astrodino_seg.cli.embed import add_attention, add_embed, add_search
@@ -34,7 +35,7 @@ COMMANDS = (add_segment, add_report, add_compare, add_attention, add_embed,
 def main(argv=None):
     """Run ``astrodino``."""
     args = _parser().parse_args(argv)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), ExitStack() as args.until_end:
         warnings.simplefilter('ignore')
         warnings.simplefilter('always', AstroDinoWarning)
         warnings.showwarning = _show_warning

@@ -5,21 +5,22 @@
 
 import sys
 from argparse import ArgumentTypeError, Namespace
+from contextlib import ExitStack
 from pathlib import Path
 
 from astrodino_seg.cli.products import (
     MAPS,
     add_image_options,
-    all_or_none,
     as_prefix,
     choose_finders,
     history,
     product_paths,
     read_images,
-    refuse_existing,
     refuse_options,
+    reserve,
     summarise,
     write_products,
+    written,
 )
 from astrodino_seg.errors import require
 
@@ -147,11 +148,12 @@ def run_report(args):
     prefix = as_prefix(args.output, args.images[0])
     path = (prefix if prefix.suffix == '.html'
             else prefix.with_name(prefix.name + '.html'))
-    refuse_existing([path], args.overwrite)
+    paths = {'page': path}
+    reserve(args, path, paths, overwrite=args.overwrite)
     result, lines = _found(args, finder, dials)
     if result is None:
         return 3
-    with all_or_none({'page': path}) as parts:
+    with written(path, paths) as parts:
         result.report(parts['page'], title=path.stem, lines=lines, others={
             name: run_finder(name, other, result.image)[0]
             for name, other in others.items()})
@@ -193,10 +195,12 @@ def _each(args, finder, dials):
             n_good += 1
             continue
         prefix.parent.mkdir(parents=True, exist_ok=True)
-        one = Namespace(**{**vars(args), 'images': [image],
-                           'output': str(prefix), 'overwrite': True})
         try:
-            status = _segment(one, finder, dials)
+            with ExitStack() as until_end:
+                status = _segment(Namespace(**{
+                    **vars(args), 'images': [image], 'output': str(prefix),
+                    'overwrite': True, 'until_end': until_end}),
+                    finder, dials)
             n_good += 1
         except (ValueError, TypeError, OSError) as err:
             text = ' '.join(str(err).split())
@@ -257,10 +261,10 @@ def _segment(args, finder, dials):
     prefix = as_prefix(args.output, args.images[0])
     paths = product_paths(prefix, args.catalog_format, maps=args.maps,
                           png=not args.no_png)
-    refuse_existing(paths.values(), args.overwrite)
+    reserve(args, prefix, paths, overwrite=args.overwrite)
     result, lines = _found(args, finder, dials)
     if result is None:
         return 3
-    write_products(result, paths, maps=args.maps, columns=args.columns,
-                   lines=lines)
+    write_products(result, prefix, paths, maps=args.maps,
+                   columns=args.columns, lines=lines)
     return 0
