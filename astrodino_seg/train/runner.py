@@ -38,9 +38,15 @@ def one_at_a_time(fit):
     def alone(*args, out, **options):
         if int(os.environ.get('RANK', 0)):      # the first process asks
             return fit(*args, out=out, **options)
-        Path(out).mkdir(parents=True, exist_ok=True)
-        with locked(Path(out) / 'checkpoint.pt'):
-            return fit(*args, out=out, **options)
+        folder, is_new = Path(out), not Path(out).exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with locked(folder / 'checkpoint.pt'):
+                return fit(*args, out=out, **options)
+        finally:
+            if is_new:
+                with suppress(OSError):     # something is in it
+                    folder.rmdir()
     return alone
 
 
