@@ -39,6 +39,14 @@ class SkippedWarning(AstroDinoUserWarning):
                 f'{reason}')
 
 
+class BusyError(OSError):
+    """Another process writes the same files at this time."""
+
+
+class TooLargeError(ValueError):
+    """What comes from outside is, or says it is, larger than is allowed."""
+
+
 class DownloadError(OSError):
     """A service answered with an error, or not with what was asked for."""
 

@@ -5,6 +5,7 @@ Surveys does, and badly when it is told to.
 """
 
 import threading
+from gzip import compress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from urllib.parse import parse_qs, urlsplit
@@ -20,7 +21,14 @@ BAD = {'page': (200, {}, PAGE), 'empty': (200, {}, b''),
        'missing': (404, {}, b'Not Found'),
        'busy': (503, {}, b'busy'),
        'too many': (429, {'Retry-After': '7'}, b'slow down'),
+       'patience': (429, {'Retry-After': '100000'}, b'slow down'),
+       'nonsense': (503, {'Retry-After': 'soon'}, b'slow down'),
+       'encoded': (200, {'Content-Encoding': 'gzip'}, compress(b'0' * 10**6)),
        'gateway': (502, {}, PAGE)}
+# what a service says without end, and how fast: bytes and seconds a piece
+ENDLESS = {'endless': (200, 2**16, 0), 'dripping': (200, 1, 0.05),
+           'endless error': (503, 2**16, 0),
+           'endless redirection': (302, 2**16, 0)}
 
 
 def make_fits(ra, dec, size, scale, bands, ivar=True, *, level=None,
@@ -89,6 +97,12 @@ class Handler(BaseHTTPRequestHandler):
             threading.Event().wait(0.5)
         if fault in BAD:
             return self.send(*BAD[fault])
+        if fault in ENDLESS:
+            return self.go_on(*ENDLESS[fault])
+        if fault == 'huge':         # says that it is
+            return self.send(200, {}, b'SIMPLE  =', n_bytes=10**11)
+        if fault and fault.startswith('http'):
+            return self.send(302, {'Location': fault}, b'')
         status, body = self.cutout()
         if fault == 'cut off':      # says how long it is, and stops before
             self.send(status, {}, body[:len(body) // 2], n_bytes=len(body))
@@ -105,6 +119,15 @@ class Handler(BaseHTTPRequestHandler):
             self.send(200, {}, make_fits(*self.asked(), False, level=0))
         else:
             self.send(status, {'Content-Type': 'image/fits'}, body)
+
+    def go_on(self, status, n_bytes, seconds):
+        """Send until the client goes away."""
+        self.send_response(status)
+        self.send_header('Location', self.path)
+        self.end_headers()
+        while True:
+            self.wfile.write(b'0' * n_bytes)
+            threading.Event().wait(seconds)
 
     def asked(self):
         query = parse_qs(urlsplit(self.path).query)

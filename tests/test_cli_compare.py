@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image as Picture
 
 from astrodino_seg.cli import main
-from astrodino_seg.cli.products import all_or_none, choose_finders
+from astrodino_seg.cli.products import choose_finders
 from astrodino_seg.evaluate.baselines import PhotutilsFinder
 from astrodino_seg.image import as_image, read_label_map
 
@@ -169,23 +169,6 @@ def test_mistakes(scene, tmp_path, monkeypatch, capsys, args, message):
 def test_choose_finders_keeps_order():
     assert list(choose_finders('detect, dino')) == ['detect', 'dino']
     assert next(iter(choose_finders(None))) == 'dino'
-
-
-def test_all_or_none(tmp_path):
-    paths = {'a': tmp_path / 'a', 'b': tmp_path / 'b'}
-
-    def fill_the_disk():
-        with all_or_none(paths) as parts:
-            parts['a'].write_text('1')
-            raise OSError('disk full')
-
-    with pytest.raises(OSError, match='disk full'):
-        fill_the_disk()
-    assert list(tmp_path.iterdir()) == []
-    with all_or_none(paths) as parts:
-        for part in parts.values():
-            part.write_text('2')
-    assert {p.name for p in tmp_path.iterdir()} == {'a', 'b'}
 
 
 def test_benchmark(tmp_path, monkeypatch, capsys):

@@ -160,3 +160,30 @@ def test_proxy_of_the_environment(server, monkeypatch):
     asked = [path for path, _ in server.requests]
     assert asked[0].startswith('http://sky.example/viewer/cutout.fits?')
     assert asked[1].startswith('/viewer/cutout.fits?')
+
+
+@pytest.mark.parametrize(('fault', 'match'), [
+    ('endless', 'bytes or more, the limit is 1000000'),
+    ('huge', '100000000000 bytes or more, the limit is 1000000'),
+    ('dripping', 'takes too long'),
+    ('endless error', 'status 503'),
+    ('endless redirection', 'more than 3 redirections'),
+    ('encoded', "encoded as 'gzip', unasked"),
+    ('patience', 'to be asked again in [0-9]{5,} s'),
+    ('nonsense', 'Invalid Retry-After')])
+def test_hostile_service(server, naps, fault, match):
+    begin = time.monotonic()
+    for _ in range(3):      # each gives its connection back
+        server.faults = [fault] * 9
+        with pytest.raises(DownloadError, match=match):
+            get(server.url + QUERY, n_retries=1, n_connections=1,
+                max_bytes=10**6, max_seconds=0.5)
+    assert time.monotonic() - begin < 30
+    assert sum(naps) < 100
+    server.faults = []
+    assert get(server.url + QUERY, n_connections=1).startswith(b'SIMPLE  =')
+
+
+def test_redirection(server):
+    server.faults = [server.url + QUERY]
+    assert get(server.url + '?no=matter').startswith(b'SIMPLE  =')

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import warnings
+from contextlib import ExitStack
 
 from astrodino_seg.cli.compare import add_benchmark, add_compare
 from astrodino_seg.cli.embed import add_attention, add_embed, add_search
@@ -37,7 +38,7 @@ def main(argv=None):
     # threads that have nothing to do sleep: they would take the processor
     # from whatever else runs. OpenMP reads it when torch is imported.
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), ExitStack() as args.until_end:
         warnings.simplefilter('ignore')
         warnings.simplefilter('always', AstroDinoWarning)
         warnings.showwarning = _show_warning

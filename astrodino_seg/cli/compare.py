@@ -8,13 +8,14 @@ from pathlib import Path
 from astrodino_seg.cli.products import (
     add_image_options,
     all_finders,
-    all_or_none,
     as_prefix,
     choose_finders,
     given,
     history,
     paths_of,
     read_images,
+    reserve,
+    written,
 )
 from astrodino_seg.errors import require
 
@@ -75,7 +76,8 @@ def run_compare(args):
         **{name: f'_{name}_segm.fits' for name in finders},
         'table': '_compare.ecsv', 'matched': '_matched.ecsv',
         'page': '_compare.html', 'map': '_compare.png',
-        'closeups': '_closeups.png'}, args.overwrite)
+        'closeups': '_closeups.png'})
+    reserve(args, prefix, paths, overwrite=args.overwrite)
     truth = None if args.truth is None else read_label_map(args.truth)
     image = read_images(args.images, args.bands, args.reference,
                         args.bad_bits)
@@ -87,11 +89,13 @@ def run_compare(args):
         finder=finder) for name, finder in finders.items()}
     about = [*history(args.images, args.model), *(
         f'{name}: {finder!r}' for name, finder in finders.items())]
-    _write_comparison(comparison, table, paths, args.closeups, lines, about)
+    _write_comparison(comparison, table, prefix, paths, args.closeups, lines,
+                      about)
     return 0
 
 
-def _write_comparison(comparison, table, paths, n_closeups, lines, about):
+def _write_comparison(comparison, table, prefix, paths, n_closeups, lines,
+                      about):
     from astrodino_seg.evaluate.compare import matched_table, most_different
     from astrodino_seg.image import write_label_map
     from astrodino_seg.plotting import (
@@ -108,7 +112,7 @@ def _write_comparison(comparison, table, paths, n_closeups, lines, about):
         del paths['closeups']
     shown = maps if comparison.truth is None else {
         'truth': comparison.truth.clip(0), **maps}
-    with all_or_none(paths) as parts:
+    with written(prefix, paths) as parts:
         for name, labels in maps.items():
             write_label_map(parts[name], labels, image,
                             meta={'HISTORY': lines[name]})
@@ -165,6 +169,7 @@ def run_benchmark(args):
     finders = choose_finders(args.finders, args.model)
     folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
+    reserve(args, folder / 'benchmark', {}, overwrite=True)
     results = run_benchmark(
         finders, folder / 'records.jsonl', split=args.split,
         n_scenes=10 if args.quick else args.scenes, cache=args.cache,
@@ -172,7 +177,7 @@ def run_benchmark(args):
     tables = benchmark_tables(results)
     paths = {name: folder / f'{name}.csv' for name in tables}
     paths |= {'rst': folder / 'scores.rst', 'plot': folder / 'benchmark.png'}
-    with all_or_none(paths) as parts:
+    with written(folder / 'benchmark', paths) as parts:
         for name, table in tables.items():
             table.write(parts[name], format='ascii.csv')
         write_rst(tables, parts['rst'])

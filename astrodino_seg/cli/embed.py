@@ -9,14 +9,15 @@ from pathlib import Path
 
 from astrodino_seg.cli.products import (
     add_image_options,
-    all_or_none,
     as_prefix,
     given,
     history,
     paths_of,
     read_images,
     refuse_options,
+    reserve,
     split_bands,
+    written,
 )
 from astrodino_seg.errors import require
 
@@ -214,7 +215,8 @@ def run_search(args):
     ends = {'table': '_similar.ecsv' if asked else '_anomalies.ecsv'}
     if args.images:
         ends['picture'] = '_similar.png'
-    paths = paths_of(prefix, ends, args.overwrite)
+    paths = paths_of(prefix, ends)
+    reserve(args, prefix, paths, overwrite=args.overwrite)
     table = read_embeddings(args.table)
     if args.rows:
         found = similar(table, _rows(args.rows), n=args.n)
@@ -223,7 +225,7 @@ def run_search(args):
     else:
         found = anomaly_scores(table, k=args.n)
     images = _images(args, len(table)) if args.images else None
-    _write_found(found, images, paths)
+    _write_found(found, images, prefix, paths)
     print('\n'.join(found[:20].pformat(max_width=-1)))
     return 0
 
@@ -246,10 +248,10 @@ def _images(args, n_rows):
     return images
 
 
-def _write_found(found, images, paths):
+def _write_found(found, images, prefix, paths):
     from astrodino_seg.plotting import plot_neighbours, save_figure
 
-    with all_or_none(paths) as parts:
+    with written(prefix, paths) as parts:
         found.write(parts['table'])
         if images is not None:
             save_figure(plot_neighbours(images, found), parts['picture'])
@@ -301,14 +303,15 @@ def run_attention(args):
             **{k: f'_head{k + 1}_segm.fits' for k in range(n_maps)}}
     if not args.no_png:
         ends['picture'] = '_attention.png'
-    paths = paths_of(prefix, ends, args.overwrite)
+    paths = paths_of(prefix, ends)
+    reserve(args, prefix, paths, overwrite=args.overwrite)
     image = read_images(args.images, args.bands, args.reference,
                         args.bad_bits)
     maps = attention_maps(image, backbone, size=args.size, at=at,
                           use_rollout=args.rollout)
     for k, head in enumerate(maps.segmentations(args.keep_mass)):
         print(f'head {k + 1}: {(head.data > 0).mean():.1%} of the pixels')
-    _write_attention(maps, args.keep_mass, paths, history(
+    _write_attention(maps, args.keep_mass, prefix, paths, history(
         args.images, args.backbone or BUNDLED_BACKBONE, size=args.size,
         keep_mass=args.keep_mass, at=args.at, rollout=args.rollout))
     return 0
@@ -324,14 +327,14 @@ def _position(text):
     return x, y
 
 
-def _write_attention(maps, keep_mass, paths, lines):
+def _write_attention(maps, keep_mass, prefix, paths, lines):
     from astrodino_seg.image import write_label_map, write_plane
     from astrodino_seg.plotting import plot_attention, rgb_image, save_figure
 
     image, upsampled = maps.image, maps.upsampled()
     combined = maps.combined(keep_mass)
     meta = {'HISTORY': lines}
-    with all_or_none(paths) as parts:
+    with written(prefix, paths) as parts:
         write_plane(parts['maps'], upsampled, image, meta=meta)
         write_label_map(parts['mean'], combined, image, meta=meta)
         for k, head in enumerate(maps.segmentations(keep_mass)):

@@ -32,8 +32,9 @@ def run_each(work, args, finder, dials):
             n_good += 1
             continue
         prefix.parent.mkdir(parents=True, exist_ok=True)
-        jobs.append((one, {**vars(args), **one, 'overwrite': True,
-                           'output': str(prefix)}))
+        job = {**vars(args), **one, 'overwrite': True, 'output': str(prefix)}
+        del job['until_end']        # of this command
+        jobs.append((one, job))
     recipe = recipe_of(finder)
     for k, (status, text) in run_all(
             work, ((recipe, dials, job) for _, job in jobs),

@@ -12,11 +12,12 @@ from astrodino_seg.cli.embed import (
     open_images,
 )
 from astrodino_seg.cli.products import (
-    all_or_none,
     as_prefix,
     given,
     paths_of,
     refuse_options,
+    reserve,
+    written,
 )
 from astrodino_seg.errors import SkippedWarning, require
 
@@ -87,7 +88,8 @@ def run_probe(args):
         ends['confusion'] = '_confusion.png'
         if of_vectors:
             ends['tsne'] = '_tsne.png'
-    paths = paths_of(prefix, ends, args.overwrite)
+    paths = paths_of(prefix, ends)
+    reserve(args, prefix, paths, overwrite=args.overwrite)
     table, images, labels, classes = _read(args)
     splits = _splits(args, table, labels)
     epochs = {} if args.protocol in ('knn', 'linear') else {
@@ -106,7 +108,7 @@ def run_probe(args):
             n_workers=args.workers, device=args.device, seed=args.seed,
             progress_bar=not args.quiet, **epochs,
             **given(args, 'size', 'batch_size'))
-    _write(result, vectors, paths, args.seed)
+    _write(result, vectors, prefix, paths, args.seed)
     return 0
 
 
@@ -196,7 +198,7 @@ def _splits(args, table, labels):
             for k in range(args.seeds)]
 
 
-def _write(result, vectors, paths, seed):
+def _write(result, vectors, prefix, paths, seed):
     from astrodino_seg.embed.probe import tsne
     from astrodino_seg.plotting import plot_confusion, plot_tsne, save_figure
 
@@ -206,7 +208,7 @@ def _write(result, vectors, paths, seed):
     print(f'{result.name}: top-1 {result.accuracy:.4f}, standard deviation '
           f'{result.std:.4f} between {len(result.splits)} splits, 95% '
           f'confidence {low:.4f} to {high:.4f}')
-    with all_or_none(paths) as parts:
+    with written(prefix, paths) as parts:
         result.split_table().write(parts['splits'])
         classes.write(parts['classes'])
         if 'confusion' in parts:

@@ -4,13 +4,18 @@ What commands share: what they read, what they run, and the files that they
 write, all of them or none.
 """
 
-import hashlib
-import tempfile
 import textwrap
 from ast import literal_eval
 from contextlib import contextmanager, suppress
 from copy import copy
 from pathlib import Path
+
+from astrodino_seg.files import (
+    all_or_none,
+    finish_set,
+    locked,
+    sha256_of,
+)
 
 #: What can be written beside, by the names on the command line.
 MAPS = {'fragments': lambda result: result.fragments.data,
@@ -88,10 +93,7 @@ def history(names, weights, **dials):
     for kind, file in files:
         path = Path(str(file).split('[')[0] if not Path(file).exists()
                     else file)
-        code = ''
-        if path.is_file():
-            with path.open('rb') as stream:
-                code = hashlib.file_digest(stream, 'sha256').hexdigest()
+        code = sha256_of(path) if path.is_file() else ''
         lines.append(f'{kind} {Path(file).name} sha256 {code[:16]}'
                      if code else f'{kind} {file}')
     lines.append(', '.join(f'{k}={v}' for k, v in dials.items()
@@ -175,44 +177,39 @@ def product_paths(prefix, catalog_format, *, png, maps=False):
         ends['picture'] = '.png'
     if maps:
         ends['maps'] = '_maps.fits'
-    return paths_of(prefix, ends, overwrite=True)
+    return paths_of(prefix, ends)
 
 
-def refuse_existing(paths, overwrite):
-    """Refuse to replace what exists, unless told to."""
-    existing = [str(path) for path in paths if path.exists()]
+def paths_of(prefix, ends):
+    """Paths by kind, of what the prefix ends with."""
+    return {kind: prefix.with_name(prefix.name + end)
+            for kind, end in ends.items()}
+
+
+def reserve(args, prefix, paths, *, overwrite):
+    """
+    Keep other runs from the prefix until the command ends; what exists is not
+    replaced, unless told to, or a run was killed while it put it in place.
+    """
+    args.until_end.enter_context(locked(prefix))
+    may_go = finish_set(prefix)
+    existing = [str(path) for path in paths.values()
+                if path.exists() and path not in may_go]
     if existing and not overwrite:
         msg = f'{", ".join(existing)} exists; give --overwrite to replace it'
         raise OSError(msg)
-    return paths
-
-
-def paths_of(prefix, ends, overwrite=False):
-    """Paths by kind; what exists is not replaced, unless told to."""
-    paths = {kind: prefix.with_name(prefix.name + end)
-             for kind, end in ends.items()}
-    refuse_existing(paths.values(), overwrite)
-    return paths
 
 
 @contextmanager
-def all_or_none(paths):
-    """
-    Paths to write to in a folder that goes away; at the end all files are
-    moved to ``paths``, or none if something failed.
-    """
-    parent = next(iter(paths.values())).parent
-    with tempfile.TemporaryDirectory(dir=parent) as folder:
-        parts = {kind: Path(folder) / path.name
-                 for kind, path in paths.items()}
+def written(prefix, paths):
+    """As `all_or_none`, and tells what was written."""
+    with all_or_none(prefix, paths) as parts:
         yield parts
-        for kind, part in parts.items():
-            part.replace(paths[kind])
     for path in paths.values():
         print(f'wrote {path}')
 
 
-def write_products(result, paths, other=None, *, maps=(), lines=(),
+def write_products(result, prefix, paths, other=None, *, maps=(), lines=(),
                    columns='own'):
     """
     Write all products, or none; ``other`` labels are drawn beside, ``maps``
@@ -241,7 +238,7 @@ def write_products(result, paths, other=None, *, maps=(), lines=(),
     table = {'own': lambda result: result.table.copy(), 'lsst': lsst_table,
              'sextractor': sextractor_table}[columns](result)
     table.meta.update(meta if lines else {})
-    with all_or_none(paths) as parts:
+    with written(prefix, paths) as parts:
         write_label_map(parts['labels'], labels, result.image, meta=meta)
         if paths['catalog'].suffix == '.vot':
             to_votable(table).to_xml(str(parts['catalog']))

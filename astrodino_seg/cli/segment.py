@@ -5,23 +5,24 @@
 
 import sys
 from argparse import ArgumentTypeError, Namespace
+from contextlib import ExitStack
 from pathlib import Path
 
 from astrodino_seg.cli.many import run_each
 from astrodino_seg.cli.products import (
     MAPS,
     add_image_options,
-    all_or_none,
     as_prefix,
     choose_finders,
     history,
     product_paths,
     read_images,
-    refuse_existing,
     refuse_options,
+    reserve,
     split_bands,
     summarise,
     write_products,
+    written,
 )
 from astrodino_seg.errors import require
 
@@ -182,11 +183,12 @@ def run_report(args):
     prefix = as_prefix(args.output, args.images[0])
     path = (prefix if prefix.suffix == '.html'
             else prefix.with_name(prefix.name + '.html'))
-    refuse_existing([path], args.overwrite)
+    paths = {'page': path}
+    reserve(args, path, paths, overwrite=args.overwrite)
     result, lines = _found(args, finder, dials)
     if result is None:
         return 3
-    with all_or_none({'page': path}) as parts:
+    with written(path, paths) as parts:
         result.report(parts['page'], title=path.stem, lines=lines, others={
             name: run_finder(name, other, result.image)[0]
             for name, other in others.items()})
@@ -217,7 +219,9 @@ def _one(job):
 
     recipe, dials, args = job
     try:
-        return _segment(Namespace(**args), finder_of(recipe), dials), ''
+        with ExitStack() as until_end:
+            return _segment(Namespace(**args, until_end=until_end),
+                            finder_of(recipe), dials), ''
     except (ValueError, TypeError, OSError) as err:
         return 1, ' '.join(str(err).split()) or type(err).__name__
 
@@ -228,8 +232,8 @@ def _mosaic(args, finder, dials):
     from astrodino_seg.mosaic import segment_mosaic
 
     prefix = as_prefix(args.output, args.images[0])
-    refuse_existing(product_paths(prefix, args.catalog_format,
-                                  png=False).values(), args.overwrite)
+    reserve(args, prefix, product_paths(prefix, args.catalog_format,
+                                        png=False), overwrite=args.overwrite)
     data = args.images[0] if len(args.images) == 1 else args.images
     unit = grid_of(data).unit
     result = segment_mosaic(
@@ -296,10 +300,10 @@ def _segment(args, finder, dials):
     prefix = as_prefix(args.output, args.images[0])
     paths = product_paths(prefix, args.catalog_format, maps=args.maps,
                           png=not args.no_png)
-    refuse_existing(paths.values(), args.overwrite)
+    reserve(args, prefix, paths, overwrite=args.overwrite)
     result, lines = _found(args, finder, dials)
     if result is None:
         return 3
-    write_products(result, paths, maps=args.maps, columns=args.columns,
-                   lines=lines)
+    write_products(result, prefix, paths, maps=args.maps,
+                   columns=args.columns, lines=lines)
     return 0

@@ -7,7 +7,7 @@
 import tomllib
 from pathlib import Path
 
-from astrodino_seg.cli.products import all_or_none, paths_of
+from astrodino_seg.cli.products import paths_of, reserve, written
 from astrodino_seg.errors import require
 
 
@@ -55,7 +55,8 @@ def run_simulate(args):
         raise ValueError(msg)
     paths = paths_of(name, {
         'image': '_image.fits', 'truth': '_truth.fits',
-        'catalogue': '_truth.ecsv'}, args.overwrite)
+        'catalogue': '_truth.ecsv'})
+    reserve(args, name, paths, overwrite=args.overwrite)
     content, conditions = read_rates(args.rate)
     scene = make_scene(
         args.seed, size=args.size[0] if len(args.size) == 1 else args.size,
@@ -70,7 +71,7 @@ def run_simulate(args):
     ny, nx = image.shape
     print(f'{",".join(image.bands)}: {nx} x {ny} pixels, '
           f'{len(truth.objects["id"])} objects')
-    _write(image, truth, args.seed, paths)
+    _write(image, truth, args.seed, name, paths)
     return 0
 
 
@@ -93,7 +94,7 @@ def read_rates(given):
     return content, conditions
 
 
-def _write(image, truth, seed, paths):
+def _write(image, truth, seed, prefix, paths):
     import numpy as np
     from astropy.table import QTable
 
@@ -110,7 +111,7 @@ def _write(image, truth, seed, paths):
         table[f'flux_{band}'] = flux
     for key, values in columns.items():
         table[key] = values
-    with all_or_none(paths) as parts:
+    with written(prefix, paths) as parts:
         write_image(parts['image'], image, meta=meta)
         write_maps(parts['truth'], {
             'LABELS': truth.labels, 'OWNERS': truth.owners,

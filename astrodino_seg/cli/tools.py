@@ -6,10 +6,11 @@
 from pathlib import Path
 
 from astrodino_seg.cli.products import (
-    all_or_none,
     product_paths,
+    reserve,
     summarise,
     write_products,
+    written,
 )
 from astrodino_seg.errors import require
 
@@ -33,6 +34,9 @@ def run_demo(args):
     require('matplotlib', 'plot')
     folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
+    prefix = folder / 'demo'
+    paths = product_paths(prefix, 'ecsv', png=True)
+    reserve(args, prefix, paths, overwrite=True)
     image = demo_image()
     print(f'bundled simulated scene: {"".join(image.bands)}, '
           f'{image.shape[1]} x {image.shape[0]} pixels')
@@ -40,8 +44,8 @@ def run_demo(args):
     peaks = PhotutilsFinder()(image)
     print(f'DinoSegmenter: {summarise(result)}')
     print(f'photutils detect + deblend: {peaks.n_labels} labels')
-    paths = product_paths(folder / 'demo', 'ecsv', png=True)
-    write_products(result, paths, {'photutils detect + deblend': peaks.data})
+    write_products(result, prefix, paths,
+                   {'photutils detect + deblend': peaks.data})
     page = folder / 'demo.html'
     result.report(page, others={'photutils': peaks}, title='astrodino demo')
     print(f'wrote {page}')
@@ -88,9 +92,12 @@ def run_fetch(args):
         layer=args.layer, ivar=not args.no_ivar, cache=folder,
         n_connections=args.connections,
         **({'service': args.service} if args.service else {}))
+    folder.mkdir(parents=True, exist_ok=True)
+    reserve(args, folder / 'cutouts', {}, overwrite=True)
     table = cutouts.fetch(progress_bar=not args.quiet)
     table['path'] = [Path(path).name for path in table['path']]
-    with all_or_none({'list': folder / 'cutouts.ecsv'}) as parts:
+    with written(folder / 'cutouts', {
+            'list': folder / 'cutouts.ecsv'}) as parts:
         table.write(parts['list'])
     n_good = int(table['ok'].sum())
     print(f'{n_good} of {len(table)} cutouts')

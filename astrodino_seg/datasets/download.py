@@ -4,13 +4,16 @@ The one function that talks to a web service, and files of a folder, each with
 its checksum beside it.
 
 urllib3 does the work: it keeps connections open, has no more than so many at
-a time, and tries again after errors, also in the middle of an answer.
+a time, and checks certificates. An answer is read in pieces, so that neither
+its length nor its time is for the service to say.
 """
 
 import os
+import time
 from functools import lru_cache
 from pathlib import Path
-from urllib.parse import urlsplit
+from shutil import rmtree
+from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from astrodino_seg.errors import DownloadError, require
@@ -19,37 +22,121 @@ from astrodino_seg.version import __version__
 
 # too many requests, and what a proxy says of a service that is busy or down
 TRY_AGAIN = (429, 502, 503, 504)
+N_REDIRECTS = 3
+PIECE = 2**16       # bytes
+OLD = 24 * 3600     # seconds; nobody downloads a cutout for so long
 
 
-def get(url, *, n_connections=4, n_retries=5, backoff=1.0, timeout=60.0):
+def get(url, *, n_connections=4, n_retries=5, backoff=1.0, timeout=60.0,
+        max_bytes=2**30, max_seconds=600.0):
     """
     Get what a web service has at an address.
 
     May be called from several threads, which then share the connections.
+    ``timeout`` is for one sign of the service, ``max_seconds`` for all tries
+    together. Longer answers than ``max_bytes`` and those in a
+    Content-Encoding, which was not asked for, are refused.
     """
     urllib3 = require('urllib3', 'survey')
     errors = urllib3.exceptions
-    retry = urllib3.Retry(
-        n_retries, connect=min(n_retries, 2), raise_on_status=False,
-        status_forcelist=TRY_AGAIN,
-        backoff_factor=backoff, backoff_jitter=backoff)
-    try:
-        pool = _pool(_proxy(url), n_connections, os.getpid())
-        answer = pool.request('GET', url, retries=retry, timeout=timeout)
-    except errors.HTTPError as err:
-        reason = getattr(err, 'reason', None) or err
-        if isinstance(reason, (errors.NewConnectionError, errors.SSLError,
-                               errors.ConnectTimeoutError,
-                               errors.ProxyError)):
-            msg = (f'{urlsplit(url).netloc} cannot be reached: {reason}; is '
-                   f'there a network, and is a proxy set (https_proxy)?')
-            raise ConnectionError(msg) from err
-        msg = f'{url}: {reason}'
-        raise DownloadError(msg) from err
+    retry = urllib3.Retry(n_retries, connect=min(n_retries, 2),
+                          backoff_factor=backoff, backoff_jitter=backoff)
+    end = time.monotonic() + max_seconds
+    while True:
+        answer = None
+        try:
+            pool = _pool(_proxy(url), n_connections, os.getpid())
+            answer = _ask(pool, url, timeout)
+            if answer.status not in TRY_AGAIN:
+                return _content(answer, url, max_bytes, end)
+            wait = retry.get_retry_after(answer) or 0
+            retry = retry.increment('GET', url, answer)
+        except (errors.ReadTimeoutError, errors.ProtocolError,
+                errors.ConnectTimeoutError, errors.ProxyError,
+                errors.SSLError) as err:
+            wait = 0
+            try:
+                retry = retry.increment('GET', url, error=err)
+            except errors.HTTPError as last:
+                raise _failed(url, getattr(last, 'reason', last)) from err
+        except errors.MaxRetryError:
+            raise _refused(url, answer) from None
+        except errors.HTTPError as err:
+            raise _failed(url, err) from err
+        finally:
+            if answer is not None:
+                _let_go(answer)
+        if time.monotonic() + wait > end:
+            msg = (f'{url}: no answer in {max_seconds:g} s, and it is to be '
+                   f'asked again in {wait:g} s')
+            raise DownloadError(msg)
+        retry.sleep(answer)
+
+
+def _ask(pool, url, timeout):
+    """The head of an answer, after redirections."""
+    for _ in range(N_REDIRECTS + 1):
+        answer = pool.request('GET', url, retries=False, redirect=False,
+                              timeout=timeout, preload_content=False)
+        other = answer.get_redirect_location()
+        if not other:
+            return answer
+        _let_go(answer)
+        other = urljoin(url, other)
+        if url.startswith('https:') and not other.startswith('https:'):
+            msg = f'{url}: it points to {other}, which is not encrypted'
+            raise DownloadError(msg)
+        url = other
+    msg = f'{url}: more than {N_REDIRECTS} redirections'
+    raise DownloadError(msg)
+
+
+def _content(answer, url, max_bytes, end):
+    """The bytes of an answer; raises `DownloadError` for what is too much."""
     if answer.status != 200:
-        msg = f'{url}: status {answer.status} {answer.reason or ""}'.rstrip()
+        raise _refused(url, answer)
+    encoding = answer.headers.get('Content-Encoding', 'identity')
+    if encoding != 'identity':
+        msg = f'{url}: the answer is encoded as {encoding!r}, unasked'
         raise DownloadError(msg)
-    return answer.data
+    told = answer.headers.get('Content-Length', '')
+    n_bytes = int(told) if told.isdigit() and len(told) < 20 else 0
+    content = bytearray()
+    while n_bytes <= max_bytes:
+        if time.monotonic() > end:
+            msg = f'{url}: the answer takes too long; {len(content)} bytes'
+            raise DownloadError(msg)
+        piece = answer.read1(PIECE, decode_content=False)
+        if not piece:
+            return bytes(content)
+        content += piece
+        n_bytes = max(n_bytes, len(content))
+    msg = (f'{url}: the answer has {n_bytes} bytes or more, the limit is '
+           f'{max_bytes}')
+    raise DownloadError(msg)
+
+
+def _let_go(answer):
+    """Keep the connection, which is closed if not all was read."""
+    if not answer.closed:
+        answer.close()
+    answer.release_conn()
+
+
+def _refused(url, answer):
+    return DownloadError(
+        f'{url}: status {answer.status} {answer.reason or ""}'.rstrip())
+
+
+def _failed(url, reason):
+    """The error for what urllib3 says."""
+    errors = require('urllib3', 'survey').exceptions
+    if isinstance(reason, (errors.NewConnectionError, errors.SSLError,
+                           errors.ConnectTimeoutError, errors.ProxyError)):
+        return ConnectionError(
+            f'{urlsplit(url).netloc} cannot be reached: {reason}; is there '
+            f'a network, and is a proxy set (https_proxy)?')
+    return DownloadError(f'{url}: {reason}')
 
 
 def _proxy(url):
@@ -84,6 +171,9 @@ class FileCache:
     def __init__(self, folder):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        for old in self.folder.glob('.part-*'):     # of killed processes
+            if time.time() - old.stat().st_mtime > OLD:
+                rmtree(old, ignore_errors=True)
 
     def find(self, name):
         """Find a file."""

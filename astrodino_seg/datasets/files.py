@@ -6,13 +6,15 @@ h5py and pyarrow raise many kinds of errors for a damaged file; here each is
 one clear `ValueError`.
 """
 
+import math
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
-from astrodino_seg.errors import require
+from astrodino_seg.errors import TooLargeError, require
+from astrodino_seg.limits import check_bytes
 
 
 def data_files(path, suffixes):
@@ -47,6 +49,8 @@ def one_error(path):
     """Make whatever is wrong with a file one `ValueError`."""
     try:
         yield
+    except TooLargeError:
+        raise
     except Exception as err:  # noqa: BLE001  anything, if it is damaged
         reason = str(err).strip().split('\n')[0] or type(err).__name__
         msg = f'path: {str(path)!r} cannot be read: {reason}'
@@ -86,13 +90,17 @@ class Hdf5File:
     def column(self, name):
         """All values of a column, as `~numpy.ndarray`."""
         with self._open() as file:
+            check_bytes(file[name].nbytes, f'{name!r} of {str(self.path)!r}')
             values = file[name][:]
         return as_text(values) if name == 'object_id' else values
 
     def pixels(self, row):
         """The image of a row: uint8 of shape (y, x, 3)."""
         with self._open() as file:
-            return file[self._pixels][row]
+            column = file[self._pixels]
+            check_bytes(math.prod(column.shape[1:]),
+                        f'an image of {str(self.path)!r}')
+            return column[row]
 
     @contextmanager
     def _open(self):
@@ -140,6 +148,8 @@ class ParquetFile:
         group = int(np.searchsorted(self._ends, row, side='right'))
         if self._kept[0] != group:
             with self._open() as file:
+                check_bytes(file.metadata.row_group(group).total_byte_size,
+                            f'a group of rows of {str(self.path)!r}')
                 self._kept = group, file.read_row_group(
                     group, [self._pixels]).column(0)
         start = self._ends[group - 1] if group else 0

@@ -106,6 +106,10 @@ class LegacyCutouts(Sequence):
         wait. A Retry-After of the service goes before.
     timeout : float, optional
         Seconds without a sign of the service until an answer is too slow.
+    max_seconds : float, optional
+        Seconds for one cutout, with all retries; a service that asks to wait
+        longer is not waited for. An answer of more than twice the bytes of
+        the cutout is refused, as is one that is compressed.
     service : str, optional
         The address of the service.
 
@@ -130,7 +134,7 @@ class LegacyCutouts(Sequence):
     def __init__(self, positions, *, size=160, bands='griz',
                  pixel_scale=NATIVE_SCALE, layer='ls-dr10', ivar=True,
                  cache=None, n_connections=4, n_retries=5, backoff=1.0,
-                 timeout=60.0, service=SERVICE):
+                 timeout=60.0, max_seconds=600.0, service=SERVICE):
         self.table = read_positions(positions)
         self._request = CutoutRequest(size, bands, pixel_scale, layer,
                                       bool(ivar), service)
@@ -140,7 +144,8 @@ class LegacyCutouts(Sequence):
         self._n_connections = n_connections
         self._get = partial(get, n_connections=n_connections,
                             n_retries=n_retries, backoff=backoff,
-                            timeout=timeout)
+                            timeout=timeout, max_seconds=max_seconds,
+                            max_bytes=self._request.max_bytes)
         self._folder = Path(cache or Path(
             paths.get_cache_dir('astrodino_seg'), 'legacysurvey'))
 

@@ -61,6 +61,12 @@ class CutoutRequest:
             msg = f'layer must be a name, got {self.layer!r}'
             raise ValueError(msg)
 
+    @property
+    def max_bytes(self):
+        """The most bytes of an answer: twice the pixels, and headers."""
+        n_planes = len(self.bands) * (2 if self.ivar else 1)
+        return 2 * 4 * self.size**2 * n_planes + 2**20
+
     def url(self, ra, dec):
         """The address of the cutout at a position in degrees."""
         ra, dec = _text(ra, dec)

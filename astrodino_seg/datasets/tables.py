@@ -15,6 +15,9 @@ from astropy.table import Table
 from astropy.utils.exceptions import AstropyWarning
 from astropy_healpix import HEALPix
 
+from astrodino_seg.errors import TooLargeError
+from astrodino_seg.image.fits import check_table
+
 #: Names of columns in lower case, in pairs: on the sky, in pixels from 0, and
 #: in pixels from 1 (of SExtractor).
 SKY = (('ra', 'dec'), ('alpha_j2000', 'delta_j2000'),
@@ -35,6 +38,7 @@ def read_table(path):
     try:
         with warnings.catch_warnings():     # of several tables in a file
             warnings.simplefilter('ignore', AstropyWarning)
+            check_table(path)
             try:                            # as SExtractor writes FITS_LDAC
                 table = Table.read(os.fspath(path), hdu='LDAC_OBJECTS',
                                    format='fits')
@@ -44,6 +48,8 @@ def read_table(path):
             msg = 'its LDAC_OBJECTS is missing or broken'
             raise ValueError(msg)
         return table
+    except TooLargeError:
+        raise
     except Exception as err:  # noqa: BLE001  every format raises its own
         reason = str(err).strip().split('\n')[0] or type(err).__name__
         msg = f'{str(path)!r} cannot be read as a table: {reason}'

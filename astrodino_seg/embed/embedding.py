@@ -24,6 +24,7 @@ from astrodino_seg.embed.cutout import FLAGS, Cutouts, plain_columns
 from astrodino_seg.embed.prepare import Inputs
 from astrodino_seg.embed.vectors import RowStore, check_path, write_embeddings
 from astrodino_seg.errors import SkippedWarning
+from astrodino_seg.files import locked
 from astrodino_seg.image import Image
 from astrodino_seg.models.backbone import check_size
 from astrodino_seg.models.files import digest
@@ -146,27 +147,26 @@ def embedding_table(images, backbone=None, *, path=None, overwrite=False,
     images = _many(images)
     backbone = load_backbone(backbone)
     provenance = _provenance(backbone, what, size)
+    errors = {}
     options = {'what': what, 'size': size, 'batch_size': batch_size,
                'n_workers': n_workers, 'progress_bar': progress_bar,
-               'errors': {}}
+               'errors': errors}
     if path is None:
         rows = _all_rows(_embed(images, backbone, **options))
-    else:
-        path = check_path(path, overwrite=overwrite)
-        store = RowStore(
-            path.with_name(path.name + '.part'),
-            _row_type(backbone.vit.dim * WHAT[what]),
-            {**provenance, 'batch_size': batch_size, **_describe(images)})
+        return _table(images, rows, provenance, errors)
+    path = check_path(path, overwrite=overwrite)
+    store = RowStore(
+        path.with_name(path.name + '.part'),
+        _row_type(backbone.vit.dim * WHAT[what]),
+        {**provenance, 'batch_size': batch_size, **_describe(images)})
+    with locked(store.path):
         start = store.resume(batch_size)
         for part in _embed(images, backbone, start=start, **options):
             store.append(part)
         rows = store.read()
         if not len(rows):
             store.remove()
-        rows = _all_rows([rows])
-    table = _table(images, rows, provenance)
-    _tell_skipped(table['flags'], options['errors'])
-    if path is not None:
+        table = _table(images, _all_rows([rows]), provenance, errors)
         write_embeddings(table, path, overwrite=overwrite)
         store.remove()
     return table
@@ -303,7 +303,7 @@ def _describe(images):
             'sha256': code.hexdigest()}
 
 
-def _table(images, rows, provenance):
+def _table(images, rows, provenance, errors):
     known = getattr(images, 'table', None)
     table = QTable()
     flags = rows['flags'].copy()
@@ -329,6 +329,7 @@ def _table(images, rows, provenance):
     table['embedding'] = rows['vector']
     table.meta.update(provenance, FLAGS=', '.join(
         f'{name}={bit}' for name, bit in FLAGS.items()))
+    _tell_skipped(flags, errors)
     return table
 
 

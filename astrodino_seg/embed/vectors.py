@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from astropy.table import QTable
 
-from astrodino_seg.errors import require
+from astrodino_seg.errors import TooLargeError, require
 from astrodino_seg.files import whole_or_not
+from astrodino_seg.image.fits import check_table
 
 FORMATS = {'.fits': 'fits', '.parquet': 'parquet'}
 
@@ -85,7 +86,10 @@ def read_embeddings(path):
         raise FileNotFoundError(msg)
     options = {'mask_invalid': False} if path.suffix == '.fits' else {}
     try:
+        check_table(path)
         table = QTable.read(path, format=FORMATS.get(path.suffix), **options)
+    except TooLargeError:
+        raise
     except Exception as err:  # noqa: BLE001  every format raises its own
         reason = str(err).strip().split('\n')[0] or type(err).__name__
         msg = f'{str(path)!r} cannot be read as a table: {reason}'

@@ -25,7 +25,7 @@ from astrodino_seg.evaluate.tables import (
     plus_minus,
     summary,
 )
-from astrodino_seg.files import sha256_of, whole_or_not
+from astrodino_seg.files import locked, sha256_of, whole_or_not
 from astrodino_seg.simulate import SceneLibrary, observe
 from astrodino_seg.simulate.scene_library import VERSION
 from astrodino_seg.truth import CLASSES
@@ -109,7 +109,12 @@ def run_benchmark(finders, path, *, n_scenes=200, split='benchmark',
         msg = f'n_processes must be positive, got {n_processes!r}'
         raise ValueError(msg)
     SceneLibrary(split, n_scenes, size=size)        # to fail before work
-    path = Path(path)
+    with locked(path):
+        return _resume(finders, Path(path), n_scenes, n_processes, progress,
+                       (split, size, cache))
+
+
+def _resume(finders, path, n_scenes, n_processes, progress, scenes):
     prints = {name: _fingerprint(one) for name, one in finders.items()}
     known = {name: {} for name in prints}
     for name, fingerprint, k, record in read_lines(path):
@@ -120,7 +125,7 @@ def run_benchmark(finders, path, *, n_scenes=200, split='benchmark',
         missing = {name: finder for name, finder in finders.items()
                    if k not in known[name]}
         if missing:
-            jobs.append((missing, split, size, cache, n_scenes, k))
+            jobs.append((missing, *scenes, n_scenes, k))
     bar = tqdm(total=n_scenes, initial=n_scenes - len(jobs), unit='scene',
                disable=not progress, desc='benchmark')
     with open(path, 'a') as stream:

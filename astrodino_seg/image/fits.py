@@ -6,6 +6,7 @@ Astropy raises many kinds of errors for a corrupt file, and takes some for
 shorter ones; here each is one clear `ValueError`.
 """
 
+import math
 import warnings
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
@@ -16,7 +17,8 @@ import numpy as np
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 
-from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg.errors import AstroDinoUserWarning, TooLargeError
+from astrodino_seg.limits import check_bytes, read_all
 
 IMAGE_HDUS = (fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU)
 _COMPRESSED = {b'\x1f\x8b': 'gzip', b'BZh': 'bz2', b'\xfd7zXZ': 'lzma'}
@@ -64,8 +66,8 @@ def open_fits(path):
         try:
             with quiet_headers() as caught:
                 hdus = stack.enter_context(_open(path, stack))
-                last = len(hdus) - 1  # reads all headers
-        except PermissionError:
+                last = _read_headers(hdus) - 1
+        except (PermissionError, TooLargeError):
             raise
         except Exception as err:  # noqa: BLE001  anything, if it is corrupt
             raise _corrupt(path, err) from err
@@ -92,8 +94,46 @@ def _open(path, stack):
     for start, module in _COMPRESSED.items():
         if magic.startswith(start):
             with import_module(module).open(file) as content:
-                return fits.open(BytesIO(content.read()))
+                return fits.open(BytesIO(read_all(content, repr(str(path)))))
     return fits.open(file)
+
+
+def check_table(path):
+    """
+    Raise for a table that other readers would take without end: one that is
+    compressed and becomes too large, or FITS whose headers lead nowhere.
+    """
+    with ExitStack() as stack:
+        file = stack.enter_context(Path(path).open('rb'))
+        magic = file.read(6)
+        file.seek(0)
+        for start, module in _COMPRESSED.items():
+            if magic.startswith(start):
+                stream = stack.enter_context(import_module(module).open(file))
+                file = BytesIO(read_all(stream, repr(str(path))))
+                magic = bytes(file.getbuffer()[:6])
+        if magic == b'SIMPLE':
+            _read_headers(stack.enter_context(fits.open(file)))
+
+
+def _read_headers(hdus):
+    """
+    Read all headers; gives their number.
+
+    Astropy would go back in the file, and on forever, where the data of one
+    has less than no bytes.
+    """
+    n = 0
+    while True:
+        try:
+            info = hdus[n].fileinfo()
+        except IndexError:
+            return n
+        if info['datSpan'] < 0:
+            msg = (f'the header of HDU {n} says that its data have '
+                   f'{info["datSpan"]} bytes')
+            raise ValueError(msg)
+        n += 1
 
 
 def _corrupt(label, err):
@@ -124,6 +164,9 @@ def read_pixels(hdu, label, window=None):
     One that is of a file and not yet read stays so, as reading can change
     its header.
     """
+    if isinstance(hdu, fits.CompImageHDU):
+        check_bytes(math.prod(hdu.shape) * abs(hdu._bitpix) // 8,
+                    f'the image in {str(label)!r}')
     try:
         at = (..., *window) if window else ...
         if 'data' in vars(hdu) or hdu.fileinfo() is None:

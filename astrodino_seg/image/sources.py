@@ -15,13 +15,18 @@ from astropy.io import fits
 from astropy.nddata import NDData
 from astropy.utils.masked import Masked
 
-from astrodino_seg.errors import AstroDinoUserWarning, require
+from astrodino_seg.errors import (
+    AstroDinoUserWarning,
+    TooLargeError,
+    require,
+)
 from astrodino_seg.image.fits import IMAGE_HDUS
 from astrodino_seg.image.header import bands_of
 from astrodino_seg.image.layer import check_shape, split_cube
 from astrodino_seg.image.layouts import warn_of_bits
 from astrodino_seg.image.planes import read_hdus, read_path
 from astrodino_seg.image.wcs import fits_wcs, image_plane
+from astrodino_seg.limits import check_bytes
 
 __all__ = ['Cutout', 'check_name', 'convert_unit', 'cut_out', 'read_input']
 
@@ -117,12 +122,18 @@ def array_file(path, *, mapped=False):
     if not str(path).endswith(('.npy', '.npz')) or not os.path.isfile(path):
         return None
     try:
-        content = np.load(path, mmap_mode='r' if mapped else None)
+        # mapped: what the header says is compared with the file
+        content = np.load(path, mmap_mode='r')
         if isinstance(content, np.ndarray):
-            return content
+            return content if mapped else np.array(content)
         with content:
+            check_bytes(sum(one.file_size for one in content.zip.infolist()),
+                        repr(str(path)))
             arrays = dict(content)
-    except (ValueError, OSError, EOFError, BadZipFile) as err:
+    except TooLargeError:
+        raise
+    except (ValueError, OSError, EOFError, MemoryError, OverflowError,
+            BadZipFile) as err:
         msg = f'{str(path)!r} cannot be read as a file of numpy: {err}'
         raise ValueError(msg) from err
     if len(arrays) == 1:

@@ -58,18 +58,29 @@ def write_label_map(path, labels, image, *, meta=None, overwrite=False):
         If the header cannot hold the WCS, as of distortions by lookup table;
         it then has the WCS without the distortion.
     """
-    path = Path(path)
     labels = _check_labels(labels, image)
-    if path.exists() and not overwrite:
+    if Path(path).exists() and not overwrite:
         msg = f'{str(path)!r} exists; overwrite=True replaces it'
         raise FileExistsError(msg)
-    if not path.parent.is_dir():
-        msg = f'no such directory: {str(path.parent)!r}'
-        raise FileNotFoundError(msg)
     header = _wcs_header(image)
     _add_meta(header, meta)
+    _write_file(fits.PrimaryHDU(labels, header), path)
+
+
+def _write_file(hdus, path):
+    """Write HDUs to a file, which appears whole or not at all."""
+    if not Path(path).parent.is_dir():
+        msg = f'no such directory: {str(Path(path).parent)!r}'
+        raise FileNotFoundError(msg)
     with whole_or_not(path) as part:
-        fits.PrimaryHDU(labels, header).writeto(part)
+        hdus.writeto(part)
+
+
+def _refuse_existing(path):
+    """Raise if there is a file."""
+    if Path(path).exists():
+        msg = f'{str(path)!r} exists'
+        raise FileExistsError(msg)
 
 
 class GrowingLabelMap:
@@ -247,9 +258,10 @@ def write_plane(path, pixels, image=None, *, meta=None):
     meta : dict, optional
         Further keywords, as `write_label_map` takes them.
     """
+    _refuse_existing(path)
     header = fits.Header() if image is None else _wcs_header(image)
     _add_meta(header, meta)
-    fits.PrimaryHDU(pixels, header).writeto(path)
+    _write_file(fits.PrimaryHDU(pixels, header), path)
 
 
 def write_image(path, image, *, meta=None):
@@ -322,6 +334,7 @@ def _unit_name(unit):
 
 
 def _write(path, planes, image, meta):
+    _refuse_existing(path)
     hdus = fits.HDUList([fits.PrimaryHDU()])
     _add_meta(hdus[0].header, meta)
     wcs = _wcs_header(image)
@@ -329,4 +342,4 @@ def _write(path, planes, image, meta):
         header = wcs.copy()
         header.update(more)
         hdus.append(fits.ImageHDU(values, header, name))
-    hdus.writeto(path)
+    _write_file(hdus, path)

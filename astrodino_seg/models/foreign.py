@@ -14,7 +14,7 @@ have it, and AstroCLIP.
 import math
 import re
 from pickle import UnpicklingError
-from zipfile import is_zipfile
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
 from safetensors import SafetensorError
@@ -147,6 +147,8 @@ def _read(path, key=None):
             raise ModelFileError(msg) from err
     try:
         zipped = is_zipfile(path)       # since torch 1.6
+        if zipped:
+            _check_zip(path)
         unsafe = get_unsafe_globals_in_checkpoint(path) if zipped else []
         # one class for each name: torch looks them up by identity
         inert = [(type('Inert', (_Inert,), {}), name) for name in unsafe]
@@ -154,7 +156,9 @@ def _read(path, key=None):
             content = torch.load(path, map_location='cpu', mmap=zipped,
                                  weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, LookupError, TypeError,
-            ValueError, AttributeError) as err:
+            ValueError, AttributeError, MemoryError, BadZipFile) as err:
+        if isinstance(err, ModelFileError):
+            raise
         # torch's own words here advise to read it unsafely
         reason = ('it is none, or holds code'
                   if isinstance(err, UnpicklingError)
@@ -162,6 +166,16 @@ def _read(path, key=None):
         msg = f'it cannot be read safely as a checkpoint: {reason}'
         raise ModelFileError(msg) from err
     return _find(content, key)
+
+
+def _check_zip(path):
+    """Raise if entries of an archive become more than the file has bytes."""
+    with ZipFile(path) as archive:
+        n_bytes = sum(one.file_size for one in archive.infolist())
+    if n_bytes > path.stat().st_size:
+        msg = (f'its entries are compressed and become {n_bytes} bytes; '
+               f'torch.save compresses nothing')
+        raise ModelFileError(msg)
 
 
 def _find(content, key):

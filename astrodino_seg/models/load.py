@@ -4,11 +4,14 @@
 """
 
 import json
+import math
 import os
 import re
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
+from torch.overrides import TorchFunctionMode
 
 from astrodino_seg.errors import ModelFileError
 from astrodino_seg.models.backbone import Backbone
@@ -70,17 +73,45 @@ def _make(stored, *kinds):
         raise ModelFileError(msg)
     kind = known[found]
     try:
-        model = getattr(kind, 'from_spec', kind)(
-            **json.loads(metadata['spec']),
-            provenance=json.loads(metadata['provenance']))
         if 'backbone' in metadata:          # the file has the head alone
             tensors.update(_backbone_weights(metadata))
+        with _Budget(tensors):
+            model = getattr(kind, 'from_spec', kind)(
+                **json.loads(metadata['spec']),
+                provenance=json.loads(metadata['provenance']))
         model.load_state_dict(tensors)
     except (ArithmeticError, LookupError, TypeError, ValueError,
             RuntimeError) as err:
         msg = f'path: weights of {str(path)!r} do not fit their spec: {err}'
         raise ModelFileError(msg) from err
     return model.eval()
+
+
+class _Budget(TorchFunctionMode):
+    """
+    No network that has far more numbers than a file of weights is begun.
+
+    What a file says of its network is thus checked before memory is taken.
+    """
+
+    MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full,
+              torch.linspace}
+
+    def __init__(self, tensors):
+        super().__init__()
+        # buffers that no file has are small
+        self.left = 10**7 + 2 * sum(one.numel() for one in tensors.values())
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in self.MAKERS:
+            size = (args[2:] if func is torch.linspace
+                    else args or (kwargs['size'],))
+            sizes = size[0] if isinstance(size[0], (tuple, list)) else size
+            self.left -= math.prod(int(n) for n in sizes)
+            if self.left < 0:
+                msg = 'they are of a network that is larger than the file'
+                raise ValueError(msg)
+        return func(*args, **(kwargs or {}))
 
 
 def _backbone_weights(metadata):

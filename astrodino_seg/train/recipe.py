@@ -11,9 +11,9 @@ from inspect import signature
 from pathlib import Path
 
 import torch
-from astropy.table import Table
 
 from astrodino_seg.datasets import FolderImages
+from astrodino_seg.datasets.tables import read_table
 from astrodino_seg.image import read_label_map
 from astrodino_seg.inputs.channels import PreprocessSpec
 from astrodino_seg.inputs.rules import NoiseUnits
@@ -269,7 +269,7 @@ def make_images(tables):
             table['void'] = read_label_map(table['void']) != 0
         classes = table.get('classes')
         if isinstance(classes, str) and Path(classes).is_file():
-            table['classes'] = Table.read(classes)
+            table['classes'] = read_table(classes)
         try:
             images.append(as_labelled(**table))
         except (TypeError, ValueError) as err:

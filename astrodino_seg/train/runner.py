@@ -16,6 +16,7 @@ import platform
 import shutil
 import time
 from contextlib import suppress
+from functools import wraps
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,30 @@ import torch
 from tqdm import tqdm
 
 from astrodino_seg.errors import ModelFileError, require
+from astrodino_seg.files import locked
 
 #: Name and version of the format of checkpoints.
 FORMAT = 'astrodino_seg/training-2'
 #: Settings of checkpoints of before, which do not tell one run from another.
 OLD_SETTINGS = {'n_items', 'crop_size', 'seed', 'n_steps'}
+
+
+def one_at_a_time(fit):
+    """A training that no other may do into the same ``out`` meanwhile."""
+    @wraps(fit)
+    def alone(*args, out, **options):
+        if int(os.environ.get('RANK', 0)):      # the first process asks
+            return fit(*args, out=out, **options)
+        folder, is_new = Path(out), not Path(out).exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with locked(folder / 'checkpoint.pt'):
+                return fit(*args, out=out, **options)
+        finally:
+            if is_new:
+                with suppress(OSError):     # something is in it
+                    folder.rmdir()
+    return alone
 
 
 def make_fabric(device='auto', bfloat16=None, *, share=True):

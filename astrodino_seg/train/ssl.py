@@ -23,6 +23,7 @@ from astrodino_seg.train.runner import (
     device_name,
     make_fabric,
     move_average,
+    one_at_a_time,
     seed_step,
     start_average,
 )
@@ -32,6 +33,7 @@ MIN_SPREAD = 0.02       # of unit features, where 1 fills all directions
 MIN_INFORMATION = 0.02  # of what the batch could hold
 
 
+@one_at_a_time
 def pretrain(encoder, views, *, out, n_steps, batch_size=64, n_parts=1,
              objective=None, peak_rate=5e-4, warmup=0.1,
              weight_decay=(0.04, 0.4), momentum=(0.996, 1.0),

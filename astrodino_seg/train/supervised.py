@@ -24,6 +24,7 @@ from astrodino_seg.train.runner import (
     device_name,
     make_fabric,
     move_average,
+    one_at_a_time,
     start_average,
 )
 from astrodino_seg.train.schedules import SCHEDULES
@@ -39,6 +40,7 @@ def _flatten(items):
     return [crop for crops in items for crop in crops]
 
 
+@one_at_a_time
 def fit_model(model, scenes, *, out, n_steps, n_items=2, crop_size=256,
               rates=None, schedule='cosine', peak_rate=1e-3,
               weight_decay=0.02, warmup=200, average_decay=0.998,

@@ -58,9 +58,9 @@ def run_program(command, folder, timeout, line=-1):
     """
     name = Path(command[0]).name
     try:
-        done = subprocess.run(command, cwd=folder, timeout=timeout,
-                              stdin=subprocess.DEVNULL, capture_output=True,
-                              text=True, errors='replace', check=False)
+        done = subprocess.run(  # noqa: S603  a list, and no shell
+            command, cwd=folder, timeout=timeout, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, errors='replace', check=False)
     except subprocess.TimeoutExpired as err:
         msg = f'{name} was not done after {timeout} s'
         raise ProgramError(msg) from err
