@@ -6,6 +6,8 @@ What the tests of images share.
 import numpy as np
 from astropy.wcs import WCS
 
+from astrodino_seg import as_image
+
 
 def make_wcs(scale=1.0, shape=(40, 50), angle=0.0, ctype='TAN', **kwargs):
     """A WCS centred on the same sky; scale in arcsec per pixel."""
@@ -51,3 +53,23 @@ def check_promises(image):
         assert image.wcs.naxis == 2
         assert image.wcs.has_celestial
         assert image.wcs.array_shape == image.shape
+
+
+def blobs(ys=slice(None), xs=slice(None)):
+    """
+    A window of an image of 102 x 104 pixels, g, r, i and z with noise of 1 and
+    a WCS: two galaxies that touch, a large one, and stars.
+    """
+    y, x = np.indices((102, 104))
+    light = sum(peak * np.exp(-((x - x0)**2 / ratio + (y - y0)**2)
+                              / 2 / sigma**2)
+                for x0, y0, peak, sigma, ratio in (
+                    (40, 40, 60, 3.5, 1), (58, 42, 40, 3, 1.5),
+                    (68, 76, 30, 6, 2), (20, 84, 300, 1.6, 1),
+                    (88, 24, 100, 1.6, 1), (18, 18, 150, 1.6, 1),
+                    (92, 48, 200, 1.6, 1)))
+    rng = np.random.default_rng(2)
+    cube = np.stack([tilt * light + rng.normal(size=light.shape)
+                     for tilt in (0.7, 1, 1.2, 1.3)])
+    wcs = make_wcs(shape=light.shape)
+    return as_image(cube[:, ys, xs], wcs=wcs[ys, xs], bands='griz')

@@ -11,6 +11,7 @@ import pytest
 from astropy.io.votable import parse, validate
 from astropy.nddata import CCDData
 from astropy.table import QTable, Table
+from helpers import blobs
 from numpy.testing import assert_allclose, assert_array_equal
 from photutils.segmentation import SegmentationImage, SourceCatalog
 from regions import PolygonPixelRegion, PolygonSkyRegion
@@ -19,7 +20,6 @@ from shapely.geometry import Point
 
 from astrodino_seg import DinoSegmenter, as_image
 from astrodino_seg.catalog import FLAGS
-from astrodino_seg.datasets import demo_image
 from astrodino_seg.formats import (
     lsst_table,
     sextractor_table,
@@ -32,10 +32,8 @@ from astrodino_seg.formats import (
 
 @pytest.fixture(scope='module')
 def image():
-    demo = demo_image()
-    ys, xs = slice(90, 186), slice(260, 356)
-    return as_image(demo.cube[:, ys, xs] * u.nJy, wcs=demo.wcs[ys, xs],
-                    bands=demo.bands)
+    plain = blobs(slice(6, 102), slice(8, 104))
+    return as_image(plain.cube * u.nJy, wcs=plain.wcs, bands=plain.bands)
 
 
 @pytest.fixture(scope='module')

@@ -860,16 +860,16 @@ def test_change_of_model(image, model):
     assert find(finder, image) is None
 
 
-def test_bfloat16(image):
+def test_bfloat16(demo):
     finder = DinoSegmenter(bfloat16=False)
-    expected = finder(image).data
+    expected = finder(demo).data
     finder.bfloat16 = True
-    found = finder(image).data
+    found = finder(demo).data
     assert finder.model_.in_bfloat16
     scores = match_labels(expected, found)
     assert min(scores.precision, scores.recall, scores.sq) > 0.95
     finder.bfloat16 = None
-    again = finder(image).data
+    again = finder(demo).data
     assert_array_equal(again, found if finder.model_.in_bfloat16
                        else expected)
 

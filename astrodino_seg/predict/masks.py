@@ -161,7 +161,7 @@ def compose(painted, shape, object_of=None):
     shape : tuple of int
         (ny, nx) of the image.
     object_of : `~numpy.ndarray`, optional
-        (S,) int, the object of each seed, less than S. Each is its own if
+        (S,) int, the object of each seed; -1 is none. Each is its own if
         `None`.
 
     Returns
@@ -175,7 +175,7 @@ def compose(painted, shape, object_of=None):
             np.copyto(owner, one, where=owner == 0)
         return owner
     object_of = np.append(0, object_of + 1)
-    whole = np.zeros(len(object_of), bool)
+    whole = np.zeros(object_of.max() + 1, bool)
     for one in painted:
         here = object_of[one]
         area, had = (np.bincount(here[some], minlength=len(whole))

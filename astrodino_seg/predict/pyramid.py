@@ -166,8 +166,14 @@ def _read(model, x, shape, factor, is_binned, min_heat, heat, pixels,
 
 
 def _pad(x, n_noise):
-    """Whole steps; what lies outside is sky without valid bands."""
-    edges = (0, -x.shape[2] % STEP, 0, -x.shape[1] % STEP)
+    """
+    Whole steps; what lies outside is sky without valid bands.
+
+    At least two: a convolution in bfloat16 of a map that is two pixels wide
+    has read what is beside it in memory (oneDNN with AMX, torch 2.14).
+    """
+    ny, nx = (max(-(-side // STEP), 2) * STEP for side in x.shape[1:])
+    edges = (0, nx - x.shape[2], 0, ny - x.shape[1])
     out = F.pad(x, edges)
     if len(x) > n_noise:        # 0 is no sky in the planes of others
         out[n_noise:] = F.pad(x[n_noise:], edges, mode='replicate')
