@@ -17,7 +17,7 @@ _HOME = {
     'Image': 'image',
     'Model': 'models.instance',
     'ModelFileError': 'errors',
-    'SegmentationResult': 'segmenter',
+    'SegmentationResult': 'result',
     'as_image': 'image',
     'detect_sources': 'segmenter',
     'load_model': 'models.load',
