@@ -9,6 +9,7 @@ that the next run finds: it clears away what a killed one left.
 
 import hashlib
 from contextlib import contextmanager, suppress
+from errno import ENOENT
 from pathlib import Path
 from shutil import rmtree
 
@@ -29,6 +30,8 @@ def locked(path, *, wait=0):
     The system frees the lock of a process that ends, however it ends.
     """
     file = _hidden(path, 'lock')
+    if not file.parent.is_dir():        # filelock would make it
+        raise FileNotFoundError(ENOENT, 'no such folder', str(file.parent))
     # the file is taken away while the lock is held; filelock looks whether
     # what it has locked is still there
     lock = FileLock(file, timeout=wait)

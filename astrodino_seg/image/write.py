@@ -79,7 +79,7 @@ def _write_file(hdus, path):
 def _refuse_existing(path):
     """Raise if there is a file."""
     if Path(path).exists():
-        msg = f'{str(path)!r} exists'
+        msg = f'{str(path)!r} already exists'
         raise FileExistsError(msg)
 
 
