@@ -41,8 +41,8 @@ for merge in (0.0, 0.35, 0.8):
 
 # %%
 # The default, 0.35, is meant for catalogues in which a swallowed star is as
-# bad as a shredded galaxy. :doc:`/evidence/calibration` has the whole curve, with
-# the dials of other tools beside.
+# bad as a shredded galaxy. :doc:`/evidence/calibration` has the whole curve,
+# with the dials of other tools beside.
 panels['the truth'] = truth.labels.clip(0)
 rgb = rgb_image(image, result.background, result.noise)
 save_figure(plot_segmentations(rgb, panels, columns=3, width=3),
