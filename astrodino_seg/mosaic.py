@@ -26,7 +26,7 @@ from astrodino_seg.cluster import recipe_of, run_all
 from astrodino_seg.errors import AstroDinoUserWarning, EmptyImageError
 from astrodino_seg.files import sha256_of, whole_or_not
 from astrodino_seg.image import as_image, cut_out, grid_of
-from astrodino_seg.models.files import weights_file
+from astrodino_seg.models.files import digest, weights_file
 from astrodino_seg.predict.tiles import tiles
 from astrodino_seg.segmenter import DinoSegmenter
 from astrodino_seg.version import __version__
@@ -223,10 +223,7 @@ def _key(data, finder, grid, **settings):
     kind, dials = recipe_of(finder)
     model = finder.model
     if hasattr(model, 'state_dict'):
-        code = hashlib.sha256()
-        for value in model.state_dict().values():
-            code.update(value.cpu().numpy())
-        code = code.hexdigest()
+        code = digest(model)
     else:
         code = sha256_of(weights_file(model))
     half = [max(n // 2 - 32, 0) for n in grid.shape]

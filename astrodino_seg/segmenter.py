@@ -317,6 +317,9 @@ class DinoSegmenter:
             raise TypeError(msg)
         try:
             self.model_ = model.fused().to(torch.device(self.device))
+            for part in (getattr(model, 'decision', None), model.totals):
+                if part is not None:    # of few numbers, that are there
+                    part.cpu()
         except (RuntimeError, AssertionError, TypeError) as err:
             reason = (str(err) or type(err).__name__).split('\n')[0]
             msg = f'device {self.device!r} cannot be used: {reason}'

@@ -113,7 +113,7 @@ def look(model, channels, *, bin_factor=1, n_levels=None, min_heat=MIN_HEAT,
             maps.append(_submit_maps(submit, model.head, x[:n], tokens, k > 0,
                                      device))
         return [_read(model, x, shape, bin_factor * 2**k, k > 0, min_heat,
-                      *_maps(x, *part))
+                      device, *_maps(x, *part))
                 for k, (x, shape, part) in enumerate(
                     zip(images, shapes, maps))]
 
@@ -142,14 +142,16 @@ def _side_by_side(model, device):
         torch.set_num_threads(n_threads)
 
 
-def _read(model, x, shape, factor, is_binned, min_heat, heat, pixels,
+def _read(model, x, shape, factor, is_binned, min_heat, device, heat, pixels,
           pyramid):
     """A `Level`, of the maps of planes that were padded from a shape."""
     n, (ny, nx) = model.head.in_channels, shape
     with torch.inference_mode():
         heat, pixels = heat[:ny, :nx], pixels[:ny, :nx]
         sx, sy, value = find_peaks(heat, min_heat)
-        seeds = model.head.read_seeds(pyramid, sx, sy)
+        seeds = model.head.read_seeds([one.to(device) for one in pyramid],
+                                      sx.to(device), sy.to(device))
+        seeds = type(seeds)(*(part.cpu() for part in seeds))
         radius = seeds.radius
         embedding, rest, classes, vote = model.head.split_pixels(pixels)
         keep = slice(None)
