@@ -14,6 +14,7 @@ from scipy.linalg import expm
 from astrodino_seg.models.head import (
     STRIDES,
     InstanceHead,
+    InstanceMaps,
     SeedClass,
     Seeds,
     sample,
@@ -74,6 +75,20 @@ def test_items_of_a_batch_are_apart():
         alone = HEAD(x[k:k + 1], tokens[k:k + 1], binned[k:k + 1])
         assert_allclose(together.pixels[k], alone.pixels[0], atol=1e-4)
         assert_allclose(together.heat[k], alone.heat[0], atol=1e-4)
+
+
+def test_pixels_where_they_are_needed():
+    """Those that are read one by one are those of the whole map."""
+    x, tokens = torch.randn(1, 3, 32, 48), torch.randn(1, 8, 2, 3)
+    dense, sparse = (HEAD(x, tokens, torch.tensor([0]), dense=dense)
+                     for dense in (True, False))
+    assert_allclose(sparse.heat, dense.heat, atol=1e-5)
+    assert sparse.pixels is None
+    one = InstanceMaps(sparse.heat[0], None, None, sparse.cells[0])
+    index = torch.randperm(32 * 48)
+    y, x = index // 48, index % 48
+    assert_allclose(HEAD.read_pixels(one, index), dense.pixels[0, y, x],
+                    atol=1e-5)
 
 
 def test_starts_without_seeds():

@@ -202,6 +202,22 @@ def test_any_size_and_bands():
         assert torch.isfinite(out).all()
 
 
+@pytest.mark.parametrize('border', [0, 8])
+def test_patches_in_training(border):
+    """They are those of the convolution, and so is the gradient."""
+    model = make(patch_border=border, pos_embed='none')
+    x = image(48, 32)
+    found = model.embed(x)[0]
+    found.square().sum().backward()
+    proj = model.patch_embed.proj
+    gradient = proj.weight.grad.clone()
+    proj.weight.grad = None
+    wanted = proj(x).flatten(2).transpose(1, 2)
+    assert_close(found[:, model.n_prefix:], wanted, atol=1e-5, rtol=1e-5)
+    wanted.square().sum().backward()
+    assert_close(gradient, proj.weight.grad, atol=1e-4, rtol=1e-4)
+
+
 def test_batch_entries_are_independent():
     model = make(patch_size=8, n_registers=1)
     x = image(16, 16, n_batch=3)

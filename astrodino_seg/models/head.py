@@ -68,10 +68,13 @@ class InstanceMaps(NamedTuple):
     heat: torch.Tensor
     #: (B, H, W, E + 7): the embedding, the score of the rest (the sky and what
     #: is larger), the logits of sky, star, galaxy and artifact, and the vote
-    #: (x, y) in units of `VOTE_SCALE`.
-    pixels: torch.Tensor
+    #: (x, y) in units of `VOTE_SCALE`. `None` unless they are asked for.
+    pixels: torch.Tensor | None
     #: Features at strides 2, 4, 8, 16 that seeds are read from.
     pyramid: tuple
+    #: (B, H/2, W/2, M) what `InstanceHead.read_pixels` makes pixels of, where
+    #: they are `None`.
+    cells: torch.Tensor | None = None
 
 
 class Seeds(NamedTuple):
@@ -165,11 +168,12 @@ class InstanceHead(nn.Module):
             self.pixel.bias.view(4, -1)[:, 0] = -4.0
         nn.init.zeros_(self.level.weight)
 
-    def forward(self, x, tokens, binned):
+    def forward(self, x, tokens, binned, *, dense=True):
         """
         `InstanceMaps` of channels (B, in_channels, H, W), sides multiples of
         16, and tokens (B, token_dim, H/16, W/16); ``binned``, (B,) int, is 1
-        where the image is a binned one.
+        where the image is a binned one. Unless ``dense``, the pixels are left
+        to be read where they are needed, which in training are few.
         """
         level = self.level(binned)[:, :, None, None]
         stem, deep = level.split([self.stem[0].out_channels,
@@ -184,15 +188,46 @@ class InstanceHead(nn.Module):
         for i in (2, 1, 0):
             pyramid.insert(0, self._finer(i, pyramid[0], detail[i]))
         middle = self.middle(torch.cat([pyramid[0], first], dim=1))
+        cells = middle.permute(0, 2, 3, 1)                  # (B, H/2, W/2, M)
+        if dense:
+            full = self._unshuffle(self._of_cells(cells))
+            return InstanceMaps(full[..., 0], full[..., 1:], tuple(pyramid))
+        heat = self._unshuffle(self._of_cells(cells, slice(1)))[..., 0]
+        return InstanceMaps(heat, None, tuple(pyramid), cells)
+
+    def _of_cells(self, cells, part=slice(None)):
+        """
+        The heat and the pixels, or a part of them, of the four pixels of each
+        cell: (..., 4, E + 8) of (..., M).
+        """
+        weight = self.pixel.weight.unflatten(0, (4, -1))[:, part]
+        bias = self.pixel.bias.unflatten(0, (4, -1))[:, part]
         # in float32 within autocast too: bfloat16 has steps of half a pixel
         # in a vote, and ties in the peaks of the heatmap
-        with torch.autocast(middle.device.type, enabled=False):
-            middle = middle.permute(0, 2, 3, 1).to(self.pixel.weight.dtype)
-            parts = self.pixel(middle)              # (B, H/2, W/2, 4 (E + 8))
-        n, h, w, _ = parts.shape
-        full = parts.view(n, h, w, 2, 2, -1).permute(0, 1, 3, 2, 4, 5)
-        full = full.reshape(n, 2 * h, 2 * w, -1)
-        return InstanceMaps(full[..., 0], full[..., 1:], tuple(pyramid))
+        with torch.autocast(cells.device.type, enabled=False):
+            return F.linear(cells.to(weight.dtype), weight.flatten(0, 1),
+                            bias.flatten()).unflatten(-1, (4, -1))
+
+    @staticmethod
+    def _unshuffle(parts):
+        """(B, H/2, W/2, 4, n) of cells as (B, H, W, n) of their pixels."""
+        parts = parts.unflatten(3, (2, 2)).transpose(2, 3)
+        return parts.flatten(3, 4).flatten(1, 2)
+
+    def read_pixels(self, maps, index):
+        """
+        Pixels (P, E + 7) of `InstanceMaps` of one image, at (P,) places in
+        its flattened rows.
+        """
+        if maps.cells is None:
+            return maps.pixels.flatten(0, 1).index_select(0, index)
+        width = maps.heat.shape[1]
+        y, x = index // width, index % width
+        cell = (y // 2) * (width // 2) + x // 2
+        parts = self._of_cells(
+            maps.cells.flatten(0, 1).index_select(0, cell), slice(1, None))
+        part = (2 * (y % 2) + x % 2)[:, None, None]
+        return parts.take_along_dim(part, dim=1)[:, 0]
 
     def split_pixels(self, pixels):
         """

@@ -172,7 +172,7 @@ class Model(DenseModel):
         """1: the image is seen at all levels of a pyramid."""
         return 1
 
-    def forward(self, x, binned):
+    def forward(self, x, binned, *, dense=True):
         """
         Predict the dense maps of a batch; see `InstanceHead.forward`.
 
@@ -181,7 +181,8 @@ class Model(DenseModel):
         maps : `InstanceMaps`
             The maps.
         """
-        return self.head(x[:, :self.head.in_channels], self.tokens(x), binned)
+        return self.head(x[:, :self.head.in_channels], self.tokens(x), binned,
+                         dense=dense)
 
     def tokens(self, x):
         """The backbone's last features, (B, dim, H/16, W/16)."""

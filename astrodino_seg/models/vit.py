@@ -215,7 +215,7 @@ class VisionTransformer(nn.Module):
     def embed(self, x, mask=None, mask_token=None):
         """Return the tokens ``(B, T, D)`` of an image, and the grid."""
         _check_image(x, self.in_channels, self.patch_size)
-        x = self.patch_embed(x)  # (B, C, H, W) -> (B, D, gh, gw)
+        x = self._project(x)  # (B, C, H, W) -> (B, D, gh, gw)
         grid = tuple(x.shape[-2:])
         x = x.flatten(2).transpose(1, 2)  # (B, N, D)
         if mask is not None:
@@ -235,6 +235,20 @@ class VisionTransformer(nn.Module):
                 prefix = prefix + self.pos_embed[:, :n_embed]
         prefix = prefix.expand(x.shape[0], -1, -1)
         return torch.cat([prefix.to(x.dtype), x], dim=1), grid
+
+    def _project(self, x):
+        """The patches' embedding, in training as a product of matrices."""
+        proj = self.patch_embed.proj
+        if not (torch.is_grad_enabled() and proj.weight.requires_grad):
+            return self.patch_embed(x)
+        # the gradient of a convolution of long strides takes oneDNN many
+        # times as long
+        x = F.pad(x, 2 * [*reversed(proj.padding)])
+        for axis in (2, 3):
+            x = x.unfold(axis, proj.kernel_size[0], proj.stride[0])
+        x = x.permute(0, 2, 3, 1, 4, 5).flatten(3)  # (B, gh, gw, C k k)
+        x = F.linear(x, proj.weight.flatten(1), proj.bias)
+        return x.permute(0, 3, 1, 2)
 
     def forward(self, x):
         """The normed tokens (B, T, D) of the last layer."""

@@ -75,7 +75,8 @@ def find_peaks(heat, min_heat):
     ``heat`` (H, W) -> ``x, y, heat`` (S,).
     """
     limit = np.log(min_heat / (1 - min_heat))
-    peak = (heat == F.max_pool2d(heat[None, None], 5, 1, 2)[0, 0]) & (
+    rows = F.max_pool2d(heat[None, None], (1, 5), 1, (0, 2))
+    peak = (heat == F.max_pool2d(rows, (5, 1), 1, (2, 0))[0, 0]) & (
         heat >= limit)
     rows, columns = peak.nonzero(as_tuple=True)
     value, order = heat[rows, columns].sort(descending=True, stable=True)

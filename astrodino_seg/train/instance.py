@@ -89,8 +89,8 @@ def instance_losses(head, maps, crop, generator, *, own_seeds=False,
     # those of the pixels and of the seeds at once: each reading has a
     # gradient as large as the map
     ix, iy = seed_xy.T.long()
-    at_pixels, at_seeds = maps.pixels.flatten(0, 1).index_select(
-        0, torch.cat([index, iy * crop.labels.shape[1] + ix]).to(device)
+    at_pixels, at_seeds = head.read_pixels(maps, torch.cat(
+        [index, iy * crop.labels.shape[1] + ix]).to(device)
     ).split([len(index), len(seed_xy)])
     weight = weight.to(device)
     losses['classes'] = _class_loss(head.split_pixels(at_pixels)[2], classes,
@@ -234,12 +234,15 @@ def _batch_losses(model, crops, generator, teacher, autocast, device,
     x = torch.stack([crop.channels for crop in crops]).to(device)
     binned = torch.tensor([crop.binned for crop in crops], device=device)
     with autocast():
-        maps = model(x, binned)
+        maps = model(x, binned, dense=teacher is not None)
     # unbound, as the gradient of each slice would be as large as the whole
+    dense = maps.pixels is not None
     for crop, heat, pixels, *pyramid in zip(
-            crops, maps.heat.unbind(), maps.pixels.unbind(),
+            crops, maps.heat.unbind(),
+            (maps.pixels if dense else maps.cells).unbind(),
             *(level.unbind() for level in maps.pyramid)):
-        one = InstanceMaps(heat, pixels, tuple(pyramid))
+        one = InstanceMaps(heat, pixels if dense else None, tuple(pyramid),
+                           None if dense else pixels)
         yield from instance_losses(model.head, one, crop, generator,
                                    **options).items()
     if teacher is not None:
