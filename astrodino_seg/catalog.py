@@ -56,11 +56,11 @@ def make_table(image: Image, normalised: Normalised, grouping: Any,
         The image.
     normalised : `~astrodino_seg.inputs.channels.Normalised`
         Its background and noise.
-    grouping : `~astrodino_seg.predict.decode.Grouping`
+    grouping : `~astrodino_seg.predict.instances.Grouping`
         Its labels.
     classes : `~numpy.ndarray`
         (n_objects, 3) probabilities of star, galaxy, artifact.
-    shares : `~astrodino_seg.predict.shares.FluxShares`, optional
+    shares : `~astrodino_seg.predict.masks.FluxShares`, optional
         What each object has of the light of each pixel.
     totals : `~astrodino_seg.models.totals.Totals`, optional
         The model's; without, there are no total fluxes.

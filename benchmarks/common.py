@@ -19,7 +19,7 @@ from astrodino_seg.models.files import digest
 from astrodino_seg.models.instance import CALLED, KEPT
 from astrodino_seg.models.load import load_model
 from astrodino_seg.predict import merge as rules
-from astrodino_seg.predict.decode import decode
+from astrodino_seg.predict.instances import decode
 from astrodino_seg.predict.pyramid import MIN_HEAT, look
 from astrodino_seg.predict.sky import has_pixels, input_of
 from astrodino_seg.segmenter import DinoSegmenter
@@ -98,7 +98,7 @@ class Network:
 
         Returns
         -------
-        grouping : `~astrodino_seg.predict.decode.Grouping`
+        grouping : `~astrodino_seg.predict.instances.Grouping`
             The labels. Their confidence is not calibrated.
         """
         return decode(looks.levels, self.model.decision, looks.dead.shape,

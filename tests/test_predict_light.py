@@ -9,8 +9,8 @@ import torch
 from numpy.testing import assert_allclose
 from scipy.ndimage import map_coordinates, uniform_filter
 
-from astrodino_seg.predict import light
-from astrodino_seg.predict.light import seed_looks, valleys
+from astrodino_seg.predict import merge
+from astrodino_seg.predict.merge import seed_looks, valleys
 
 SHAPE = 60, 80
 SCALES = 3, 5, 9, 17
@@ -79,7 +79,7 @@ def test_seed_looks_of_flat_channels():
 def test_looks_in_chunks(monkeypatch, n):
     image, (x, y) = channels(), points(n)
     whole = seed_looks(image, x, y)
-    monkeypatch.setattr(light, 'CHUNK', 3)
+    monkeypatch.setattr(merge, 'CHUNK', 3)
     assert_allclose(seed_looks(image, x, y), whole, atol=1e-6)
 
 

@@ -18,8 +18,13 @@ from astrodino_seg.models import load_backbone
 from astrodino_seg.models.head import InstanceHead
 from astrodino_seg.models.load import Model
 from astrodino_seg.predict import pyramid
-from astrodino_seg.predict.pyramid import has_bfloat16, look
-from astrodino_seg.predict.tiles import CONTEXT, taper, tiles
+from astrodino_seg.predict.pyramid import (
+    CONTEXT,
+    has_bfloat16,
+    look,
+    taper,
+    tiles,
+)
 
 
 def planes(shape=(64, 80), seed=0):

@@ -14,8 +14,8 @@ from scipy.ndimage import zoom
 from astrodino_seg import DinoSegmenter
 from astrodino_seg.datasets import demo_image
 from astrodino_seg.image import Image
-from astrodino_seg.predict.decode import decode
-from astrodino_seg.predict.shares import FAINT, FluxShares, share_flux
+from astrodino_seg.predict.instances import decode
+from astrodino_seg.predict.masks import FAINT, FluxShares, share_flux
 
 
 def decoded(levels, merge=0, same=()):

@@ -13,9 +13,9 @@ from level_toys import disc_truth, make_level
 from numpy.testing import assert_allclose, assert_array_equal
 
 from astrodino_seg.image import Image
-from astrodino_seg.predict.decode import Grouping
+from astrodino_seg.predict.instances import Grouping
+from astrodino_seg.predict.masks import FluxShares
 from astrodino_seg.predict.pyramid import look
-from astrodino_seg.predict.shares import FluxShares
 
 adapt, parts, split_flux = map(script, (
     'adapt.adapt', 'ablations.parts', 'split_flux.split_flux'))

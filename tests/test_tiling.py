@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from astrodino_seg.predict.tiles import taper, tiles
+from astrodino_seg.predict.pyramid import taper, tiles
 
 FEW = settings(deadline=None, max_examples=40)
 SIDE = st.integers(1, 300)

@@ -30,7 +30,7 @@ class Calibration:
     #: is one object, neither cut nor merged. `None` leaves the probability of
     #: the weakest decision as it is.
     confidence: tuple | None = None
-    #: The ``power`` of `~astrodino_seg.predict.shares.share_flux`.
+    #: The ``power`` of `~astrodino_seg.predict.masks.share_flux`.
     share_power: float = 1.0
     #: How they were fitted, to be read by people.
     fit: dict | None = None
@@ -72,8 +72,8 @@ class Calibration:
 
     def rate(self, grouping, heat):
         """
-        The labels, a `~astrodino_seg.predict.decode.Grouping`, with calibrated
-        confidence.
+        The labels, a `~astrodino_seg.predict.instances.Grouping`, with
+        calibrated confidence.
         """
         return replace(grouping, confidence=self.confidences(
             grouping.confidence, heat))

@@ -1,7 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-`find_instances`: what any model says of the objects of an image; of a
-`~astrodino_seg.models.SemanticModel`, by the regions of its classes.
+`find_instances`: what any model says of the objects of an image.
+
+Of a `~astrodino_seg.Model`, by the seeds of all levels, which `decode` groups;
+of a `~astrodino_seg.models.SemanticModel`, by the regions of its classes.
 """
 
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from functools import singledispatch
 
 import numpy as np
 import torch
+from photutils.segmentation import SegmentationImage
 from skimage.measure import label as label_regions
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -16,11 +19,164 @@ from tqdm import tqdm
 from astrodino_seg.models.calibration import read_calibration
 from astrodino_seg.models.instance import Model
 from astrodino_seg.models.semantic import SemanticModel
-from astrodino_seg.predict.decode import MERGE, MIN_SEED, Grouping, decode
-from astrodino_seg.predict.masks import enlarge
-from astrodino_seg.predict.pyramid import look
-from astrodino_seg.predict.shares import FluxShares, share_flux
-from astrodino_seg.predict.tiles import CONTEXT, TILE_SIZE, taper, tiles
+from astrodino_seg.predict.masks import (
+    FluxShares,
+    compose,
+    enlarge,
+    paint_levels,
+    share_flux,
+)
+from astrodino_seg.predict.merge import (
+    candidates,
+    gather,
+    group,
+    pair_features,
+    seed_features,
+)
+from astrodino_seg.predict.pyramid import (
+    CONTEXT,
+    TILE_SIZE,
+    blend,
+    look,
+    tiles,
+)
+
+#: The merge/split dial, and the least probability that a seed is of an object;
+#: chosen on scenes of the validation split.
+MERGE = 0.35
+MIN_SEED = 0.7
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Labels of an image."""
+
+    #: (y, x) int32, consecutive from 1: one label an object.
+    groups: np.ndarray
+    #: (y, x) int32: one label a seed. The fragment of an object with only one
+    #: has the object's label; others follow after the last object's.
+    fragments: np.ndarray
+    #: Object label to the array of its fragments' labels, for objects with
+    #: more than one.
+    children: dict
+    #: (n_objects,) index of the leading seed of each object.
+    seed_of: np.ndarray
+    #: (n_objects,) probability that the object's weakest grouping decision (a
+    #: merge made, or a merge refused) is right; of a calibrated model, that it
+    #: is one object (`astrodino_seg.models.decision.Calibration`).
+    confidence: np.ndarray
+    #: (n_objects,) int.
+    n_fragments: np.ndarray
+    #: (S,) int: the object that each seed is of, 0 none; `None` where objects
+    #: have no seeds.
+    seed_label: np.ndarray | None = None
+
+    def images(self):
+        """The `SegmentationImage` of the objects, and of the fragments."""
+        fragments = SegmentationImage(self.fragments)
+        fragments._deblend_label_map = dict(self.children)
+        return SegmentationImage(self.groups), fragments
+
+
+def weigh(levels, decision):
+    """
+    The `~astrodino_seg.predict.merge.Candidates` of all levels, and by a
+    model's `~astrodino_seg.models.decision.Decision` the probability (S,) that
+    a seed is of an object and (P,) that two are one object.
+
+    Without a decision a seed's probability is the heatmap's, and no two seeds
+    are one object.
+    """
+    found = candidates(levels)
+    if decision is None:
+        return found, gather(levels, 'heat'), np.zeros(len(found.i))
+    with torch.inference_mode():
+        real, same = decision(seed_features(levels, found),
+                              pair_features(levels, found),
+                              torch.from_numpy(found.i),
+                              torch.from_numpy(found.j))
+    return found, *(part.sigmoid().double().numpy() for part in (real, same))
+
+
+def decode(levels, decision, shape, *, merge=MERGE, min_seed=MIN_SEED,
+           n_pixels=5, keep=None, mask=None):
+    """
+    Make objects, a `Grouping`, of what the network says of an image.
+
+    Seeds that are less probably of an object than ``min_seed`` are nothing;
+    ``merge``, the merge/split dial in [0, 1], is that of
+    `~astrodino_seg.predict.merge.group`. Objects of fewer than ``n_pixels``,
+    or that ``keep(labels, n)``, (n,) bool, does not want, are dropped; where
+    ``mask`` (y, x) is, pixels stay 0.
+    """
+    found, real, same = weigh(levels, decision)
+    used = real >= min_seed
+    number = np.cumsum(used) - 1
+    both = used[found.i] & used[found.j]
+    label, right = group(int(used.sum()), number[found.i[both]],
+                         number[found.j[both]], same[both], merge)
+    object_of = np.full(len(used), -1)
+    object_of[used] = label
+    owner = compose(paint_levels(levels, used, shape), shape, object_of)
+    if mask is not None:
+        owner[mask] = 0
+    return _objects(owner, np.flatnonzero(used), label, right, found.radius,
+                    n_pixels, keep)
+
+
+def _objects(owner, seeds, label, right, radius, n_pixels, keep):
+    """Labels of what is large enough, and all that belongs to them."""
+    # each group has the name of its largest seed
+    order = np.lexsort((-radius[seeds], label))
+    first = np.concatenate([[True], np.diff(label[order]) != 0])[
+        :len(order)]
+    leader_of = seeds[order[first]]
+    leader = np.arange(len(radius))
+    leader[seeds] = leader_of[label]
+    groups = np.append(0, leader + 1).astype(np.int32)[owner]
+    n = len(radius)
+    wanted = np.bincount(groups.ravel(), minlength=n + 1)[1:] >= n_pixels
+    if keep is not None:
+        wanted &= keep(groups, n)
+    leaders = np.flatnonzero(wanted)
+    number = np.zeros(n + 1, np.int32)
+    number[leaders + 1] = np.arange(1, len(leaders) + 1)
+    groups = number[groups]
+    fragments, children = label_fragments(
+        owner, groups, np.append(0, number[leader + 1]))
+    n_fragments = np.ones(len(leaders), int)
+    for parent, labels in children.items():
+        n_fragments[parent - 1] = len(labels)
+    confidence = np.ones(n)
+    confidence[leader_of] = right
+    return Grouping(groups, fragments, children, leaders,
+                    confidence[leaders], n_fragments, number[leader + 1])
+
+
+def label_fragments(owner, groups, parent):
+    """
+    Number the pieces within each object as of `Grouping`.
+
+    ``owner`` (y, x) int, the piece that has each pixel, 0 is none; ``groups``
+    (y, x) int; ``parent`` (n_pieces + 1,) int, the object of each piece.
+    """
+    seeds = np.where(groups > 0, owner, 0)
+    present = np.flatnonzero(np.bincount(seeds.ravel(),
+                                         minlength=len(parent)))
+    present = present[present > 0]
+    members = {}
+    for k in present:
+        members.setdefault(int(parent[k]), []).append(k)
+    label, children = np.zeros(len(parent), np.int32), {}
+    last = int(parent.max())
+    for parent_of, seeds_in in sorted(members.items()):
+        if len(seeds_in) == 1:
+            label[seeds_in[0]] = parent_of
+            continue
+        label[seeds_in] = np.arange(last + 1, last + 1 + len(seeds_in))
+        children[parent_of] = label[seeds_in].copy()
+        last += len(seeds_in)
+    return label[seeds], children
 
 
 def predict_classes(model, planes, *, bin_factor=1, tile_size=TILE_SIZE,
@@ -38,19 +194,17 @@ def predict_classes(model, planes, *, bin_factor=1, tile_size=TILE_SIZE,
     x = torch.from_numpy(planes)[None]
     x = F.pad(x, (0, -nx % patch, 0, -ny % patch), mode='replicate')
     shape = tuple(x.shape[2:])
-    total = torch.zeros(4, *shape)
-    weights = torch.zeros(shape)
     cut = tiles(shape, size=tile_size // patch * patch,
                 margin=CONTEXT // patch * patch, step=patch)
-    for tile in tqdm(cut, disable=not progress, desc='segmenting',
-                     unit='tile', leave=False):
-        with torch.inference_mode():
-            part = model.probabilities(x[:, :, *tile.outer].to(device),
-                                       1 / bin_factor)[0].cpu()
-        weight = torch.from_numpy(taper(tile, shape, step=1))
-        total[:, *tile.outer] += weight * part
-        weights[tile.outer] += weight
-    return (total / weights)[:, :ny, :nx].numpy()
+
+    def parts():
+        for tile in tqdm(cut, disable=not progress, desc='segmenting',
+                         unit='tile', leave=False):
+            with torch.inference_mode():
+                yield tile, model.probabilities(
+                    x[:, :, *tile.outer].to(device), 1 / bin_factor)[0].cpu()
+
+    return blend(parts(), shape, 1)[:, :ny, :nx].numpy()
 
 
 def segment_classes(probabilities, *, n_pixels=5, connectivity=8, keep=None,
@@ -118,9 +272,8 @@ def _(model: Model, planes, *, bin_factor=1, connectivity=8, merge=MERGE,
                   device=device, progress=progress)
     grouping = decode(levels, model.decision, shape, merge=merge,
                       min_seed=min_seed, **rules)
-    classes, heat = (
-        np.concatenate([getattr(level, key) for level in levels])[
-            grouping.seed_of] for key in ('classes', 'heat'))
+    classes, heat = (gather(levels, key)[grouping.seed_of]
+                     for key in ('classes', 'heat'))
     calibration = read_calibration(model.calibration)
     grouping = calibration.rate(grouping, heat)
     shares = (share_flux(levels, grouping, power=calibration.share_power)

@@ -1,39 +1,30 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The pixels of each seed, painted at its own level.
+The pixels of each seed, painted at its own level, and who shares their light.
+
+A label says whose light is most of a pixel. The seeds' scores say more: their
+softmax is taken as the shares of the light, and the flux of objects that
+overlap can be split.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-__all__ = ['compose', 'enlarge', 'paint_levels', 'reach_of', 'seed_score',
-           'to_image']
-
 #: Share of an object's pixels of a level that makes it whole.
 COVERED = 0.6
+#: Objects that a pixel is shared by, at most.
+N_OWNERS = 3
+#: A score that is so much below that of the sky is nothing.
+FAINT = 6.0
 
 
 def seed_window(level, k, shape, factor=1.0):
     """
-    A box about the ellipse of a seed.
-
-    Parameters
-    ----------
-    level : `~astrodino_seg.predict.pyramid.Level`
-        What the network says.
-    k : int
-        The seed.
-    shape : tuple of int
-        (ny, nx) of the image.
-    factor : float or `~numpy.ndarray`, optional
-        The box reaches so many times as far; (2, 2) of the sides: below and
-        above in y, and in x.
-
-    Returns
-    -------
-    window : tuple of slice
-        (y, x).
+    A box (y, x) about the ellipse of a seed, ``factor`` times as far; (2, 2)
+    of the sides: below and above in y, and in x.
     """
     # d^T M d <= q_max bounds x by sqrt(q_max * (M^-1)_xx)
     xx, xy, yy = level.matrix[k].astype(float)
@@ -50,26 +41,10 @@ def seed_window(level, k, shape, factor=1.0):
 
 def reach_of(level, k, belongs):
     """
-    The box that holds all pixels that matter to a seed.
+    The box (y, x) that holds all pixels that matter to a seed, its score in
+    it, and which of them do, as ``belongs(window, score)`` says.
 
-    Parameters
-    ----------
-    level : `~astrodino_seg.predict.pyramid.Level`
-        What the network says.
-    k : int
-        The seed.
-    belongs : callable
-        Takes a window, a tuple of slice (y, x), and the seed's score in it;
-        returns (y, x) bool, the pixels that matter.
-
-    Returns
-    -------
-    window : tuple of slice
-        (y, x). A side is moved out until none of its pixels matters.
-    score : `~numpy.ndarray`
-        (y, x) float32 of the window, of `seed_score`.
-    some : `~numpy.ndarray`
-        (y, x) bool, what ``belongs`` says of it.
+    A side is moved out until none of its pixels matters.
     """
     (ny, nx), factor = level.sky.shape, np.ones((2, 2))
     while True:
@@ -86,23 +61,7 @@ def reach_of(level, k, belongs):
 
 
 def seed_score(level, k, window):
-    """
-    Score of a seed in a window; see `~astrodino_seg.models.head`.
-
-    Parameters
-    ----------
-    level : `~astrodino_seg.predict.pyramid.Level`
-        What the network says.
-    k : int
-        The seed.
-    window : tuple of slice
-        (y, x).
-
-    Returns
-    -------
-    score : `~numpy.ndarray`
-        (y, x) float32 of the window.
-    """
+    """Score (y, x) of a seed in a window; see `astrodino_seg.models.head`."""
     ys, xs = window
     kernel = level.kernel[k]
     match = level.embedding[ys, xs] @ kernel[:-1] + kernel[-1]
@@ -111,31 +70,25 @@ def seed_score(level, k, window):
     dx = vote[..., 0] + (np.arange(xs.start, xs.stop, dtype=np.float32) - x0)
     dy = vote[..., 1] + (np.arange(ys.start, ys.stop, dtype=np.float32)
                          - y0)[:, None]
-    xx, xy, yy = level.matrix[k]
-    q = np.clip(xx * dx**2 + 2 * xy * dx * dy + yy * dy**2, 0, 1e4)
+    q = distance(level.matrix[k], dx, dy)
     u, v = level.falloff[k]
     # log(1 + q) is many times faster than log1p, and q near 0 is 0 here
     return match - u * np.sqrt(q + 1e-4) - v * np.log(1 + q)
+
+
+def distance(matrix, dx, dy):
+    """Elliptical distance squared of offsets, of matrices (..., 3)."""
+    xx, xy, yy = matrix.T
+    return np.clip(xx * dx**2 + 2 * xy * dx * dy + yy * dy**2, 0, 1e4)
 
 
 def paint_levels(levels, used, shape):
     """
     Give each pixel, at each level, to the seed with the largest score.
 
-    Parameters
-    ----------
-    levels : list of `~astrodino_seg.predict.pyramid.Level`
-        The finest first.
-    used : `~numpy.ndarray`
-        (S,) bool, of the seeds of all levels in turn: which take part.
-    shape : tuple of int
-        (ny, nx) of the image.
-
-    Yields
-    ------
-    owner : `~numpy.ndarray`
-        (y, x) int32 of the image, of each level, the finest first: index
-        of the seed, of all levels in turn, plus one; 0 for the rest.
+    ``used`` (S,) bool, of the seeds of all levels in turn -> of each level
+    with one ``owner`` (y, x) int32 of the image: index of the seed, of all
+    levels in turn, plus one; 0 for the rest.
     """
     first = np.cumsum([0, *(len(level.x) for level in levels)])
     for level, start in zip(levels, first):
@@ -150,24 +103,12 @@ def compose(painted, shape, object_of=None):
     """
     Put the levels together: what the finer leave, the coarser have.
 
-    An object that has most of its pixels of a level already, of finer ones,
-    is whole, and gets none of that level and of coarser ones: a binned image
+    An object that has most of its pixels of a level already, of finer ones, is
+    whole, and gets none of that level and of coarser ones: a binned image
     shows the rest of a small object poorly.
 
-    Parameters
-    ----------
-    painted : iterable of `~numpy.ndarray`
-        Of `paint_levels`.
-    shape : tuple of int
-        (ny, nx) of the image.
-    object_of : `~numpy.ndarray`, optional
-        (S,) int, the object of each seed; -1 is none. Each is its own if
-        `None`.
-
-    Returns
-    -------
-    owner : `~numpy.ndarray`
-        (y, x) int32: index of the seed plus one; 0 for the sky.
+    ``object_of`` (S,) int, -1 is none; each seed is its own object if `None`
+    -> ``owner`` (y, x) int32: index of the seed plus one; 0 for the sky.
     """
     owner = np.zeros(shape, np.int32)
     if object_of is None:
@@ -216,25 +157,8 @@ def _paint(level, seeds, shape):
 
 def to_image(window, values, factor, shape):
     """
-    A part of a level in the pixels of the image.
-
-    Parameters
-    ----------
-    window : tuple of slice
-        (y, x) of the level.
-    values : `~numpy.ndarray`
-        (y, x) float32, in it.
-    factor : int
-        Pixels of the image, in x and in y.
-    shape : tuple of int
-        (ny, nx) of the image, beyond which nothing is.
-
-    Returns
-    -------
-    window : tuple of slice
-        (y, x) of the image.
-    values : `~numpy.ndarray`
-        (y, x) float32, interpolated.
+    A part (y, x) of a level, interpolated to pixels of an image of a shape:
+    its window there, and the values.
     """
     wide = tuple(slice(factor * one.start, min(factor * one.stop, n))
                  for one, n in zip(window, shape))
@@ -244,23 +168,109 @@ def to_image(window, values, factor, shape):
 
 
 def enlarge(values, factor):
-    """
-    Interpolate a part of a level to the pixels of the image.
-
-    Parameters
-    ----------
-    values : `~numpy.ndarray`
-        (y, x) float32.
-    factor : int
-        Pixels of the image, in x and in y.
-
-    Returns
-    -------
-    values : `~numpy.ndarray`
-        (factor y, factor x).
-    """
+    """Values (y, x), interpolated to (factor y, factor x)."""
     if factor == 1:
         return values
     return F.interpolate(torch.from_numpy(values)[None, None],
                          scale_factor=factor, mode='bilinear',
                          align_corners=False)[0, 0].numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class FluxShares:
+    """The objects that share the light of each pixel."""
+
+    #: (3, y, x) int32: the objects with the largest shares, largest first; 0
+    #: is none. All are 0 where the segmentation has sky.
+    labels: np.ndarray
+    #: (3, y, x) float32: what each has of the light; 1 in all, 0 in the sky.
+    shares: np.ndarray
+
+    def of(self, label):
+        """
+        The share of one object.
+
+        Gives ``share`` (y, x) float32.
+        """
+        return np.where(self.labels == label, self.shares, 0).sum(axis=0)
+
+    def total(self, values, n, *, power=1):
+        """
+        Sums over objects.
+
+        ``values`` (y, x) -> ``total`` (n,) float64.
+        """
+        return sum(np.bincount(
+            labels.ravel(), (shares**power * values).ravel(), n + 1)[1:]
+            for labels, shares in zip(self.labels, self.shares))
+
+
+def share_flux(levels, grouping, *, power=1.0):
+    """
+    Split the light of each pixel of an object among those that reach it.
+
+    At each level the softmax of the scores of its seeds and of the rest says
+    what each has; what the rest has there is shared at the next coarser one.
+    """
+    if grouping.seed_label is None:
+        msg = 'grouping: its objects have no seeds to share light by'
+        raise ValueError(msg)
+    owner = grouping.groups
+    left = np.ones(owner.shape, np.float32)
+    parts, first = {}, 0
+    for level in levels:
+        label_of = grouping.seed_label[first:first + len(level.x)]
+        first += len(level.x)
+        odds, total = [], np.ones(owner.shape, np.float32)
+        for k in np.flatnonzero(label_of):
+            window, one = _odds(level, k, owner.shape, power)
+            total[window] += one
+            odds.append((label_of[k], window, one))
+        left /= total
+        for label, window, one in odds:
+            parts.setdefault(label, []).append((window, one * left[window]))
+    value = np.zeros((N_OWNERS, *owner.shape), np.float32)
+    labels = np.zeros(value.shape, np.int32)
+    for label, pieces in parts.items():
+        window, whole = _sum(pieces)
+        _insert(value[:, *window], labels[:, *window], whole, label)
+    inside = owner > 0
+    labels[:, ~inside], value[:, ~inside] = 0, 0
+    alone = inside & ~(labels == owner).any(axis=0)
+    labels[:, alone], value[:, alone] = 0, 0
+    labels[0][alone], value[0][alone] = owner[alone], 1
+    value /= np.maximum(value.sum(axis=0), 1e-30)
+    labels[value == 0] = 0
+    return FluxShares(labels, value)
+
+
+def _odds(level, k, shape, power):
+    """A seed's odds to the rest in the box beyond which they are nothing."""
+    window, score, _ = reach_of(
+        level, k, lambda window, score: score > level.sky[window] - FAINT)
+    wide, claim = to_image(window, score - level.sky[window], level.factor,
+                           shape)
+    return wide, np.exp(np.clip(power * claim, -60, 60))
+
+
+def _sum(parts):
+    """The sum of several parts, in the box that holds all of theirs."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = tuple(slice(min(window[axis].start for window, _ in parts),
+                        max(window[axis].stop for window, _ in parts))
+                  for axis in (0, 1))
+    total = np.zeros([one.stop - one.start for one in whole], np.float32)
+    for window, value in parts:
+        total[tuple(slice(one.start - all_of.start, one.stop - all_of.start)
+                    for one, all_of in zip(window, whole))] += value
+    return whole, total
+
+
+def _insert(value, labels, new, label):
+    """Put an object in its place among the ranked ones, in place."""
+    new, label = new.copy(), np.full(new.shape, label, np.int32)
+    for v, o in zip(value, labels):
+        higher = new > v
+        v[higher], new[higher] = new[higher], v[higher]
+        o[higher], label[higher] = label[higher], o[higher]

@@ -4,7 +4,10 @@ Which seeds are nothing and which are one object.
 
 What is known of seeds and of pairs of them, of any two levels, goes to the
 model's `~astrodino_seg.models.decision.Decision`; average linkage does the
-rest. Shapes in comments: ``S`` seeds of all levels, ``P`` pairs.
+rest. The image itself tells too: how deep the valley between two seeds is, of
+objects that touch; how the colours and the concentration of each differ from
+its surroundings and from the other's, a star from a knot. Shapes in comments:
+``S`` seeds of all levels, ``P`` pairs.
 """
 
 from dataclasses import dataclass
@@ -15,11 +18,9 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, shortest_path
 from scipy.spatial import cKDTree
+from torch.nn import functional as F
 
-from astrodino_seg.predict.light import seed_looks, valleys
-
-__all__ = ['Candidates', 'candidates', 'group', 'pair_features',
-           'seed_features']
+from astrodino_seg.predict.masks import distance
 
 #: How far from a seed others are compared with it, in radii of its object, and
 #: the pixels, of its own level, within which any two are.
@@ -37,65 +38,47 @@ HALF_WAY = 0.6
 UNLIKE = 0.02
 #: Seeds that are connected, at most, for one linkage.
 LARGEST = 3000
+#: Sides in pixels of the means that a seed's looks are made of.
+SCALES = (3, 5, 9, 17)
+#: Samples of the line between two seeds.
+N_SAMPLES = 17
+#: Seeds whose surroundings are in memory at a time.
+CHUNK = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
     """
     The seeds of all levels, and the pairs of them that may be one object.
-
-    Attributes
-    ----------
-    level : `~numpy.ndarray`
-        (S,) int, the index of the level of each.
-    index : `~numpy.ndarray`
-        (S,) int, the seed's index in it.
-    factor : `~numpy.ndarray`
-        (S,) of that level.
-    x, y, radius : `~numpy.ndarray`
-        (S,) in pixels of the image.
-    i, j : `~numpy.ndarray`
-        (P,) int, the seeds of each pair; the first is the larger.
-    claims : `~numpy.ndarray`
-        (P, 2) score of i less that of the rest at j's position, and of j at
-        i's.
-    own : `~numpy.ndarray`
-        (S,) the claim of each seed on its own position.
     """
 
+    #: (S,) int, the index of the level of each, and its index in it.
     level: np.ndarray
     index: np.ndarray
+    #: (S,) of that level.
     factor: np.ndarray
+    #: (S,) in pixels of the image.
     x: np.ndarray
     y: np.ndarray
     radius: np.ndarray
+    #: (P,) int, the seeds of each pair; the first is the larger.
     i: np.ndarray
     j: np.ndarray
+    #: (P, 2) score of i less that of the rest at j's position, and of j at
+    #: i's.
     claims: np.ndarray
+    #: (S,) the claim of each seed on its own position.
     own: np.ndarray
 
 
 def candidates(levels):
-    """
-    Put the seeds of all levels together and find the pairs.
-
-    Parameters
-    ----------
-    levels : list of `~astrodino_seg.predict.pyramid.Level`
-        The finest first.
-
-    Returns
-    -------
-    candidates : `Candidates`
-        Seeds and pairs.
-    """
+    """`Candidates` of the seeds of all levels, the finest first."""
     n = [len(one.x) for one in levels]
     level = np.repeat(np.arange(len(levels)), n)
     index = np.concatenate([np.arange(k) for k in n]).astype(int)
     factor = np.array([one.factor for one in levels], float)[level]
-    x, y = (factor * (np.concatenate([getattr(one, key) for one in levels])
-                      + 0.5) - 0.5 for key in 'xy')
-    radius = factor * np.concatenate([one.radius for one in levels])
+    x, y = (factor * (gather(levels, key) + 0.5) - 0.5 for key in 'xy')
+    radius = factor * gather(levels, 'radius')
     i, j = _near(x, y, np.maximum(REACH * radius, NEAR * factor))
     swap = radius[i] < radius[j]
     i, j = np.where(swap, j, i), np.where(swap, i, j)
@@ -144,36 +127,22 @@ def _claims(levels, level, index, a, x, y):
         match = (kernel[:, :-1] * one.embedding[py, px]).sum(axis=1)
         dx = px + vote[:, 0] - one.centre[s, 0]
         dy = py + vote[:, 1] - one.centre[s, 1]
-        xx, xy, yy = one.matrix[s].T
-        q = np.clip(xx * dx**2 + 2 * xy * dx * dy + yy * dy**2, 0, 1e4)
+        q = distance(one.matrix[s], dx, dy)
         u, v = one.falloff[s].T
         out[here] = (match + kernel[:, -1] - u * np.sqrt(q + 1e-4)
                      - v * np.log1p(q) - one.sky[py, px])
     return out
 
 
-def _gather(levels, key):
+def gather(levels, key):
+    """One of the seeds' arrays, (S, ...) of all levels."""
     return np.concatenate([getattr(one, key) for one in levels])
 
 
 def seed_features(levels, found):
-    """
-    What is known of each seed.
-
-    Parameters
-    ----------
-    levels : list of `~astrodino_seg.predict.pyramid.Level`
-        The levels.
-    found : `Candidates`
-        Of `candidates`.
-
-    Returns
-    -------
-    features : `~torch.Tensor`
-        (S, n) float32.
-    """
-    heat = _gather(levels, 'heat').clip(1e-4, 1 - 1e-4)
-    classes = np.log(_gather(levels, 'classes').clip(1e-4))
+    """What is known of each seed, (S, n) float32."""
+    heat = gather(levels, 'heat').clip(1e-4, 1 - 1e-4)
+    classes = np.log(gather(levels, 'classes').clip(1e-4))
     looks = np.concatenate([seed_looks(
         torch.from_numpy(one.channels), torch.from_numpy(one.x),
         torch.from_numpy(one.y)).numpy() for one in levels])
@@ -186,7 +155,7 @@ def seed_features(levels, found):
              found.own, rival, found.own - rival]
     return torch.from_numpy(np.concatenate(
         [np.stack(parts, axis=-1), classes, looks,
-         _gather(levels, 'descriptor')], axis=1).astype(
+         gather(levels, 'descriptor')], axis=1).astype(
         np.float32)).clamp(-20, 20)
 
 
@@ -202,23 +171,9 @@ def _contained(levels, found, a, b):
 
 
 def pair_features(levels, found):
-    """
-    What is known of each pair beyond its two seeds.
-
-    Parameters
-    ----------
-    levels : list of `~astrodino_seg.predict.pyramid.Level`
-        The levels.
-    found : `Candidates`
-        Of `candidates`.
-
-    Returns
-    -------
-    features : `~torch.Tensor`
-        (P, m) float32.
-    """
+    """What is known of each pair beyond its two seeds, (P, m) float32."""
     i, j = found.i, found.j
-    d = _gather(levels, 'descriptor')
+    d = gather(levels, 'descriptor')
     apart = np.hypot(found.x[i] - found.x[j], found.y[i] - found.y[j])
     parts = [np.log1p(apart), apart / found.radius[i],
              apart / found.radius[j], np.log(found.radius[i]
@@ -235,12 +190,11 @@ def pair_features(levels, found):
 def _distances(levels, found):
     """Elliptical distance squared of j from i, and of i from j."""
     factor = found.factor
-    centre = factor[:, None] * (_gather(levels, 'centre') + 0.5) - 0.5
-    matrix = _gather(levels, 'matrix') / factor[:, None]**2
+    centre = factor[:, None] * (gather(levels, 'centre') + 0.5) - 0.5
+    matrix = gather(levels, 'matrix') / factor[:, None]**2
     for a, b in ((found.i, found.j), (found.j, found.i)):
         dx, dy = found.x[b] - centre[a, 0], found.y[b] - centre[a, 1]
-        xx, xy, yy = matrix[a].T
-        yield np.clip(xx * dx**2 + 2 * xy * dx * dy + yy * dy**2, 0, 1e4)
+        yield distance(matrix[a], dx, dy)
 
 
 def _valleys(levels, found):
@@ -258,33 +212,69 @@ def _valleys(levels, found):
     return out
 
 
+def _sample(maps, x, y):
+    """Bilinear values of (C, H, W) maps at positions of any shape."""
+    h, w = maps.shape[-2:]
+    grid = torch.stack([(2 * x + 1) / w - 1, (2 * y + 1) / h - 1], dim=-1)
+    return F.grid_sample(maps[None], grid.reshape(1, 1, -1, 2),
+                         padding_mode='border',
+                         align_corners=False)[0, :, 0].reshape(
+                             len(maps), *x.shape)
+
+
+def seed_looks(channels, x, y):
+    """
+    Means (S, 4 (C - 1)) about each seed, on several scales, of the channels
+    (C, H, W) of S/N.
+    """
+    reach = max(SCALES) // 2
+    step = torch.arange(-reach, reach + 1)
+    ny, nx = channels.shape[1:]
+    out = []
+    for xs, ys in zip(x.round().long().split(CHUNK),
+                      y.round().long().split(CHUNK)):
+        rows = (ys[:, None] + step).clamp(0, ny - 1)
+        columns = (xs[:, None] + step).clamp(0, nx - 1)
+        patch = channels[:-1, rows[:, :, None], columns[:, None]]
+        means = []
+        for side in SCALES:
+            cut = slice(reach - side // 2, reach + side // 2 + 1)
+            means.append(patch[..., cut, cut].mean(dim=(-2, -1)))  # (C-1, S)
+        means = [means[0], *(b - a for a, b in zip(means, means[1:]))]
+        out.append(torch.cat(means).T)
+    return torch.cat(out)
+
+
+def valleys(channels, x, y, i, j):
+    """
+    The light (P, 3) of channels (C, H, W) along the straight lines between
+    seeds.
+    """
+    smooth = F.avg_pool2d(channels[None, :1], 3, 1, 1,
+                          count_include_pad=False)[0]
+    t = torch.linspace(0, 1, N_SAMPLES)[:, None]
+    line = _sample(smooth, x[i] * (1 - t) + x[j] * t,
+                   y[i] * (1 - t) + y[j] * t)[0]              # (17, P)
+    low, high = torch.minimum(line[0], line[-1]), torch.maximum(
+        line[0], line[-1])
+    return torch.stack([line.amin(dim=0) - low, line.mean(dim=0) - low,
+                        high - low], dim=-1)
+
+
 def group(n, i, j, same, merge):
     """
-    Join seeds by average linkage.
+    Join n seeds by average linkage.
 
-    Two groups are joined as long as the mean probability over all pairs of
-    one from each exceeds ``1 - merge``. That of a pair which was not compared
-    is the product along the best chain of pairs that were: two knots, each of
-    one galaxy.
+    Two groups are joined as long as the mean probability over all pairs of one
+    from each exceeds ``1 - merge``: 0 joins nothing, and a larger one only
+    ever joins more. The probability of a pair which was not compared is the
+    product along the best chain of pairs that were: two knots, each of one
+    galaxy.
 
-    Parameters
-    ----------
-    n : int
-        The number of seeds.
-    i, j : `~numpy.ndarray`
-        (P,) the pairs that were compared.
-    same : `~numpy.ndarray`
-        (P,) probability that the two are one object.
-    merge : float
-        0 joins nothing, and a larger one only ever joins more.
-
-    Returns
-    -------
-    label : `~numpy.ndarray`
-        (n,) int from 0, the group of each seed.
-    right : `~numpy.ndarray`
-        (n_groups,) probability that the group's weakest decision is right:
-        the last join that was made, or the next that was refused.
+    ``i, j, same`` (P,), the pairs that were compared -> ``label`` (n,) int
+    from 0, the group of each seed; ``right`` (n_groups,) probability that the
+    group's weakest decision is right: the last join that was made, or the next
+    that was refused.
     """
     if merge <= 0 or len(i) == 0:
         nearest = np.zeros(n)

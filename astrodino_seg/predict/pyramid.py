@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Looks of one network at the image and its binned copies.
+Looks of one network, in overlapping tiles, at the image and its binned copies.
 
 Shapes in comments: ``S`` seeds of a level, ``E`` length of the embedding.
 """
@@ -17,9 +17,13 @@ from tqdm import tqdm
 from astrodino_seg.inputs.binning import bin_channels
 from astrodino_seg.models.head import STRIDES
 from astrodino_seg.models.instance import KEPT
-from astrodino_seg.predict.tiles import CONTEXT, TILE_SIZE, taper, tiles
 
 STEP = max(STRIDES)
+#: Half the overlap of the tiles that a transformer runs on, pixels.
+CONTEXT = 48
+#: Side of the tiles: that of the crops of training, since a transformer that
+#: sees more than it ever has finds less.
+TILE_SIZE = 256
 #: How far the convolutions of the head see, rounded up to a step, and the side
 #: of the tiles that it runs on, pixels: twice as large ones take twice as long
 #: a pixel, as their maps are no longer in the cache.
@@ -66,6 +70,89 @@ class Level(NamedTuple):
     radius: np.ndarray
     #: (S, 3) probabilities of star, galaxy, artifact.
     classes: np.ndarray
+
+
+class Tile(NamedTuple):
+    """One tile, as slices (y, x)."""
+
+    #: What is read, in the image.
+    outer: tuple
+    #: What is kept, in the image; the cores cover it once.
+    core: tuple
+    #: The core, in the tile.
+    inner: tuple
+
+
+def _cuts(n, size, margin, step):
+    """(start, stop, core start, core stop) along one axis, evenly spread."""
+    n_tiles = 1 if n <= size else -(-n // (size - 2 * margin))
+    length = -(-n // n_tiles // step) * step
+    starts = range(0, n, length)
+    return [(max(start - margin, 0), min(start + length + margin, n),
+             start, min(start + length, n)) for start in starts]
+
+
+def tiles(shape, *, size=TILE_SIZE, margin=CONTEXT, step=16):
+    """Cut an image into overlapping tiles whose cores cover it once."""
+    if size < 2 * margin + step or size % step or margin % step:
+        msg = (f'size and margin must be multiples of {step}, and size at '
+               f'least 2 * margin + {step} = {2 * margin + step}, got '
+               f'size={size!r}, margin={margin!r}')
+        raise ValueError(msg)
+    out = []
+    for ys in _cuts(shape[0], size, margin, step):
+        for xs in _cuts(shape[1], size, margin, step):
+            out.append(Tile(
+                tuple(slice(c[0], c[1]) for c in (ys, xs)),
+                tuple(slice(c[2], c[3]) for c in (ys, xs)),
+                tuple(slice(c[2] - c[0], c[3] - c[0]) for c in (ys, xs))))
+    return out
+
+
+def taper(tile, shape, *, step=16):
+    """
+    Weight (rows, columns) float32 of each cell of a tile in the average with
+    its neighbours.
+
+    The weight falls linearly to the tile's edge over twice its margin, but not
+    at the image's own edge, so that maps which depend on the whole tile pass
+    smoothly from one to the next.
+    """
+    axes = []
+    for outer, core, n in zip(tile.outer, tile.core, shape):
+        n_cells = (outer.stop - outer.start) // step
+        cell = np.arange(n_cells) + 0.5
+        weight = np.ones(n_cells)
+        if outer.start > 0:
+            ramp = 2 * (core.start - outer.start) // step
+            weight = np.minimum(weight, cell / max(ramp, 1))
+        if outer.stop < n:
+            ramp = 2 * (outer.stop - core.stop) // step
+            weight = np.minimum(weight, (n_cells - cell) / max(ramp, 1))
+        axes.append(weight)
+    return np.outer(*axes).astype(np.float32)
+
+
+def blend(parts, shape, step):
+    """
+    Maps (n, rows, columns) of cells of ``step`` pixels, of an image of a
+    shape, from pairs of a tile and its map, averaged where tiles overlap.
+    """
+    cells = [n // step for n in shape]
+    total, weights = 0, torch.zeros(cells)
+    for tile, part in parts:
+        if isinstance(total, int):
+            total = torch.zeros(len(part), *cells)
+        weight = torch.from_numpy(taper(tile, shape, step=step))
+        where = _cells(tile.outer, step)
+        total[:, *where] += weight * part
+        weights[where] += weight
+    return total / weights
+
+
+def _cells(slices, step=STEP):
+    """Slices of pixels as slices of cells."""
+    return tuple(slice(c.start // step, c.stop // step) for c in slices)
 
 
 def find_peaks(heat, min_heat):
@@ -183,11 +270,6 @@ def _pad(x, n_noise):
     return out
 
 
-def _cells(slices):
-    """Slices of pixels as slices of patches."""
-    return tuple(slice(c.start // STEP, c.stop // STEP) for c in slices)
-
-
 def _submit_tiles(submit, model, x, cuts, device):
     """Futures of the tokens of some tiles each, and which those are."""
     same = {}
@@ -205,18 +287,13 @@ def _submit_tiles(submit, model, x, cuts, device):
 
 def _tokens(x, cuts, parts, bar):
     """Tokens of the image, averaged where tiles overlap."""
-    shape = x.shape[1] // STEP, x.shape[2] // STEP
-    tokens, weights = 0, torch.zeros(shape)
-    for which, future in parts:
-        for k, part in zip(which, future.result()):
-            weight = torch.from_numpy(taper(cuts[k], x.shape[1:], step=STEP))
-            if isinstance(tokens, int):
-                tokens = torch.zeros(len(part), *shape)
-            cells = _cells(cuts[k].outer)
-            tokens[:, *cells] += weight * part
-            weights[cells] += weight
-            bar.update()
-    return tokens / weights
+    def done():
+        for which, future in parts:
+            for k, part in zip(which, future.result()):
+                yield cuts[k], part
+                bar.update()
+
+    return blend(done(), x.shape[1:], STEP)
 
 
 def _submit_maps(submit, head, x, tokens, is_binned, device):
@@ -250,10 +327,7 @@ def _maps(x, cuts, parts):
         heat[tile.core] = one[0][tile.inner]
         pixels[tile.core] = one[1][tile.inner]
         for s, level, out in zip(STRIDES, one[2], pyramid):
-            core, inner = (tuple(slice(c.start // s, c.stop // s)
-                                 for c in part)
-                           for part in (tile.core, tile.inner))
-            out[:, *core] = level[:, *inner]
+            out[:, *_cells(tile.core, s)] = level[:, *_cells(tile.inner, s)]
     return heat, pixels, pyramid
 
 

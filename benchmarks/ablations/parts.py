@@ -35,7 +35,7 @@ from astrodino_seg.files import whole_or_not
 from astrodino_seg.image import Image
 from astrodino_seg.inputs.binning import bin_channels
 from astrodino_seg.models.instance import CALLED
-from astrodino_seg.predict.decode import decode
+from astrodino_seg.predict.instances import decode
 from astrodino_seg.predict.masks import compose, paint_levels
 from astrodino_seg.predict.pyramid import STEP
 from astrodino_seg.predict.sky import input_of

@@ -6,7 +6,7 @@ What it is worth to split the light of objects that overlap.
         [--write FILE] [--fit-scenes 40] [--scenes 100]
         [--docs docs/evidence/benchmarks]
 
-The power of the shares (`astrodino_seg.predict.shares`) is fitted to the true
+The power of the shares (`astrodino_seg.predict.masks`) is fitted to the true
 shares of contested pixels in scenes of the validation split, by least squares;
 ``--write`` writes the model with it in its calibration. On scenes of the
 benchmark split the light of the noiseless image, in the band nearest to r, is
@@ -34,7 +34,7 @@ from astrodino_seg.evaluate.tables import (
     plus_minus,
 )
 from astrodino_seg.models.load import load_model
-from astrodino_seg.predict.shares import share_flux
+from astrodino_seg.predict.masks import share_flux
 from benchmarks.common import Network, is_half
 
 N_PIXELS = 20_000       # of each scene that the power is fitted to
