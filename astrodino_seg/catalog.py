@@ -45,8 +45,7 @@ MIN_STEEP, MIN_STEEP_PIXELS = 0.3, 9
 
 
 def make_table(image: Image, normalised: Normalised, grouping: Any,
-               classes: np.ndarray, shares: Any = None,
-               totals: Any = None) -> QTable:
+               classes: np.ndarray, totals: Any = None) -> QTable:
     """
     Measure the objects of a segmentation.
 
@@ -60,8 +59,6 @@ def make_table(image: Image, normalised: Normalised, grouping: Any,
         Its labels.
     classes : `~numpy.ndarray`
         (n_objects, 3) probabilities of star, galaxy, artifact.
-    shares : `~astrodino_seg.predict.masks.FluxShares`, optional
-        What each object has of the light of each pixel.
     totals : `~astrodino_seg.models.totals.Totals`, optional
         The model's; without, there are no total fluxes.
 
@@ -74,10 +71,7 @@ def make_table(image: Image, normalised: Normalised, grouping: Any,
         ``sky_centroid`` (with a WCS whose frame is known), ``flux_<band>``
         and ``flux_err_<band>`` (the sum over the valid pixels of the label
         less the background, in the image's unit; NaN without any; errors
-        are those of the noise, with its correlation), with ``shares`` also
-        ``split_flux_<band>`` and
-        ``split_flux_err_<band>`` (the sum over labelled pixels of the
-        object's share; the error is that of the noise alone), with ``totals``
+        are those of the noise, with its correlation), with ``totals``
         ``total_flux_<band>`` and ``total_flux_err_<band>`` (with the light
         that the label leaves out, of the colour of that within) and
         ``half_light_radius`` (pixels: of the circle with the area of the
@@ -125,8 +119,6 @@ def make_table(image: Image, normalised: Normalised, grouping: Any,
         table[f'flux_err_{band}'] = correlation_of_area(
             normalised.correlation[b], covered[-1] * area) * np.sqrt(
             total(np.where(good, sigma, 0).astype(float)**2)) * seen * unit
-        if shares is not None:
-            _add_split(table, b, image, normalised, shares, seen, unit)
     if totals is not None:
         _add_totals(table, image, normalised, groups, totals)
     table['flags'] = _flags(image, normalised, grouping, np.array(covered))
@@ -164,7 +156,7 @@ def measure_labels(labels, image, background):
     return table
 
 
-def measure(result, grouping, classes, shares=None):
+def measure(result, grouping, classes):
     """
     `make_table` of other labels, from what a result keeps.
 
@@ -173,21 +165,7 @@ def measure(result, grouping, classes, shares=None):
     planes = result.background, result.noise, result.noise_correlation
     return make_table(result.image, Normalised(
         detection_channel(result.image, *planes)[None], *planes), grouping,
-        classes, shares, result.totals)
-
-
-def _add_split(table, b, image, normalised, shares, seen, unit):
-    """Columns of the fluxes of a band that are split."""
-    band, sigma = image.bands[b], normalised.noise[b]
-    good = np.isfinite(sigma)
-    value = np.where(good, image.cube[b] - normalised.background[b], 0)
-    variance = np.where(good, sigma, 0).astype(float)**2
-    n = len(seen)
-    table[f'split_flux_{band}'] = shares.total(value, n) * seen * unit
-    area = shares.total(good.astype(float), n)
-    table[f'split_flux_err_{band}'] = correlation_of_area(
-        normalised.correlation[b], area) * np.sqrt(
-        shares.total(variance, n, power=2)) * seen * unit
+        classes, result.totals)
 
 
 def _add_totals(table, image, normalised, groups, totals):

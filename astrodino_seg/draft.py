@@ -17,7 +17,6 @@ from astrodino_seg.edits import COLUMNS, as_edits, describe, label_at
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.inputs.channels import detection_channel
 from astrodino_seg.predict.instances import Grouping, label_fragments
-from astrodino_seg.predict.masks import FluxShares
 
 __all__ = ['edit_result']
 
@@ -52,10 +51,6 @@ class _Draft:
         self.result = result
         self.groups = result.segmentation_image.data.copy()
         self.pieces = result.fragments.data.copy()
-        self.owners = (None if result.shares is None
-                       else result.shares.labels.copy())
-        self.values = (None if result.shares is None
-                       else result.shares.shares.copy())
         self.probabilities = result.probabilities   # copied when it changes
         table = result.table
         labels = table['label'].tolist()
@@ -152,8 +147,6 @@ class _Draft:
         new = np.arange(self.n_labels + 1)
         new[labels] = keep
         self.groups = new[self.groups].astype(np.int32)
-        if self.owners is not None:
-            self.owners = new[self.owners].astype(np.int32)
         self.now.update((label, keep) for label in labels)
         self._is_sure(keep)
         return [keep]
@@ -201,11 +194,6 @@ class _Draft:
         for new in made:
             self.classes[new] = self.classes[label]
             self._is_sure(new)
-        if self.owners is not None:
-            shared = self.owners == label
-            _, near = distance_transform_edt(~own, return_indices=True)
-            nearest = np.broadcast_to(self.groups[tuple(near)], shared.shape)
-            self.owners[shared] = nearest[shared]
         return made
 
     def _reclassify(self, labels, points):
@@ -216,8 +204,6 @@ class _Draft:
             own = self.groups == label
             self._paint(own, 0)
             self.pieces[own], self.groups[own] = 0, 0
-            if self.owners is not None:
-                self.owners[self.owners == label] = 0
             self.now[label] = 0
         return []
 
@@ -238,9 +224,6 @@ class _Draft:
         seen = self.probabilities[1:, inside].sum(axis=1, dtype=float)
         self.classes[self.n_labels] = seen / seen.sum()
         self._is_sure(self.n_labels)
-        if self.owners is not None:
-            self.owners[:, inside], self.values[:, inside] = 0, 0
-            self.owners[0][inside], self.values[0][inside] = self.n_labels, 1
         return [self.n_labels]
 
     def _is_sure(self, label):
@@ -297,10 +280,8 @@ class _Draft:
             np.array([self.confidence[label] for label in left.tolist()]),
             np.array([len(children.get(k + 1, [0]))
                       for k in range(len(left))]))
-        shares = None if self.owners is None else _tidy(
-            number[self.owners], self.values, groups)
         table = measure(old, grouping, np.array(
-            [self.classes[label] for label in left.tolist()]), shares)
+            [self.classes[label] for label in left.tolist()]))
         table['flags'][np.isin(left, list(self.edited))] |= FLAGS['edited']
         rows = [*([] if old.edits is None else map(tuple, old.edits)), *rows]
         edits = Table(rows=rows, names=COLUMNS) if rows else None
@@ -309,26 +290,6 @@ class _Draft:
         objects, pieces = grouping.images()
         return replace(
             old, segmentation_image=objects, fragments=pieces, table=table,
-            probabilities=self.probabilities, shares=shares, edits=edits,
+            probabilities=self.probabilities, edits=edits,
             class_map=self.probabilities.argmax(0).astype(np.uint8),
             parent=old)
-
-
-def _tidy(labels, values, groups):
-    """Shares that add up to 1 again, one of each object, largest first."""
-    values = np.where((labels > 0) & (groups > 0), values, 0)
-    for i in range(1, len(labels)):
-        for j in range(i):
-            same = (labels[i] == labels[j]) & (values[i] > 0)
-            values[j][same] += values[i][same]
-            values[i][same] = 0
-    total = values.sum(axis=0)
-    alone = (groups > 0) & (total == 0)
-    labels[0][alone], values[0][alone], total[alone] = groups[alone], 1, 1
-    lacking = (np.abs(total - 1) > 1e-5) & (groups > 0)
-    values[:, lacking] /= total[lacking]
-    order = np.argsort(-values, axis=0, kind='stable')
-    labels, values = (np.take_along_axis(one, order, axis=0)
-                      for one in (labels, values))
-    labels[values == 0] = 0
-    return FluxShares(labels, values)

@@ -20,7 +20,6 @@ from astrodino_seg.catalog import CLASS_NAMES, FLAGS, measure, neighbours
 from astrodino_seg.errors import require
 from astrodino_seg.image import ds9_positions
 from astrodino_seg.predict.instances import Grouping
-from astrodino_seg.predict.masks import FluxShares
 
 __all__ = ['lsst_table', 'sextractor_table', 'to_moc', 'to_nddata',
            'to_regions', 'to_votable']
@@ -42,7 +41,6 @@ UCDS = {'label': 'meta.id;meta.main', 'NUMBER': 'meta.id;meta.main',
         'DELTA_J2000': 'pos.eq.dec;meta.main',
         'flux_err_': 'stat.error;phot.flux', 'flux_': 'phot.flux',
         'total_flux_err_': 'stat.error;phot.flux', 'total_flux_': 'phot.flux',
-        'split_flux_err_': 'stat.error;phot.flux', 'split_flux_': 'phot.flux',
         'FLUXERR_': 'stat.error;phot.flux', 'FLUX_RADIUS': 'phys.angSize',
         'FLUX_': 'phot.flux', 'half_light_radius': 'phys.angSize',
         'flags': 'meta.code.qual', 'FLAGS': 'meta.code.qual',
@@ -246,11 +244,9 @@ def lsst_table(result):
         return own
     size, unknown = size[size > 1], np.full((n_blends, len(CLASS_NAMES)),
                                             np.nan)
-    shares = result.shares and FluxShares(parent[result.shares.labels],
-                                          result.shares.shares)
     blends = measure(result, Grouping(
         parent[groups], parent[groups], {}, np.arange(n_blends),
-        unknown[:, 0], size), unknown, shares)
+        unknown[:, 0], size), unknown)
     blends['class'] = np.full(n_blends, '', own['class'].dtype)
     blends['label'] += np.int32(n)
     blends['parent'], blends['nChild'] = np.int32(0), size.astype(np.int32)

@@ -12,7 +12,6 @@ from photutils.segmentation import SegmentationImage
 from astrodino_seg.draft import edit_result
 from astrodino_seg.image import Image
 from astrodino_seg.models.totals import Totals
-from astrodino_seg.predict.masks import FluxShares
 from astrodino_seg.report import report_result
 
 __all__ = ['SegmentationResult']
@@ -46,9 +45,6 @@ class SegmentationResult:
         (band, n) by how much the noise of the sum over a square exceeds that
         of independent pixels; the sides of the squares are
         `~astrodino_seg.inputs.background.SIDES`.
-    shares : `~astrodino_seg.predict.masks.FluxShares` or None
-        Which objects share the light of each pixel, if ``split_flux`` was
-        set.
     totals : `~astrodino_seg.models.totals.Totals` or None
         The part of the model that tells total fluxes.
     edits : `~astropy.table.Table` or None
@@ -68,7 +64,6 @@ class SegmentationResult:
     background: np.ndarray
     noise: np.ndarray
     noise_correlation: np.ndarray
-    shares: FluxShares | None = None
     totals: Totals | None = None
     edits: Table | None = None
     parent: 'SegmentationResult | None' = None

@@ -54,8 +54,7 @@ _RULES = {
                    'an integer from 1 to 64 or None'),
     'tile_size': (Integral, lambda v: v >= LEAST_TILE and v % STEP == 0,
                   f'a multiple of {STEP}, {LEAST_TILE} or more'),
-    'bfloat16': ((bool, type(None)), lambda v: True, 'a bool or None'),
-    'split_flux': (bool, lambda v: True, 'a bool')}
+    'bfloat16': ((bool, type(None)), lambda v: True, 'a bool or None')}
 # arguments that photutils.segmentation.SourceFinder has, and we have not
 _OF_SOURCE_FINDER = {'deblend', 'n_levels', 'nlevels', 'contrast', 'mode',
                      'relabel', 'n_processes', 'nproc'}
@@ -128,11 +127,6 @@ class DinoSegmenter:
         The side in pixels, a multiple of 16, of the tiles that a larger
         image is cut into; that of the crops of training. Larger ones take
         less time, and less is found in them.
-    split_flux : bool, optional
-        Whether to deblend fluxes, too: the light of each labelled pixel is
-        shared among the objects that reach it, in
-        `SegmentationResult.shares` and the columns ``split_flux_<band>`` of
-        the table. The labels are the same. It needs a grouping head.
     progress_bar : bool, optional
         Whether to show a progress bar.
     **others
@@ -151,8 +145,8 @@ class DinoSegmenter:
                  min_seed: float = MIN_SEED, bin_factor: int | None = None,
                  model: DenseModel | str | os.PathLike | None = None,
                  device: str = 'cpu', bfloat16: bool | None = None,
-                 tile_size: int = TILE_SIZE, split_flux: bool = False,
-                 progress_bar: bool = False, **others: Any) -> None:
+                 tile_size: int = TILE_SIZE, progress_bar: bool = False,
+                 **others: Any) -> None:
         self.n_pixels = _replaced(n_pixels, others)
         self.connectivity = connectivity
         self.n_sigma = n_sigma
@@ -163,7 +157,6 @@ class DinoSegmenter:
         self.device = device
         self.bfloat16 = bfloat16
         self.tile_size = tile_size
-        self.split_flux = split_flux
         self.progress_bar = progress_bar
 
     def __repr__(self):
@@ -285,9 +278,8 @@ class DinoSegmenter:
             model, planes, n_pixels=self.n_pixels, mask=dead, keep=keep,
             bin_factor=self.bin_factor or model.binning(normalised.channels),
             connectivity=self.connectivity, merge=self.merge,
-            min_seed=self.min_seed, split_flux=self.split_flux,
-            tile_size=self.tile_size, device=self.device,
-            progress=self.progress_bar)
+            min_seed=self.min_seed, tile_size=self.tile_size,
+            device=self.device, progress=self.progress_bar)
         grouping = found.grouping
         if len(grouping.seed_of) == 0:
             warnings.warn('No sources were found.', NoDetectionsWarning,
@@ -299,10 +291,10 @@ class DinoSegmenter:
             class_map=found.probabilities.argmax(0).astype(np.uint8),
             probabilities=found.probabilities,
             table=make_table(image, normalised, grouping, found.classes,
-                             found.shares, model.totals),
+                             model.totals),
             image=image, background=normalised.background,
             noise=normalised.noise,
-            noise_correlation=normalised.correlation, shares=found.shares,
+            noise_correlation=normalised.correlation,
             totals=model.totals)
 
     def _fetch_model(self):

@@ -22,15 +22,13 @@ from astrodino_seg.models.calibration import (
     read_calibration,
 )
 from astrodino_seg.predict.instances import Grouping, decode
-from astrodino_seg.predict.masks import share_flux
 from astrodino_seg.predict.pyramid import look
 from astrodino_seg.predict.sky import has_pixels, input_of
 
-NOTHING = {'class_temperature': 1.0, 'share_power': 1, 'confidence': None,
+NOTHING = {'class_temperature': 1.0, 'confidence': None,
            'fit': {'n_scenes': 24}}
 WRONG = {
     'class_temperature': [0, -1.0, np.inf, np.nan, None, '1', True, [1.0]],
-    'share_power': [0.0, -0.5, np.nan, 'big'],
     'confidence': [1.0, [1, 2], [1, 2, 3, 4], [1, 2, np.nan], [1, 2, '3'],
                    'abc', {}],
 }
@@ -227,13 +225,8 @@ def test_confidence(image, plain, expected, calibrated):
     assert np.ptp(heat[grouping.seed_of]) > 0.01
 
 
-def test_share_power(image, plain, calibrated):
-    found = segment(calibrated({'share_power': 0.5}), image, split_flux=True)
-    model = copy.deepcopy(plain).fused()
-    levels = look(model, input_of(model, image)[1])
-    grouping = decode(levels, plain.decision, image.shape,
-                      keep=lambda labels, n: has_pixels(labels, n, 5, 8))
-    some = [share_flux(levels, grouping, power=power).shares
-            for power in (0.5, 1.0)]
-    assert_allclose(found.shares.shares, some[0], atol=1e-4)
-    assert np.abs(some[0] - some[1]).max() > 0.01
+def test_what_files_of_before_had(image, expected, calibrated):
+    """The power of shares of light, which there are no more."""
+    found = segment(calibrated({'share_power': 0.5}), image)
+    assert_array_equal(found.segmentation_image.data,
+                       expected.segmentation_image.data)

@@ -16,7 +16,6 @@ from astrodino_seg.image import Image
 from astrodino_seg.inputs.background import SIDES
 from astrodino_seg.inputs.channels import Normalised
 from astrodino_seg.predict.instances import Grouping
-from astrodino_seg.predict.masks import FluxShares
 
 SHAPE = 30, 40
 CLASSES = np.array([[.7, .2, .1], [.1, .8, .1], [.2, .3, .5]])
@@ -80,21 +79,6 @@ def test_against_photutils():
                         rtol=1e-5)
         assert_allclose(table[f'flux_err_{band}'], oracle.segment_flux_err,
                         rtol=1e-6)
-
-
-def test_errors_of_what_is_shared():
-    """Whose light is all its own has one flux, and one error of it."""
-    groups = labels()
-    owners = np.stack([groups, groups == 1, 0 * groups])
-    parts = np.stack([groups > 0, 0 * groups, 0 * groups]).astype(np.float32)
-    owners[1, groups == 1], parts[:2, groups == 1] = 2, [[0.7], [0.3]]
-    _, _, table = table_of(groups, correlation=3.0, shares=FluxShares(
-        owners.astype(np.int32), parts))
-    assert_allclose(table['flux_err_g'], 3 * 2 * np.sqrt([40, 28, 24]))
-    for name in ('flux_g', 'flux_err_r'):
-        assert_allclose(table[f'split_{name}'][2], table[name][2])
-    assert_allclose(table['split_flux_err_g'][:2], 3 * 2 * np.sqrt(
-        [.49 * 40, 28 + .09 * 40]), rtol=1e-6)
 
 
 def test_columns():

@@ -38,7 +38,7 @@ def image():
 
 @pytest.fixture(scope='module')
 def result(image):
-    return DinoSegmenter(split_flux=True).segment(image)
+    return DinoSegmenter().segment(image)
 
 
 def bare(result):
@@ -171,7 +171,7 @@ def test_lsst_columns(result):
     for row in blends:
         children = primary[primary['parent'] == row['label']]
         assert len(children) == row['nChild'] > 1
-        for name in ('area', 'flux_g', 'split_flux_i'):
+        for name in ('area', 'flux_g', 'flux_i'):
             assert_allclose(row[name].value, children[name].value.sum(),
                             rtol=1e-4)
         assert row['class'] == ''

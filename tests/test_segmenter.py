@@ -56,7 +56,7 @@ from astrodino_seg.predict.sky import input_of
 SAMPLE = Path(astrodino_seg.__file__).parent / 'data' / 'demo_griz.fits.fz'
 PARAMETERS = ('n_pixels', 'connectivity', 'n_sigma', 'merge', 'min_seed',
               'bin_factor', 'model', 'device', 'bfloat16', 'tile_size',
-              'split_flux', 'progress_bar')
+              'progress_bar')
 ALL_PIXELS = {4: ndimage.generate_binary_structure(2, 1),
               8: np.ones((3, 3), int)}
 SLOW = settings(max_examples=15, deadline=None,

@@ -439,7 +439,7 @@ function facts(map, row) {
     const column = map.columns.find(one => one.name === name);
     return column ? format(column, column.values[row]) : '';
   };
-  const kinds = ['flux', 'total_flux', 'split_flux'].filter(kind =>
+  const kinds = ['flux', 'total_flux'].filter(kind =>
     data.bands.some(band => `${kind}_${band}` in map.byName));
   const used = new Set(['label', 'class', 'flags', ...kinds.flatMap(
     kind => data.bands.flatMap(band => [`${kind}_${band}`,

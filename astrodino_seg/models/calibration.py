@@ -30,16 +30,14 @@ class Calibration:
     #: is one object, neither cut nor merged. `None` leaves the probability of
     #: the weakest decision as it is.
     confidence: tuple | None = None
-    #: The ``power`` of `~astrodino_seg.predict.masks.share_flux`.
-    share_power: float = 1.0
     #: How they were fitted, to be read by people.
     fit: dict | None = None
 
     def __post_init__(self):
-        for name in ('class_temperature', 'share_power'):
-            value = getattr(self, name)
-            if not _is_number(value) or value <= 0:
-                _refuse(name, 'a positive number', value)
+        if not _is_number(self.class_temperature) or (
+                self.class_temperature <= 0):
+            _refuse('class_temperature', 'a positive number',
+                    self.class_temperature)
         values = self.confidence
         if values is not None and not (
                 isinstance(values, list | tuple) and len(values) == 3
@@ -98,6 +96,8 @@ def read_calibration(values):
     """
     if values is None:
         return Calibration()
+    if isinstance(values, dict):            # of files of before
+        values = {k: v for k, v in values.items() if k != 'share_power'}
     names = [field.name for field in fields(Calibration)]
     if not isinstance(values, dict) or not set(values) <= set(names):
         msg = (f'calibration of a model must be a dict with keys of {names}, '

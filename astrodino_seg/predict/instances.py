@@ -19,13 +19,7 @@ from tqdm import tqdm
 from astrodino_seg.models.calibration import read_calibration
 from astrodino_seg.models.instance import Model
 from astrodino_seg.models.semantic import SemanticModel
-from astrodino_seg.predict.masks import (
-    FluxShares,
-    compose,
-    enlarge,
-    paint_levels,
-    share_flux,
-)
+from astrodino_seg.predict.masks import compose, enlarge, paint_levels
 from astrodino_seg.predict.merge import (
     candidates,
     gather,
@@ -67,9 +61,6 @@ class Grouping:
     confidence: np.ndarray
     #: (n_objects,) int.
     n_fragments: np.ndarray
-    #: (S,) int: the object that each seed is of, 0 none; `None` where objects
-    #: have no seeds.
-    seed_label: np.ndarray | None = None
 
     def images(self):
         """The `SegmentationImage` of the objects, and of the fragments."""
@@ -150,7 +141,7 @@ def _objects(owner, seeds, label, right, radius, n_pixels, keep):
     confidence = np.ones(n)
     confidence[leader_of] = right
     return Grouping(groups, fragments, children, leaders,
-                    confidence[leaders], n_fragments, number[leader + 1])
+                    confidence[leaders], n_fragments)
 
 
 def label_fragments(owner, groups, parent):
@@ -244,15 +235,12 @@ class Instances:
     classes: np.ndarray
     #: (4, y, x) float32 of sky, star, galaxy and artifact.
     probabilities: np.ndarray
-    #: Who shares the light of each pixel, if it was asked for.
-    shares: FluxShares | None = None
 
 
 @singledispatch
 def find_instances(model, planes, *, bin_factor=1, n_pixels=5, connectivity=8,
                    merge=MERGE, min_seed=MIN_SEED, mask=None, keep=None,
-                   split_flux=False, tile_size=TILE_SIZE, device='cpu',
-                   progress=False):
+                   tile_size=TILE_SIZE, device='cpu', progress=False):
     """
     Find the objects of an image.
 
@@ -264,8 +252,8 @@ def find_instances(model, planes, *, bin_factor=1, n_pixels=5, connectivity=8,
 
 @find_instances.register
 def _(model: Model, planes, *, bin_factor=1, connectivity=8, merge=MERGE,
-      min_seed=MIN_SEED, split_flux=False, tile_size=TILE_SIZE, device='cpu',
-      progress=False, **rules):
+      min_seed=MIN_SEED, tile_size=TILE_SIZE, device='cpu', progress=False,
+      **rules):
     """Seeds at all levels of a pyramid, joined to objects."""
     shape = planes.shape[1:]
     levels = look(model, planes, bin_factor=bin_factor, tile_size=tile_size,
@@ -276,24 +264,19 @@ def _(model: Model, planes, *, bin_factor=1, connectivity=8, merge=MERGE,
                      for key in ('classes', 'heat'))
     calibration = read_calibration(model.calibration)
     grouping = calibration.rate(grouping, heat)
-    shares = (share_flux(levels, grouping, power=calibration.share_power)
-              if split_flux else None)
     fine = levels[0].probabilities
     if bin_factor > 1:
         fine = np.stack([enlarge(one, bin_factor)[:shape[0], :shape[1]]
                          for one in fine])
-    return Instances(grouping=grouping, probabilities=fine, shares=shares,
+    return Instances(grouping=grouping, probabilities=fine,
                      classes=calibration.class_probabilities(classes))
 
 
 @find_instances.register
 def _(model: SemanticModel, planes, *, bin_factor=1, merge=MERGE,
-      min_seed=MIN_SEED, split_flux=False, tile_size=TILE_SIZE, device='cpu',
-      progress=False, **rules):
+      min_seed=MIN_SEED, tile_size=TILE_SIZE, device='cpu', progress=False,
+      **rules):
     """Connected regions of one class."""
-    if split_flux:
-        msg = 'split_flux=True needs a model with a grouping head'
-        raise ValueError(msg)
     probabilities = predict_classes(model, planes, bin_factor=bin_factor,
                                     tile_size=tile_size, device=device,
                                     progress=progress)

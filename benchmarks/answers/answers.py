@@ -109,14 +109,12 @@ def part(image, x, y, size):
 
 
 def demo(data):
-    """The demo: labels, tables, split fluxes, pictures, command line."""
+    """The demo: labels, tables, pictures, command line."""
     image = get('demo_image')()
     result = get('DinoSegmenter')().segment(image)
     yield 'default', of_result(result, maps=True)
     yield 'rgb', {'image': thin(np.moveaxis(get('rgb_image')(
         image, result.background, result.noise), -1, 0))}
-    yield 'split', of_result(
-        get('DinoSegmenter')(split_flux=True).segment(image))
     yield 'options', of_result(get('DinoSegmenter')(
         n_sigma=3, merge=0.6, bin_factor=2, tile_size=256,
         bfloat16=False).segment(image))

@@ -1,7 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Tests for what ``split_flux.py``, ``parts.py`` and ``adapt.py`` of the
-benchmarks compute.
+Tests for what ``parts.py`` and ``adapt.py`` of the benchmarks compute.
 """
 
 from types import SimpleNamespace
@@ -13,76 +12,9 @@ from level_toys import disc_truth, make_level
 from numpy.testing import assert_allclose, assert_array_equal
 
 from astrodino_seg.image import Image
-from astrodino_seg.predict.instances import Grouping
-from astrodino_seg.predict.masks import FluxShares
 from astrodino_seg.predict.pyramid import look
 
-adapt, parts, split_flux = map(script, (
-    'adapt.adapt', 'ablations.parts', 'split_flux.split_flux'))
-
-
-def shared_scene(monkeypatch, odds):
-    """
-    Two objects in three columns of 4 pixels; the middle one is shared, 0.7
-    and 0.3, and said to be so with ``odds`` to some power.
-    """
-    labels = np.repeat([[1, 1, 2]], 4, axis=0)
-    owners = np.zeros((3, 4, 3), int)
-    owners[0], owners[1, :, 1] = labels * 10, 20
-    shares = np.zeros((3, 4, 3))
-    shares[0], shares[0, :, 1], shares[1, :, 1] = 1, 0.7, 0.3
-    light = np.repeat([[4., 10., 5.]], 4, axis=0)
-    truth = SimpleNamespace(
-        labels=labels * 10, owners=owners, shares=shares,
-        light=np.stack([light, 0 * light]), objects={
-            'id': np.array([10, 20]), 'cls': np.array([2, 2]),
-            'blendedness': np.array([0.05, 0.4]),
-            'primary': np.array([True, False]),
-            'flux': np.array([[44., 0], [32., 0]])})
-    grouping = Grouping(labels, labels, {}, np.arange(2), np.ones(2),
-                        np.ones(2, int), np.array([1, 2]))
-
-    def share_flux(levels, found, *, power):
-        assert found is grouping
-        said = np.zeros((3, 4, 3))
-        said[0] = 1
-        said[0, :, 1] = odds**power / (1 + odds**power)
-        said[1, :, 1] = 1 - said[0, :, 1]
-        return FluxShares(owners // 10, said)
-
-    monkeypatch.setattr(split_flux, 'share_flux', share_flux)
-    looks = SimpleNamespace(truth=truth, levels=[],
-                            image=SimpleNamespace(bands=('r', 'z')))
-    return looks, SimpleNamespace(
-        group=lambda looks: grouping, scenes=lambda split, n: [looks] * n)
-
-
-def test_split_flux_errors(monkeypatch):
-    """Sums over labels and over shares by hand."""
-    looks, network = shared_scene(monkeypatch, 7 / 3)
-    found = split_flux.errors_of(network, looks, 1.0)
-    assert_allclose(found['label'], -2.5 * np.log10([56 / 44, 20 / 32]))
-    assert_allclose(found['split'], 0, atol=1e-12)
-    values = split_flux.statistic([found, found])
-    assert_allclose(values['large galaxies', 'label'],
-                    -2.5 * np.log10(56 / 44))
-    assert values['large galaxies', 'n'] == 2
-    assert values['0.1 to 0.3', 'n'] == 0
-
-
-@pytest.mark.parametrize('power', [0.65, 1.0, 1.5])
-def test_the_power_is_found(monkeypatch, power):
-    """Shares that are the true ones to some power."""
-    looks, network = shared_scene(monkeypatch, (7 / 3)**(1 / power))
-    n, *losses = split_flux.losses(network, looks, np.random.default_rng(0))
-    assert n == 4
-    assert len(losses) == len(split_flux.POWERS)
-    assert_allclose(split_flux.fit(network, 2), power, rtol=0.03)
-
-
-def test_a_power_beyond_those_that_are_tried(monkeypatch):
-    _, network = shared_scene(monkeypatch, (7 / 3)**(1 / 4))
-    assert_allclose(split_flux.fit(network, 1), split_flux.POWERS[-1])
+adapt, parts = map(script, ('adapt.adapt', 'ablations.parts'))
 
 
 def test_adapt_gain_error():
