@@ -59,7 +59,7 @@ def make_table(image: Image, normalised: Normalised, grouping: Any,
         Its labels.
     classes : `~numpy.ndarray`
         (n_objects, 3) probabilities of star, galaxy, artifact.
-    totals : `~astrodino_seg.models.totals.Totals`, optional
+    totals : `~astrodino_seg.models.decision.Totals`, optional
         The model's; without, there are no total fluxes.
 
     Returns

@@ -26,7 +26,7 @@ from astrodino_seg.cluster import recipe_of, run_all
 from astrodino_seg.errors import AstroDinoUserWarning, EmptyImageError
 from astrodino_seg.files import sha256_of, whole_or_not
 from astrodino_seg.image import as_image, cut_out, grid_of
-from astrodino_seg.models.files import digest, weights_file
+from astrodino_seg.models.load import digest, weights_file
 from astrodino_seg.predict.pyramid import tiles
 from astrodino_seg.segmenter import DinoSegmenter
 from astrodino_seg.version import __version__

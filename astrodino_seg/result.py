@@ -11,7 +11,7 @@ from photutils.segmentation import SegmentationImage
 
 from astrodino_seg.draft import edit_result
 from astrodino_seg.image import Image
-from astrodino_seg.models.totals import Totals
+from astrodino_seg.models.decision import Totals
 from astrodino_seg.report import report_result
 
 __all__ = ['SegmentationResult']
@@ -45,7 +45,7 @@ class SegmentationResult:
         (band, n) by how much the noise of the sum over a square exceeds that
         of independent pixels; the sides of the squares are
         `~astrodino_seg.inputs.background.SIDES`.
-    totals : `~astrodino_seg.models.totals.Totals` or None
+    totals : `~astrodino_seg.models.decision.Totals` or None
         The part of the model that tells total fluxes.
     edits : `~astropy.table.Table` or None
         What was edited since the segmentation, in order: text columns

@@ -14,10 +14,9 @@ import numpy as np
 
 from astrodino_seg.evaluate.benchmark import split_scene
 from astrodino_seg.image import Image, as_image
-from astrodino_seg.models.calibration import read_calibration
-from astrodino_seg.models.files import digest
+from astrodino_seg.models.decision import read_calibration
 from astrodino_seg.models.instance import CALLED, KEPT
-from astrodino_seg.models.load import load_model
+from astrodino_seg.models.load import digest, load_model
 from astrodino_seg.predict import merge as rules
 from astrodino_seg.predict.instances import decode
 from astrodino_seg.predict.pyramid import MIN_HEAT, look

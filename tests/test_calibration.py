@@ -15,7 +15,7 @@ from astrodino_seg import DinoSegmenter, as_image, load_model
 from astrodino_seg.catalog import CLASS_NAMES
 from astrodino_seg.datasets import demo_image
 from astrodino_seg.errors import ModelFileError
-from astrodino_seg.models.calibration import (
+from astrodino_seg.models.decision import (
     DECISION_LIMIT,
     Calibration,
     log_odds,

@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import expit, softmax
 
 from astrodino_seg import DinoSegmenter, load_model
-from astrodino_seg.models.calibration import Calibration
+from astrodino_seg.models.decision import Calibration
 from astrodino_seg.predict.instances import weigh
 from astrodino_seg.simulate import make_scene, observe
 

@@ -33,7 +33,7 @@ from astrodino_seg.embed.cutout import FLAGS
 from astrodino_seg.errors import SkippedWarning
 from astrodino_seg.image import as_image, write_image
 from astrodino_seg.models.backbone import Backbone
-from astrodino_seg.models.files import digest
+from astrodino_seg.models.load import digest
 
 BACKBONE = make_backbone()
 IMAGES = make_images()

@@ -173,7 +173,7 @@ def test_checkpoint_that_inflates(tmp_path):
     ('vit', {'depth': 10**12}), ('head', {'widths': [10**6] * 4}),
     ('head', {'n_embedding': 10**8}), ('decision', {'width': 10**6})])
 def test_spec_of_a_larger_network(tmp_path, part, change):
-    from astrodino_seg.models.files import read_weights
+    from astrodino_seg.models.load import read_weights
 
     _, metadata, tensors = read_weights()
     spec = json.loads(metadata['spec'])

@@ -19,7 +19,7 @@ from astrodino_seg.errors import ModelFileError
 from astrodino_seg.inputs.channels import PreprocessSpec
 from astrodino_seg.inputs.rules import NoiseUnits, Photographic
 from astrodino_seg.models import Backbone, load_backbone
-from astrodino_seg.models import files as module
+from astrodino_seg.models import load as module
 from astrodino_seg.models.instance import Model
 from astrodino_seg.models.load import load_model
 
@@ -160,7 +160,7 @@ def test_saved_channels_last(tmp_path):
         assert_array_equal(again[key], value)
 
 
-@pytest.mark.parametrize('where', ['astrodino_seg.models.files.to_bytes',
+@pytest.mark.parametrize('where', ['astrodino_seg.models.backbone.to_bytes',
                                    'pathlib.Path.replace'])
 def test_failed_save(path, monkeypatch, where):
     """The old file stays, and nothing else."""

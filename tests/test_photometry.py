@@ -10,7 +10,7 @@ from astropy import units as u
 from numpy.testing import assert_allclose
 
 from astrodino_seg import DinoSegmenter, as_image, load_model
-from astrodino_seg.models.totals import Totals
+from astrodino_seg.models.decision import Totals
 from astrodino_seg.photometry import (
     EDGES,
     N_FEATURES,

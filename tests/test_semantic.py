@@ -25,8 +25,7 @@ from astrodino_seg.inputs.rules import (
     planes_to_dict,
 )
 from astrodino_seg.models import load_backbone
-from astrodino_seg.models.files import BUNDLED_BACKBONE, BUNDLED_HEADS
-from astrodino_seg.models.load import load_any
+from astrodino_seg.models.load import BUNDLED_BACKBONE, BUNDLED_HEADS, load_any
 from astrodino_seg.models.semantic import HEADS, SemanticModel
 from astrodino_seg.predict.instances import predict_classes, segment_classes
 from astrodino_seg.simulate import make_scene, observe

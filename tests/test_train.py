@@ -14,8 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from astrodino_seg.inputs.channels import PreprocessSpec
 from astrodino_seg.models import Backbone
-from astrodino_seg.models.calibration import Calibration
-from astrodino_seg.models.decision import Decision
+from astrodino_seg.models.decision import Calibration, Decision
 from astrodino_seg.models.load import load_model
 from astrodino_seg.simulate.scene import Scene
 from astrodino_seg.train import fit_model, supervised, train_from_config

@@ -288,8 +288,7 @@ def run_attention(args):
     """Run the subcommand."""
     from astrodino_seg.embed import attention_maps
     from astrodino_seg.embed.attention import top_mass
-    from astrodino_seg.models.files import BUNDLED_BACKBONE
-    from astrodino_seg.models.load import load_backbone
+    from astrodino_seg.models.load import BUNDLED_BACKBONE, load_backbone
 
     if not args.no_png:
         require('matplotlib', 'plot')

@@ -137,8 +137,7 @@ def run_info(args):
 
     import torch
 
-    from astrodino_seg.models.files import DEFAULT_MODEL
-    from astrodino_seg.models.load import load_any
+    from astrodino_seg.models.load import DEFAULT_MODEL, load_any
 
     model = load_any(args.model)
     n_parameters = sum(p.numel() for p in model.parameters())

@@ -27,8 +27,7 @@ from astrodino_seg.errors import SkippedWarning
 from astrodino_seg.files import locked
 from astrodino_seg.image import Image
 from astrodino_seg.models.backbone import check_size
-from astrodino_seg.models.files import digest
-from astrodino_seg.models.load import load_backbone
+from astrodino_seg.models.load import digest, load_backbone
 from astrodino_seg.version import __version__
 
 #: What can be taken as the vector of an image, and its length in units of

@@ -63,7 +63,7 @@ def _fingerprint(finder):
     """What a record depends on: settings, weights and versions."""
     text = f'{finder!r}, version {__version__}, scenes {VERSION}'
     if hasattr(finder, 'segment'):
-        from astrodino_seg.models.files import digest, weights_file
+        from astrodino_seg.models.load import digest, weights_file
 
         model = getattr(finder, 'model', None)
         if model is None or isinstance(model, (str, os.PathLike)):

@@ -4,13 +4,17 @@
 the models that stand on one have in common.
 """
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 
 import numpy as np
 import torch
+from safetensors.torch import save as to_bytes
 from torch import nn
 from torch.nn import functional as F
 
+from astrodino_seg.files import whole_or_not
 from astrodino_seg.image import as_image
 from astrodino_seg.inputs.channels import PreprocessSpec
 from astrodino_seg.inputs.rules import (
@@ -18,10 +22,7 @@ from astrodino_seg.inputs.rules import (
     planes_from_dict,
     planes_to_dict,
 )
-from astrodino_seg.models.files import write_weights
 from astrodino_seg.models.vit import VisionTransformer
-
-__all__ = ['Backbone', 'DenseModel']
 
 STRIDE = 16                 # pixels of a token that dense heads take
 #: Arguments of the transformer unless they are given.
@@ -190,13 +191,13 @@ class DenseModel(nn.Module, ABC):
         That of the backbone, under which name it is in files.
     provenance : dict
         Where the weights come from, and what was measured with them.
-    totals : `~astrodino_seg.models.totals.Totals` or None
+    totals : `~astrodino_seg.models.decision.Totals` or None
         What total fluxes are told with.
     in_bfloat16 : bool
         Whether the network may run in bfloat16; `False` unless it is set.
     """
 
-    in_bfloat16 = False
+    in_bfloat16 = is_fused = False
 
     def __init__(self, backbone, provenance=None):
         super().__init__()
@@ -220,6 +221,31 @@ class DenseModel(nn.Module, ABC):
     def preprocess(self):
         """As of `Backbone.preprocess`."""
         return self.backbone.preprocess
+
+    def save(self, path, *, half=False, backbone=None):
+        """
+        Write the weights, the spec and the provenance to one file.
+
+        Parameters
+        ----------
+        path : path-like
+            The safetensors file. It appears whole or not at all.
+        half : bool, optional
+            Whether to store float16, in half the space.
+        backbone : str, optional
+            The name of the bundled backbone that this one is. The file then
+            holds the head alone, and cannot be read with a backbone of other
+            weights.
+
+        Raises
+        ------
+        ValueError
+            If the batch norms are folded.
+        """
+        if self.is_fused:
+            msg = 'a fused model cannot be saved: its batch norms are gone'
+            raise ValueError(msg)
+        write_weights(path, self, half=half, backbone=backbone)
 
     @abstractmethod
     def binning(self, channels):
@@ -266,3 +292,31 @@ def resample(x, size):
         return x
     return F.interpolate(x, size=tuple(size), mode='bilinear',
                          align_corners=False, antialias=True)
+
+
+def digest(module):
+    """Hexadecimal sha256 of the names and values of a network's weights."""
+    content = hashlib.sha256()
+    for key, value in sorted(module.state_dict().items()):
+        content.update(key.encode())
+        value = value.detach().cpu() + 0        # -0 is 0
+        content.update(value.contiguous().view(-1).view(torch.uint8).numpy())
+    return content.hexdigest()
+
+
+def write_weights(path, model, *, half=False, backbone=None):
+    """
+    Write a model's weights, and as JSON its spec and provenance, to one file,
+    which appears whole or not at all: as float16 if ``half``, and without
+    those of the bundled backbone that is named.
+    """
+    metadata = {'format': model.FORMAT, 'spec': json.dumps(model.spec),
+                'provenance': json.dumps(model.provenance)}
+    if backbone is not None:
+        metadata.update(backbone=backbone, sha256=digest(model.vit))
+    tensors = {k: (v.half() if half and v.is_floating_point() else v
+                   ).contiguous()
+               for k, v in model.state_dict().items()
+               if backbone is None or not k.startswith('vit.')}
+    with whole_or_not(path) as part:
+        part.write_bytes(to_bytes(tensors, metadata))

@@ -27,7 +27,7 @@ from torch.serialization import (
 from astrodino_seg.errors import ModelFileError, require
 from astrodino_seg.inputs.rules import NanomaggyRGB, Photographic
 from astrodino_seg.models.backbone import Backbone
-from astrodino_seg.models.files import not_finite
+from astrodino_seg.models.load import not_finite
 from astrodino_seg.models.vit import VisionTransformer
 
 #: Names of timm whose weights fit; others of the same shapes may compute

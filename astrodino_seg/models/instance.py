@@ -16,13 +16,8 @@ from torch import nn
 from astrodino_seg.inputs.channels import PreprocessSpec
 from astrodino_seg.inputs.rules import NoiseUnits, WithNoiseUnits
 from astrodino_seg.models.backbone import Backbone, DenseModel
-from astrodino_seg.models.calibration import read_calibration
-from astrodino_seg.models.decision import Decision
-from astrodino_seg.models.files import write_weights
+from astrodino_seg.models.decision import Decision, Totals, read_calibration
 from astrodino_seg.models.head import ConvBlock, InstanceHead
-from astrodino_seg.models.totals import Totals
-
-__all__ = ['CALLED', 'KEPT', 'Model']
 
 #: Radii, in pixels of the level, of the objects that are called: those of a
 #: binned image, whose next finer level has called what is smaller, and at
@@ -55,10 +50,10 @@ class Model(DenseModel):
         Arguments of `~astrodino_seg.models.decision.Decision`, which is
         fitted to a network that is trained.
     totals : dict, optional
-        Arguments of `~astrodino_seg.models.totals.Totals`, which are fitted
+        Arguments of `~astrodino_seg.models.decision.Totals`, which are fitted
         to labels.
     calibration : dict, optional
-        Arguments of `~astrodino_seg.models.calibration.Calibration`, which are
+        Arguments of `~astrodino_seg.models.decision.Calibration`, which are
         fitted last.
     provenance : dict, optional
         Where the weights come from, and what was measured with them.
@@ -132,14 +127,14 @@ class Model(DenseModel):
         self.calibration = None         # it was that of another decision
 
     def put_totals(self, totals):
-        """Take `~astrodino_seg.models.totals.Totals` as its own."""
+        """Take `~astrodino_seg.models.decision.Totals` as its own."""
         self.totals = totals
         self.spec['totals'] = dict(totals.spec)
 
     @property
     def calibration(self):
         """
-        Arguments of `~astrodino_seg.models.calibration.Calibration`, a dict
+        Arguments of `~astrodino_seg.models.decision.Calibration`, a dict
         that is saved with the model; `None` if its probabilities are used as
         they are.
         """
@@ -204,27 +199,6 @@ class Model(DenseModel):
                 block[0] = torch.nn.utils.fusion.fuse_conv_bn_eval(
                     block[0], block[1])
                 block[1] = nn.Identity()
+        self.is_fused = True
         return self.requires_grad_(False).to(
             memory_format=torch.channels_last)
-
-    def save(self, path, *, half=False):
-        """
-        Write the weights, the spec and the provenance to one file.
-
-        Parameters
-        ----------
-        path : path-like
-            The safetensors file. It appears whole or not at all.
-        half : bool, optional
-            Whether to store float16, in half the space.
-
-        Raises
-        ------
-        ValueError
-            If the batch norms are folded.
-        """
-        if any(isinstance(block, ConvBlock) and isinstance(
-                block[1], nn.Identity) for block in self.modules()):
-            msg = 'a fused model cannot be saved: its batch norms are gone'
-            raise ValueError(msg)
-        write_weights(path, self, half=half)

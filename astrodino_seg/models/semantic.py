@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from astrodino_seg.inputs.binning import oversampling
 from astrodino_seg.models.backbone import Backbone, DenseModel, to_patches
-from astrodino_seg.models.files import digest, write_weights
 from astrodino_seg.truth import CLASSES
 
 #: For each head, of how many of the last layers it reads the tokens, and the
@@ -143,25 +142,6 @@ class SemanticModel(DenseModel):
     def fused(self):
         """This model, for inference only."""
         return self.eval().requires_grad_(False)
-
-    def save(self, path, *, half=False, backbone=None):
-        """
-        Write the weights, the spec and the provenance to one file.
-
-        Parameters
-        ----------
-        path : path-like
-            The safetensors file. It appears whole or not at all.
-        half : bool, optional
-            Whether to store float16, in half the space.
-        backbone : str, optional
-            The name of the bundled backbone that this one is. The file then
-            holds the head alone, and cannot be read with a backbone of other
-            weights.
-        """
-        but, more = (None, {}) if backbone is None else (
-            'vit', {'backbone': backbone, 'sha256': digest(self.vit)})
-        write_weights(path, self, half=half, but=but, more=more)
 
 
 def _check_head(*, kind, scales=None):

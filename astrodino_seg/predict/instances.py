@@ -16,7 +16,7 @@ from skimage.measure import label as label_regions
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from astrodino_seg.models.calibration import read_calibration
+from astrodino_seg.models.decision import read_calibration
 from astrodino_seg.models.instance import Model
 from astrodino_seg.models.semantic import SemanticModel
 from astrodino_seg.predict.masks import compose, enlarge, paint_levels

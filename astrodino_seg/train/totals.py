@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.evaluate.matching import match_labels
 from astrodino_seg.image import Image
-from astrodino_seg.models.totals import Totals
+from astrodino_seg.models.decision import Totals
 from astrodino_seg.photometry import N_FEATURES, features, measure_light
 from astrodino_seg.segmenter import DinoSegmenter
 from astrodino_seg.simulate.galaxies import make_frame, sersic

@@ -37,8 +37,7 @@ import numpy as np
 
 from astrodino_seg.evaluate.benchmark import benchmark_tables, run_benchmark
 from astrodino_seg.evaluate.tables import list_table
-from astrodino_seg.models.files import BUNDLED_BACKBONE
-from astrodino_seg.models.load import load_backbone
+from astrodino_seg.models.load import BUNDLED_BACKBONE, load_backbone
 from astrodino_seg.segmenter import DinoSegmenter
 from astrodino_seg.train import train_from_config
 

@@ -8,7 +8,7 @@ Calibrate a model on the training split, and measure it on the validation's.
 
 Fitted are a temperature for the classes, and a straight line for the log-odds
 that a label is one object, of its weakest grouping decision and its leading
-seed; see `astrodino_seg.models.calibration`. ``--write`` writes the model with
+seed; see `astrodino_seg.models.decision`. ``--write`` writes the model with
 these, which ``bundle_model.py`` keeps. The confidence is that of labels made
 with ``--merge`` and ``--min-seed``. What the model's decision says of seeds
 and of pairs is only measured: it was fitted to be probable itself.
@@ -36,7 +36,7 @@ from astrodino_seg.evaluate.tables import (
     list_table,
     plus_minus,
 )
-from astrodino_seg.models.calibration import Calibration, features_of
+from astrodino_seg.models.decision import Calibration, features_of
 from astrodino_seg.models.load import load_model
 from astrodino_seg.plotting import save_figure
 from astrodino_seg.predict.instances import weigh

@@ -20,8 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from astrodino_seg.models.files import BUNDLED_BACKBONE, digest
-from astrodino_seg.models.load import load_any, load_backbone
+from astrodino_seg.models.load import (
+    BUNDLED_BACKBONE,
+    digest,
+    load_any,
+    load_backbone,
+)
 from astrodino_seg.models.semantic import SemanticModel
 
 ROOT = Path(__file__).resolve().parents[2]
