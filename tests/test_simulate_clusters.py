@@ -11,10 +11,9 @@ from scipy.stats import kstest
 from simulate_helpers import EMPTY, make_sky
 
 from astrodino_seg.simulate import compose, make_scene
-from astrodino_seg.simulate.large import bright_knots, nucleus, strew
 from astrodino_seg.simulate.render import Large
 from astrodino_seg.simulate.sky import Sky
-from astrodino_seg.simulate.stars import moffat
+from astrodino_seg.simulate.stars import bright_knots, moffat, nucleus, strew
 
 
 def disc(n_bands=2, side=201):

@@ -9,8 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from simulate_helpers import EMPTY, PLAIN, check_truth, make_sky
 
 from astrodino_seg.simulate import make_scene, observe
-from astrodino_seg.simulate.large import enlarge, faint_disc, roughen
-from astrodino_seg.simulate.render import Large
+from astrodino_seg.simulate.render import Large, enlarge, faint_disc, roughen
 from astrodino_seg.simulate.sky import Sky
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from astrodino_seg.simulate import CONDITIONS, CONTENT
 from astrodino_seg.simulate.compose import DRAWN
-from astrodino_seg.simulate.rates import Rate, happens, merge_rates
+from astrodino_seg.simulate.scene import Rate, happens, merge_rates
 
 #: Left out by default, so that seeds give what they gave before.
 NEW_CONTENT = {'any_psf', 'bright_knots', 'clusters', 'faint_disc', 'filling',

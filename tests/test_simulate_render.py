@@ -13,8 +13,8 @@ from simulate_helpers import make_sky
 
 from astrodino_seg.simulate import CONTENT
 from astrodino_seg.simulate.galaxies import resolved_galaxy
-from astrodino_seg.simulate.rates import merge_rates
 from astrodino_seg.simulate.render import Renderer, convolve, psf_kernel
+from astrodino_seg.simulate.scene import merge_rates
 
 RATES = merge_rates(None, CONTENT)
 

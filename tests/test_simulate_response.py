@@ -12,8 +12,7 @@ from scipy.stats import spearmanr
 from simulate_helpers import PLAIN, check_truth, hand_scene
 
 from astrodino_seg.simulate import observe
-from astrodino_seg.simulate.rates import CONDITIONS
-from astrodino_seg.simulate.response import (
+from astrodino_seg.simulate.artifacts import (
     FWHM,
     count,
     photographic,
@@ -21,7 +20,7 @@ from astrodino_seg.simulate.response import (
     smooth_noise,
     stretch,
 )
-from astrodino_seg.simulate.scene import Scene
+from astrodino_seg.simulate.scene import CONDITIONS, Scene
 
 observing = import_module('astrodino_seg.simulate.observe')
 

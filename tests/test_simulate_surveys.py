@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from astrodino_seg.image.filters import order_bands, wavelength
 from astrodino_seg.simulate import CONTENT
-from astrodino_seg.simulate.rates import merge_rates
+from astrodino_seg.simulate.scene import merge_rates
 from astrodino_seg.simulate.sky import (
     BAND_SETS,
     DIFFRACTION,

@@ -1,11 +1,17 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Artifacts, masks and damage: what an observation has beside the light.
+Artifacts, masks and damage: what an observation has beside the light; and how
+pixels answer to light, where not in proportion to it.
 """
 
 from typing import NamedTuple
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from astrodino_seg.simulate.scene import log_uniform
+
+FWHM = 2 * np.sqrt(2 * np.log(2))
 
 #: A star is very bright, and may have a ghost, above this peak in units of
 #: the noise.
@@ -26,9 +32,7 @@ class Artifact(NamedTuple):
 
 def draw_artifacts(rng, cube, psf_fwhm, stars, saturation, rates):
     """
-    Draw satellite trails, cosmic rays, bleeding columns and ghosts.
-
-    Takes ``cube`` (band, y, x), ``stars`` (star, 2).
+    Satellite trails, cosmic rays, bleeding columns and ghosts: `Artifact`s.
     """
     shape = cube.shape
     found = []
@@ -129,9 +133,8 @@ def _ghost(rng, shape, x, y):
 
 def draw_masks(rng, mask, rates):
     """
-    Lose pixels to chip gaps and stripes, in one band or in all; in place.
-
-    Takes ``mask`` (band, y, x) bool.
+    Lose pixels (band, y, x) to chip gaps and stripes, of a band or all; in
+    place.
     """
     n_bands = len(mask)
     for _ in range(rng.poisson(rates['gap'])):
@@ -150,11 +153,7 @@ def draw_masks(rng, mask, rates):
 
 
 def add_bad_lines(rng, image, sky, n):
-    """
-    Add bad rows and columns, whole or in part; in place.
-
-    Takes image, sky (band, y, x).
-    """
+    """Add bad rows and columns, whole or in part; in place."""
     n_bands = len(image)
     for _ in range(n):
         band = (slice(None) if rng.random() < .4
@@ -166,8 +165,7 @@ def add_bad_lines(rng, image, sky, n):
         first, last = 0, line.shape[2]
         if rng.random() < .5:
             first, last = np.sort(rng.integers(0, last + 1, 2))
-        height = np.float32(rng.choice([-1, 1])
-                            * np.exp(rng.uniform(np.log(3), np.log(100))))
+        height = np.float32(rng.choice([-1, 1]) * log_uniform(rng, 3, 100))
         part = np.s_[:, start:start + width, first:last]
         if rng.random() < .6:
             line[part] += height
@@ -177,9 +175,7 @@ def add_bad_lines(rng, image, sky, n):
 
 def draw_edge(rng, shape):
     """
-    Where the frame is beyond the chip: a side of it, or two.
-
-    Gives ``beyond`` (y, x) bool.
+    Where, (y, x) bool, the frame is beyond the chip: a side of it, or two.
     """
     ny, nx = shape
     angle = rng.integers(4) * np.pi / 2
@@ -199,11 +195,9 @@ def draw_edge(rng, shape):
 
 def fill(rng, image, where, *, smooth=True):
     """
-    Put something in place of what was lost; in place.
+    Put something in place of what was lost, ``where`` (band, y, x); in place.
 
     It is 0, a number near the sky or far from it, or a sky without noise.
-
-    Takes image, where (band, y, x).
     """
     kind = rng.choice(['zero', 'near', 'far', 'smooth'][:3 + smooth])
     away = rng.uniform(-2, 2) if kind == 'near' else (
@@ -251,8 +245,6 @@ def odd_cores(rng, image, light, limit, sky):
     What detectors read where they are saturated, without a mask; in place.
 
     Cores are 0, negative, flat, or flat with a negative centre.
-
-    Takes image, light (band, y, x), ``sky`` (band, y, x).
     """
     kind = rng.choice(['zero', 'negative', 'flat', 'hollow'])
     negative = -limit * 10**rng.uniform(-2, 0)
@@ -265,3 +257,73 @@ def odd_cores(rng, image, light, limit, sky):
             core = source > factor * limit
         if kind != 'flat':
             plane[core] = 0 if kind == 'zero' else negative
+
+
+def smooth_noise(rng, shape, sigma):
+    """Noise of one sigma a pixel, float32, that is smooth in each band."""
+    noise = rng.standard_normal(shape, dtype=np.float32)
+    point = np.zeros(2 * int(5 * sigma + 2) + 1)
+    point[len(point) // 2] = 1
+    kernel = gaussian_filter(point, sigma, truncate=3)
+    # the noise of a pixel is the same at the frame's edges
+    return gaussian_filter(noise, (0, sigma, sigma), truncate=3,
+                           mode='wrap') / np.float32((kernel**2).sum())
+
+
+def count(rng, light, noise_map, sky):
+    """Count photons of light (band, y, x) and a sky: an image, float32."""
+    root = np.sqrt(sky)
+    mean = (sky + root * light.astype(float)) / noise_map**2
+    return (rng.poisson(mean.clip(0)) / root).astype(np.float32)
+
+
+def quantise(image, step):
+    """Round to steps; in place."""
+    np.multiply(np.rint(image / np.float32(step)), np.float32(step),
+                out=image)
+
+
+def photographic(rng, light, noise_map):
+    """
+    A photographic plate, float32, for each band of light (band, y, x).
+
+    The characteristic curve (Hurter & Driffield 1890, J. Soc. Chem. Ind. 9,
+    455) of density over the logarithm of the exposure is a logistic one: a
+    toe, a straight part, a shoulder. The grain is that of densities.
+    """
+    image = np.empty_like(light)
+    steepness, toe = rng.uniform(1, 2.5), rng.uniform(.04, .3)
+    for b, plane in enumerate(light):
+        densest = log_uniform(rng, 15, 150)
+        # so that, at the sky, density goes with light as one
+        exposure = 1 + plane / np.float32(steepness * toe * densest)
+        power = exposure.clip(1e-3)**np.float32(steepness)
+        density = power / (power + np.float32(1 / toe - 1))
+        image[b] = (density - toe) * np.float32(densest / (1 - toe))
+    # a scanner's spot
+    image += noise_map * smooth_noise(rng, image.shape, rng.uniform(.5, 1.2))
+    return image
+
+
+def stretch(rng, image):
+    """Values (band, y, x) float32 as they are shown on a screen."""
+    # the cheapest of robust levels
+    sky = np.median(image[:, ::3, ::3], axis=(1, 2), keepdims=True)
+    black = sky - (rng.uniform(2, 8) if rng.random() < .8
+                   else rng.uniform(-.5, 2))
+    span = log_uniform(rng, 20, 3000)
+    x = ((image - black) / span).clip(0, 1).astype(np.float32)
+    kind = rng.integers(4)
+    if kind == 0:
+        # Lupton et al. 2004, PASP 116, 133; linear up to some sigma
+        scale = np.float32(span / rng.uniform(1, 10))
+        x = np.arcsinh(scale * x) / np.arcsinh(scale)
+    elif kind == 1:
+        scale = np.float32(10**rng.uniform(1.5, 3))
+        x = np.log1p(scale * x) / np.log1p(scale)
+    else:
+        x **= np.float32(.5 if kind == 2 else rng.uniform(.35, .9))
+    x *= 255
+    if rng.random() < .5:
+        quantise(x, 1)
+    return x

@@ -8,20 +8,30 @@ import math
 import numpy as np
 
 from astrodino_seg.simulate.galaxies import sed
-from astrodino_seg.simulate.large import (
-    STREWN,
-    bright_knots,
+from astrodino_seg.simulate.render import (
+    Renderer,
     enlarge,
     faint_disc,
-    nucleus,
     roughen,
+)
+from astrodino_seg.simulate.scene import (
+    CONTENT,
+    Canvas,
+    happens,
+    log_uniform,
+    merge_rates,
+)
+from astrodino_seg.simulate.sky import draw_sky
+from astrodino_seg.simulate.stars import (
+    STREWN,
+    add_star,
+    add_star_field,
+    bright_knots,
+    nucleus,
+    star_flux,
+    star_stamp,
     strew,
 )
-from astrodino_seg.simulate.rates import CONTENT, happens, merge_rates
-from astrodino_seg.simulate.render import Renderer
-from astrodino_seg.simulate.scene import Canvas
-from astrodino_seg.simulate.sky import draw_sky
-from astrodino_seg.simulate.stars import add_star_field, star_flux, star_stamp
 
 #: Kinds of large galaxies that are drawn, with rates of these names.
 DRAWN = ('spiral', 'lenticular', 'elliptical', 'irregular', 'edge_on', 'lsb',
@@ -58,7 +68,7 @@ def make_scene(seed, *, size=512, band_set=None, psf_fwhm=None, density=None,
         pixels all the same.
     rates : dict of float, optional
         How much of each ingredient, where it is not the default; see
-        `~astrodino_seg.simulate.rates.CONTENT`. 0 leaves it out.
+        `~astrodino_seg.simulate.scene.CONTENT`. 0 leaves it out.
     stamps : `~astrodino_seg.simulate.StampLibrary`, optional
         Where to take galaxies from, many times faster than they can be
         drawn. Bands, PSFs and optics are then those of the library, and so
@@ -154,13 +164,12 @@ def _add_large_ones(rng, canvas, source, rates):
         spots = [centre + rng.normal(0, spread, 2) for _ in range(n)]
         largest = min(30, largest)
     smallest = min(6, largest)
-    # seeds give the scenes that they gave before there was this
-    if rates['moderate'] and rng.random() < rates['moderate']:
+    if happens(rng, rates['moderate']):
         smallest, largest = 3, min(16, largest)
         n = min(3 * n, MAX_LARGE)
     for k in range(n):
         kind = str(rng.choice(DRAWN, p=shares / shares.sum()))
-        re = np.exp(rng.uniform(np.log(smallest), np.log(largest)))
+        re = log_uniform(rng, smallest, largest)
         if k < len(spots):
             x, y = spots[k]
             if k == 0:
@@ -191,7 +200,6 @@ def _add_large(rng, canvas, source, rates, kind, re, x, y):
 
 def _place(rng, canvas, rates, galaxy, kind, centre, corner, brighter=0):
     """Place a galaxy with what is strewn over it and its nucleus."""
-    # seeds give the scenes that they gave before there were clusters
     if kind in STREWN and happens(rng, rates['clusters']):
         galaxy = strew(rng, galaxy, canvas.sky)
     bright = 10**(brighter + (rng.uniform(-.35, .4) if kind == 'lsb'
@@ -218,7 +226,7 @@ def _add_filling(rng, canvas, source, rates):
     if not shares.any():
         return
     side = min(canvas.shape)
-    re = side * np.exp(rng.uniform(np.log(.25), np.log(1.2)))
+    re = side * log_uniform(rng, .25, 1.2)
     tried = []
     for _ in range(4):
         kind = str(rng.choice(DRAWN, p=shares / shares.sum()))
@@ -316,5 +324,4 @@ def _add_star(rng, canvas, sn, x, y):
     """A star of a matched-filter S/N, in all bands together."""
     sky = canvas.sky
     flux = star_flux(sky, sn) * sed(sky.wavelengths, rng.normal(.6, 1.0))
-    canvas.add(*star_stamp(sky, flux, x, y, canvas.shape), x=x, y=y, cls=1,
-               kind='star', re=sky.mean_fwhm / 2, primary=False)
+    add_star(canvas, x, y, *star_stamp(sky, flux, x, y, canvas.shape))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from astrodino_seg.simulate.rates import CONTENT, merge_rates
+from astrodino_seg.simulate.scene import CONTENT, merge_rates
 
 
 def sed(wavelengths, slope):

@@ -15,23 +15,26 @@ from scipy.ndimage import gaussian_filter
 
 from astrodino_seg.image import Image
 from astrodino_seg.simulate.artifacts import (
+    FWHM,
     add_bad_lines,
+    count,
     draw_artifacts,
     draw_edge,
     draw_masks,
     fill,
     odd_cores,
-)
-from astrodino_seg.simulate.rates import CONDITIONS, happens, merge_rates
-from astrodino_seg.simulate.response import (
-    FWHM,
-    count,
     photographic,
     quantise,
     smooth_noise,
     stretch,
 )
-from astrodino_seg.simulate.scene import insert_owner
+from astrodino_seg.simulate.scene import (
+    CONDITIONS,
+    happens,
+    insert_owner,
+    log_uniform,
+    merge_rates,
+)
 from astrodino_seg.simulate.sky import draw_background
 from astrodino_seg.truth import make_truth
 
@@ -53,7 +56,7 @@ def observe(scene, seed, *, depth=None, bands=None, rates=None):
         Which bands to observe; a random subset if `None`.
     rates : dict of float, optional
         How much of each ingredient, where it is not the default; see
-        `~astrodino_seg.simulate.rates.CONDITIONS`. 0 leaves it out.
+        `~astrodino_seg.simulate.scene.CONDITIONS`. 0 leaves it out.
 
     Returns
     -------
@@ -132,7 +135,7 @@ def observe(scene, seed, *, depth=None, bands=None, rates=None):
 def draw_depth(rng):
     """Mostly survey depth; the rest as deep as nearby galaxies look."""
     high = 2 if rng.random() < .7 else 50
-    return np.exp(rng.uniform(np.log(.5), np.log(high)))
+    return log_uniform(rng, .5, high)
 
 
 def _choose_bands(rng, bands, n_all, rates):
@@ -173,10 +176,10 @@ def _draw_detector(rng, rates):
     if happens(rng, rates['photographic']):
         return Detector(plate=True)
     if happens(rng, rates['counts']):
-        counts = np.exp(rng.uniform(np.log(.05), np.log(20)))
+        counts = log_uniform(rng, .05, 20)
         return Detector(counts=counts, gain=counts**-.5)
     if happens(rng, rates['source_noise']):
-        return Detector(gain=np.exp(rng.uniform(np.log(.02), 0)))
+        return Detector(gain=log_uniform(rng, .02, 1))
     return Detector()
 
 
@@ -278,7 +281,7 @@ def _read_out(rng, cube, detector, rates):
         np.maximum(cube, 0, out=cube)
         quantise(cube, detector.counts**-.5)
     elif happens(rng, rates['quantised']):
-        quantise(cube, np.exp(rng.uniform(np.log(.3), np.log(3))))
+        quantise(cube, log_uniform(rng, .3, 3))
     if happens(rng, rates['stretched']):
         cube = stretch(rng, cube)
     return cube

@@ -1,6 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Stamps of galaxies through the PSF of a sky, drawn when they are asked for.
+Stamps of galaxies through the PSF of a sky, drawn when they are asked for;
+their enlargement, until they fill the frame; discs too faint to be seen pixel
+by pixel.
 
 `Renderer` and `~astrodino_seg.simulate.stamps.Stamps`, which takes them from
 a file, have the same two methods, ``large`` and ``small``, and tell their
@@ -12,6 +14,7 @@ Their folder has the layout of GalSim's ``COSMOSCatalog`` pieces: a FITS file
 ``catalog.ecsv`` with ``NOISE_MEAN`` and ``NOISE_VARIANCE`` of each.
 """
 
+import math
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +26,13 @@ from scipy.ndimage import gaussian_filter, label, zoom
 
 from astrodino_seg.errors import require
 from astrodino_seg.image.fits import open_fits, read_pixels
-from astrodino_seg.simulate.galaxies import KINDS, resolved_galaxy, sed
+from astrodino_seg.simulate.galaxies import (
+    KINDS,
+    noise_field,
+    resolved_galaxy,
+    sed,
+)
+from astrodino_seg.simulate.scene import log_uniform
 from astrodino_seg.simulate.stars import moffat
 
 #: Smoothing that takes the noise out of a stamp, in its pixels, where it is
@@ -31,6 +40,8 @@ from astrodino_seg.simulate.stars import moffat
 SMOOTHING = 1.0, 4.0
 #: A stamp is enlarged up to so many times; more would show its pixels.
 MAX_ZOOM = 4.0
+#: Central S/N of a pixel of faint discs, in all bands together.
+FAINT = 0.2, 1.2
 #: Stamps with a brightest pixel below this S/N are left out.
 MIN_PEAK = 12.0
 
@@ -242,3 +253,63 @@ def convolve(cube, kernels):
         full = irfft2(rfft2(image, (n, n)) * rfft2(kernel, (n, n)), (n, n))
         out[b] = full[k:k + cube.shape[1], k:k + cube.shape[2]]
     return out
+
+
+def enlarge(galaxy, re, x, y, shape):
+    """What a frame shows of an enlarged galaxy."""
+    factor = max(re / galaxy.re, 1)
+    middle = galaxy.cube.shape[1] // 2
+    rows, columns = (_spline(np.arange(n) - c, factor, middle,
+                             galaxy.cube.shape[1])
+                     for n, c in zip(shape, (y, x)))
+    part = galaxy.cube[:, rows[1], columns[1]].astype(np.float32)
+    return galaxy._replace(cube=rows[0] @ part @ columns[0].T,
+                           scale=galaxy.scale / factor**2,
+                           re=factor * galaxy.re)
+
+
+def _spline(offsets, factor, middle, n):
+    """Weights of a cubic B-spline, and the pixels of the stamp they are of."""
+    where = middle + offsets / factor
+    part = slice(int(np.clip(math.floor(where[0]) - 1, 0, n)),
+                 int(np.clip(math.ceil(where[-1]) + 2, 0, n)))
+    away = np.abs(where[:, None] - np.arange(part.start, part.stop))
+    weights = (np.clip(2 - away, 0, None)**3
+               - 4 * np.clip(1 - away, 0, None)**3) / 6
+    return weights.astype(np.float32), part
+
+
+def roughen(rng, galaxy, sky):
+    """Give an enlarged galaxy structure as fine as the PSF again."""
+    ny, nx = galaxy.cube.shape[1:]
+    fields = [noise_field(rng, max(ny, nx), factor * sky.mean_fwhm)
+              for factor in (1.5, 4)]
+    lumps = rng.uniform(.05, .3) * sum(fields)[:ny, :nx]
+    return galaxy._replace(cube=np.exp(lumps) * galaxy.cube)
+
+
+def faint_disc(rng, sky, shape):
+    """
+    An exponential disc, smooth and of low surface brightness.
+
+    Its scale is 8 to 200 pixels, at most half the frame's side.
+
+    Gives ``stamp`` (band, y, x) float32.
+    """
+    x, y = rng.uniform(0, 1, 2) * shape[::-1]
+    largest = min(200, min(shape) / 2)
+    scale = log_uniform(rng, min(8, largest), largest)
+    q, angle = rng.uniform(.25, 1), rng.uniform(0, np.pi)
+    dx = np.arange(shape[1], dtype=np.float32) - np.float32(x)
+    dy = np.arange(shape[0], dtype=np.float32)[:, None] - np.float32(y)
+    c, s = np.float32(math.cos(angle)), np.float32(math.sin(angle))
+    u, v = dx * c + dy * s, (dy * c - dx * s) / np.float32(q)
+    # the PSF rounds the cusp off, and does no more to so wide a disc
+    core = np.float32((sky.mean_fwhm / 2.35)**2)
+    disc = np.exp((math.sqrt(core) - np.sqrt(u**2 + v**2 + core))
+                  / np.float32(scale))
+    tint = sed(sky.wavelengths, rng.normal(.8, .6))
+    peak = np.exp(rng.uniform(*np.log(FAINT)))
+    tint *= peak / np.sqrt(((tint * sky.depth)**2).sum())
+    return (tint.astype(np.float32)[:, None, None] * disc,
+            {'x': x, 'y': y, 're': 1.678 * scale})

@@ -1,12 +1,24 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-A noiseless multi-band scene, and the canvas that it is painted on.
+A noiseless multi-band scene, the canvas that it is painted on, and how much of
+each ingredient there is.
 
 Fluxes are in units of the pixel noise at nominal depth;
 `~astrodino_seg.simulate.observe` draws the noise and makes the truth.
+
+The two tables of rates, in ``data/ingredients.toml``, are all there is to
+switch: a rate of 0 leaves an ingredient out.
+`~astrodino_seg.simulate.make_scene` takes the names of `CONTENT` and
+`~astrodino_seg.simulate.observe` those of `CONDITIONS`, in their ``rates``.
 """
 
+import math
+import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +28,55 @@ VERSION = 4
 
 N_OWNERS = 3
 COLUMNS = ('x', 'y', 'cls', 'kind', 're', 'primary')
+
+
+class Rate(NamedTuple):
+    """How often an ingredient comes."""
+
+    #: The default.
+    value: float
+    #: What the ingredient is, and what its rate counts.
+    what: str
+
+
+_TABLES = tomllib.loads((Path(__file__).parents[1] / 'data'
+                         / 'ingredients.toml').read_text())
+#: Ingredients of a scene.
+CONTENT = {name: Rate(*row) for name, row in _TABLES['content'].items()}
+#: Ingredients of an observation.
+CONDITIONS = {name: Rate(*row) for name, row in _TABLES['conditions'].items()}
+
+
+def happens(rng, rate):
+    """
+    Whether an ingredient comes; a rate of 0 draws no random number.
+
+    So seeds give what they gave before there was the ingredient.
+    """
+    return rate > 0 and rng.random() < rate
+
+
+def merge_rates(rates, known):
+    """Put the caller's rates over the defaults."""
+    if not isinstance(rates, Mapping | None):
+        msg = f'rates must be a table, got {rates!r}'
+        raise ValueError(msg)
+    merged = {name: rate.value for name, rate in known.items()}
+    for name, value in (rates or {}).items():
+        if name not in known:
+            msg = f'rates must be some of {sorted(known)}, got {name!r}'
+            raise ValueError(msg)
+        if not (isinstance(value, Real) and 0 <= value < math.inf):
+            msg = (f'rates[{name!r}] must be a number of 0 or more, got '
+                   f'{value!r}')
+            raise ValueError(msg)
+        merged[name] = float(value)
+    return merged
+
+
+def log_uniform(rng, lowest, highest, size=None):
+    """Numbers whose logarithms are uniform between two limits."""
+    return np.exp(rng.uniform(np.log(lowest), np.log(highest), size))
 
 
 @dataclass

@@ -11,8 +11,7 @@ import numpy as np
 
 from astrodino_seg.files import whole_or_not
 from astrodino_seg.simulate.compose import make_scene
-from astrodino_seg.simulate.rates import CONTENT, merge_rates
-from astrodino_seg.simulate.scene import VERSION, Scene
+from astrodino_seg.simulate.scene import CONTENT, VERSION, Scene, merge_rates
 from astrodino_seg.simulate.stamps import StampLibrary
 
 #: Seeds of the splits: first seed, and one past the last.

@@ -12,7 +12,7 @@ from numbers import Real
 import numpy as np
 from scipy.fft import irfft2, next_fast_len, rfft2
 
-from astrodino_seg.simulate.rates import happens
+from astrodino_seg.simulate.scene import happens, log_uniform
 
 #: Sets of bands that scenes are drawn in, with wavelengths in micron.
 BAND_SETS = {
@@ -86,8 +86,7 @@ def draw_sky(rng, rates, *, band_set=None, psf_fwhm=None):
     if psf_fwhm is None:
         draw = _diffraction if space else _seeing
         psf_fwhm = draw(rng, wave).clip(MIN_FWHM, MAX_FWHM)
-        # seeds give the skies that they gave before there was this
-        if rates.get('any_psf') and rng.random() < rates['any_psf']:
+        if happens(rng, rates.get('any_psf', 0)):
             wanted = np.exp(rng.uniform(*np.log(ANY_FWHM)))
             psf_fwhm = (wanted / psf_fwhm.mean() * psf_fwhm).clip(*ANY_FWHM)
     else:
@@ -132,14 +131,14 @@ def _check_fwhm(psf_fwhm, n_bands):
 
 def _seeing(rng, wave):
     """Each band was taken in one of up to three nights."""
-    fwhm = np.exp(rng.uniform(np.log(1.6), np.log(6.5)))
+    fwhm = log_uniform(rng, 1.6, 6.5)
     nights = fwhm * np.append(1, rng.uniform(.75, 1.35, rng.integers(0, 3)))
     return rng.choice(nights, len(wave))
 
 
 def _diffraction(rng, wave):
     """Proportional to the wavelength, and the width of a pixel."""
-    reddest = np.exp(rng.uniform(np.log(2.2), np.log(5.5)))
+    reddest = log_uniform(rng, 2.2, 5.5)
     return np.hypot(1.0, reddest * wave / wave.max())
 
 
@@ -186,10 +185,6 @@ def _slow_wave(rng, shape, rates):
     return (left @ coarse).astype(np.float32) @ right.T.astype(np.float32)
 
 
-def _log_uniform(rng, lowest, highest):
-    return np.exp(rng.uniform(np.log(lowest), np.log(highest)))
-
-
 def _pedestal(rng, shape):
     """Levels of amplifiers: stripes of one width, halves or quadrants."""
     n_bands, ny, nx = shape
@@ -201,7 +196,7 @@ def _pedestal(rng, shape):
         np.arange(n) * k // n if k > 2
         else (np.arange(n) >= rng.integers(n // 8, n - n // 8)) * (k - 1)
         for n, k in ((ny, n_y), (nx, n_x)))
-    step = _log_uniform(rng, .3, 5)
+    step = log_uniform(rng, .3, 5)
     level = rng.uniform(-1, 1, (n_bands, n_y, n_x))
     # the largest step between neighbours is the one that is wanted
     largest = max(np.abs(np.diff(level, axis=axis)).max(initial=1e-3)
@@ -218,7 +213,7 @@ def _grid(ny, nx, x, y):
 
 def _slope(rng, ny, nx):
     """A strong slope, somewhat bent."""
-    angle, height = rng.uniform(0, 2 * np.pi), _log_uniform(rng, 3, 30)
+    angle, height = rng.uniform(0, 2 * np.pi), log_uniform(rng, 3, 30)
     dx, dy = _grid(ny, nx, (nx - 1) / 2, (ny - 1) / 2)
     t = dx * np.cos(angle) + dy * np.sin(angle)
     t = (t - t.min()) / np.ptp(t)
@@ -231,7 +226,7 @@ def _wide_halo(rng, ny, nx):
     x, y = rng.uniform(-.4, 1.4, 2) * (nx, ny)
     dx, dy = _grid(ny, nx, x, y)
     width = rng.uniform(.2, .8) * side
-    return (_log_uniform(rng, .5, 20)
+    return (log_uniform(rng, .5, 20)
             * (1 + (dx**2 + dy**2) / width**2)**-rng.uniform(1, 2))
 
 
@@ -245,10 +240,10 @@ def _arcs(rng, ny, nx):
     distance = np.hypot(ny / 2 - y, nx / 2 - x)
     for _ in range(rng.integers(1, 4)):
         radius = distance + rng.uniform(-.5, .5) * side
-        width = _log_uniform(rng, .02, .15) * side
+        width = log_uniform(rng, .02, .15) * side
         away = theta - middle - rng.normal(0, .3)
         away = np.abs((away + np.pi) % (2 * np.pi) - np.pi)
-        image = image + (_log_uniform(rng, .5, 10)
+        image = image + (log_uniform(rng, .5, 10)
                          * np.exp(-((r - radius) / width)**2 / 2)
                          / (1 + np.exp((away - rng.uniform(.2, 1.5)) / .1)))
     return image
@@ -265,7 +260,7 @@ def _cirrus(rng, ny, nx):
     field = irfft2(waves * f2.astype(np.float32)**(CIRRUS_SLOPE / 4),
                    size)[:ny, :nx]
     field -= field.min()
-    return _log_uniform(rng, .3, 10) * field / field.std()
+    return log_uniform(rng, .3, 10) * field / field.std()
 
 
 SCATTERED = _slope, _wide_halo, _arcs, _cirrus

@@ -20,9 +20,13 @@ from tqdm import tqdm
 from astrodino_seg.errors import ModelFileError
 from astrodino_seg.files import whole_or_not
 from astrodino_seg.simulate.compose import DRAWN
-from astrodino_seg.simulate.rates import CONTENT, merge_rates
 from astrodino_seg.simulate.render import Large, Renderer, Small
-from astrodino_seg.simulate.scene import VERSION
+from astrodino_seg.simulate.scene import (
+    CONTENT,
+    VERSION,
+    log_uniform,
+    merge_rates,
+)
 from astrodino_seg.simulate.sky import Sky, check_bands, draw_sky
 
 #: Stamps are scaled to this largest value, so that their wings stay within
@@ -74,9 +78,8 @@ class Stamps:
 
     def large(self, rng, kind, re):
         """
-        Take a large galaxy of a kind, one of those nearest in size.
-
-        Parameters and results are those of `Renderer.large`.
+        Take a large galaxy of a kind, one of those nearest in size, as of
+        `Renderer.large`.
         """
         row = _nearest(rng, self._large[kind], re)
         cube = self._file.get_tensor(row['name'])
@@ -85,9 +88,8 @@ class Stamps:
 
     def small(self, rng, re, half, *, bulge=False):
         """
-        Take a small galaxy, one of those nearest in size.
-
-        Parameters and results are those of `Renderer.small`.
+        Take a small galaxy, one of those nearest in size, as of
+        `Renderer.small`.
         """
         row = _nearest(rng, self._small[bulge], re)
         parts = self._file.get_tensor(row['name'])
@@ -191,39 +193,14 @@ class StampLibrary:
 def build_stamps(path, *, n_skies=32, n_large=40, n_small=160, first_seed=0,
                  band_sets=None, rates=None, cosmos=None, progress=True):
     """
-    Draw the stamps of some skies.
+    Draw the stamps of some skies into a folder: its `StampLibrary`.
 
-    Files that exist are kept as they are, whatever they were drawn with, so
-    that what was stopped goes on where it was.
-
-    Parameters
-    ----------
-    path : path-like
-        The folder.
-    n_skies : int, optional
-        How many files.
-    n_large, n_small : int, optional
-        Galaxies of each sky; of each kind of large ones there is one more.
-    first_seed : int, optional
-        Seed of the first sky; the same seeds give the same stamps.
-    band_sets : sequence of str, optional
-        Keys of `BAND_SETS` that the skies have in turn; drawn if `None`.
-    rates : dict of float, optional
-        See `make_scene`.
-    cosmos : path-like, optional
-        See `make_scene`.
-    progress : bool, optional
-        Whether to show a progress bar.
-
-    Returns
-    -------
-    library : `StampLibrary`
-        All stamps of the folder.
-
-    Raises
-    ------
-    ValueError
-        If a number is below one, or an argument is impossible.
+    Of each sky there are ``n_large`` galaxies, one more of each kind, and
+    ``n_small``. Files that exist are kept as they are, whatever they were
+    drawn with, so that what was stopped goes on where it was. ``band_sets``
+    are keys of `BAND_SETS` that the skies have in turn, drawn if `None`;
+    ``rates`` and ``cosmos`` are those of `make_scene`. The same seeds give the
+    same stamps.
     """
     for name, value in (('n_skies', n_skies), ('n_large', n_large),
                         ('n_small', n_small)):
@@ -267,7 +244,7 @@ def _draw(rng, source, n_large, n_small):
                       're': float(galaxy.re), 'q': float(galaxy.q),
                       'scale': scale})
     for i in range(n_small):
-        re = float(np.exp(rng.uniform(np.log(.4), np.log(16))))
+        re = float(log_uniform(rng, .4, 16))
         bulge = bool(i % 4 == 0)
         half = int(np.clip(5 * re + 2 * source.sky.psf_fwhm.mean(), 8, 80))
         galaxy = source.small(rng, re, half, bulge=bulge)

@@ -1,14 +1,18 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Stars: the point-spread function with its wings, spikes and reflections, and
-fields crowded with stars.
+Points: the point-spread function with its wings, spikes and reflections,
+fields crowded with stars, and what is strewn over a large galaxy: star
+clusters, HII regions, nuclei, which look like stars one by one, and only their
+crowd tells that they are of it.
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from astrodino_seg.simulate.galaxies import sed
+from astrodino_seg.simulate.scene import log_uniform
 
 #: Largest half-width of a star's stamp, pixels.
 MAX_REACH = 256
@@ -16,6 +20,8 @@ MAX_REACH = 256
 DENSITY = 1 / 3000, 1 / 50
 #: How often they are a globular cluster.
 GLOBULAR = 0.3
+#: Kinds of galaxies that are strewn with clusters.
+STREWN = ('spiral', 'irregular', 'edge_on', 'lsb', 'disturbed')
 #: Stars that need a wider stamp than this have spikes and haloes too.
 MAX_HALF = 24
 
@@ -112,7 +118,7 @@ def add_star_field(rng, canvas):
     sky = canvas.sky
     # more would be fragments, not stars
     most = min(DENSITY[1], .4 / sky.mean_fwhm**2)
-    density = np.exp(rng.uniform(np.log(DENSITY[0]), np.log(most)))
+    density = log_uniform(rng, DENSITY[0], most)
     n = rng.poisson(density * canvas.shape[0] * canvas.shape[1])
     x, y = _positions(rng, n, canvas.shape)
     sn = _power_law(rng, n, rng.uniform(.5, 1.5), 10**rng.uniform(.3, 1),
@@ -121,7 +127,7 @@ def add_star_field(rng, canvas):
     flux = star_flux(sky, sn[:, None]) * tint
     half = moffat_reach(sky, flux.max(axis=1, initial=0))
     for k in np.flatnonzero(half > MAX_HALF):
-        _add(canvas, x[k], y[k],
+        add_star(canvas, x[k], y[k],
              *star_stamp(sky, flux[k], x[k], y[k], canvas.shape))
     for size in np.unique(half[half <= MAX_HALF]):
         _add_small_ones(canvas, *(a[half == size] for a in (flux, x, y)),
@@ -161,10 +167,112 @@ def _add_small_ones(canvas, flux, x, y, half):
                       for width in widths.tolist()], axis=1)
     flux = flux.astype(np.float32)[:, :, None, None]
     for k in range(len(x)):
-        _add(canvas, x[k], y[k], flux[k] * light[k, group], ix[k] - half,
+        add_star(canvas, x[k], y[k], flux[k] * light[k, group], ix[k] - half,
              iy[k] - half)
 
 
-def _add(canvas, x, y, stamp, x0, y0):
+def add_star(canvas, x, y, stamp, x0, y0):
+    """Add a stamp as a star."""
     canvas.add(stamp, int(x0), int(y0), x=x, y=y, cls=1, kind='star',
                re=canvas.sky.mean_fwhm / 2, primary=False)
+
+
+def strew(rng, galaxy, sky):
+    """
+    Strew point-like clusters over a galaxy.
+
+    There are 6 to 99 of them, where the galaxy shines, with 1% to 40% of its
+    light (in the mean of the bands), about evenly or by the luminosity
+    function of young clusters, dN/dL ~ L**-2, over a factor of 50 (Portegies
+    Zwart, McMillan & Gieles 2010, ARA&A 48, 431).
+    """
+    n = int(10**rng.uniform(.8, 2))
+    share = 10**rng.uniform(-2, -.4)
+    cube = galaxy.cube.astype(np.float32) * np.float32(galaxy.scale)
+    where = cube.mean(axis=0).clip(0).ravel()**rng.uniform(.6, 1.1)
+    rows, columns = np.divmod(rng.choice(where.size, n, p=where / where.sum()),
+                              cube.shape[2])
+    flux = (rng.lognormal(0, .3, n) if rng.random() < .5
+            else 1 / (1 - .98 * rng.random(n)))
+    flux *= share * cube.sum(axis=(1, 2)).mean() / flux.sum()
+    slope, size = rng.normal(0, .8), 1 + .4 * rng.random() * (
+        rng.random() < .5)
+    points = np.zeros_like(cube)
+    for k in range(n):
+        tint = sed(sky.wavelengths, slope + rng.normal(0, .2))
+        x, y = np.array([columns[k], rows[k]]) + rng.uniform(-.5, .5, 2)
+        _add_point(points, sky, flux[k] * tint / tint.mean(), x, y, size)
+    return galaxy._replace(cube=(1 - share) * cube + points, scale=1.0)
+
+
+def nucleus(rng, sky, total, x, y, shape):
+    """
+    An active nucleus, a point with a peak of 30 to 5000 sigma.
+
+    It is no more than three times as bright as its galaxy.
+    """
+    return _bright_point(rng, sky, (30, 5000), 3 * total, rng.normal(0, .9),
+                         x, y, shape)
+
+
+def bright_knots(rng, sky, light, total, re, x, y):
+    """
+    One to eight knots with peaks of 30 to 1000 sigma.
+
+    They lie within one and a half half-light radii, rather where the galaxy
+    shines, and each has up to 30 per cent of its light; half of them are
+    wider than the PSF, by up to 60 per cent.
+
+    Takes ``light`` (y, x).
+    """
+    n = rng.integers(1, 9)
+    angle = rng.uniform(0, 2 * np.pi, 12 * n)
+    r = 1.5 * re * np.sqrt(rng.random(12 * n))
+    spots = np.stack([x + r * np.cos(angle), y + r * np.sin(angle)], axis=1)
+    column, row = np.floor(spots + .5).astype(int).T
+    inside = ((column >= 0) & (column < light.shape[1])
+              & (row >= 0) & (row < light.shape[0]))
+    spots, weight = spots[inside], light[row[inside], column[inside]]
+    weight = weight.clip(0).astype(float)**.7
+    n = min(n, np.count_nonzero(weight))
+    if n == 0:
+        return []
+    chosen = rng.choice(len(spots), n, replace=False, p=weight / weight.sum())
+    slope, knots = rng.normal(-.2, .6), []
+    for px, py in spots[chosen]:
+        size = rng.uniform(1, 1.6) if rng.random() < .5 else 1
+        knots += _bright_point(
+            rng, replace(sky, psf_fwhm=size * sky.psf_fwhm), (30, 1000),
+            .3 * total, slope + rng.normal(0, .3), px, py, light.shape)
+    return knots
+
+
+def _bright_point(rng, sky, peaks, most, slope, x, y, shape):
+    """
+    A point with a peak S/N, in all bands together, between two limits; none
+    if it were brighter than ``most``.
+    """
+    tint = sed(sky.wavelengths, slope)
+    tint /= tint.mean()
+    at_peak = tint * moffat(0, sky.psf_fwhm, sky.beta) * sky.depth
+    unit_peak = np.sqrt((at_peak**2).sum())
+    highest = min(peaks[1], most * unit_peak)
+    if highest <= peaks[0]:
+        return []
+    peak = log_uniform(rng, peaks[0], highest)
+    return [star_stamp(sky, peak / unit_peak * tint, x, y, shape)]
+
+
+def _add_point(cube, sky, light, x, y, size):
+    """A point source, somewhat wider than the PSF if ``size`` is not 1."""
+    widths, group = sky.groups
+    half = math.ceil(4 * widths.max() * size)
+    ys, xs = (slice(max(round(c) - half, 0), min(round(c) + half + 1, n))
+              for c, n in ((y, cube.shape[1]), (x, cube.shape[2])))
+    r2 = ((np.arange(xs.start, xs.stop) - x)**2
+          + (np.arange(ys.start, ys.stop)[:, None] - y)**2)
+    rim = np.clip((1 - np.sqrt(r2) / half) / .15, 0, 1)
+    for g, width in enumerate(widths.tolist()):
+        point = rim * moffat(r2, size * width, sky.beta)
+        for b in np.flatnonzero(group == g):
+            cube[b, ys, xs] += light[b] * point

@@ -20,6 +20,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from astrodino_seg.image.filters import wavelength
 from astrodino_seg.inputs.channels import signal_to_noise
+from astrodino_seg.simulate.scene import log_uniform
 
 # Fitzpatrick 1999, PASP 111, 63, Table 3: A / E(B-V) for R_V = 3.1
 _F99 = CubicSpline(
@@ -188,10 +189,6 @@ def fill_noise(rng, exposure):
         (len(signal), 1, 1), np.float32))
 
 
-def _log_uniform(rng, low, high, size=None):
-    return np.exp(rng.uniform(np.log(low), np.log(high), size))
-
-
 def extinction(wavelengths):
     """
     Galactic extinction per reddening, A / E(B-V), for R_V = 3.1.
@@ -223,8 +220,8 @@ def lower_depth(rng, exposure, *, factor=(1.0, 4.0), scatter=1.25):
     Surveys (Stein et al. 2021). More would wipe out the colours.
     """
     n_bands = len(exposure.signal)
-    ratio = (_log_uniform(rng, *factor)
-             * _log_uniform(rng, 1, scatter, n_bands))
+    ratio = (log_uniform(rng, *factor)
+             * log_uniform(rng, 1, scatter, n_bands))
     return _dim(exposure, 1 / ratio)
 
 
@@ -242,7 +239,7 @@ def psf_sigma(rng, n_bands, *, sigma=(0.5, 2.0), scatter=1.2):
     By 2 a PSF of 2.5 pixels FWHM becomes one of 5.3.
     """
     return (rng.uniform(*sigma)
-            * _log_uniform(rng, 1 / scatter, scatter, n_bands))
+            * log_uniform(rng, 1 / scatter, scatter, n_bands))
 
 
 def offset_sky(rng, exposure, *, level=0.15):

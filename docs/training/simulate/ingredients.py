@@ -7,7 +7,7 @@ Write the tables of ingredients that ``simulate.rst`` includes.
 
 from pathlib import Path
 
-from astrodino_seg.simulate.rates import CONDITIONS, CONTENT
+from astrodino_seg.simulate.scene import CONDITIONS, CONTENT
 
 __all__ = ['tables']
 
@@ -15,7 +15,7 @@ __all__ = ['tables']
 def tables():
     """The text of ``ingredients.txt``."""
     lines = ['.. made by ingredients.py of the tables in',
-             '   astrodino_seg/simulate/rates.py']
+             '   astrodino_seg/data/ingredients.toml']
     for title, function, known in (
             ('of a scene', 'make_scene', CONTENT),
             ('of an observation', 'observe', CONDITIONS)):
