@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Tests for the train.runner and train.schedules modules.
+Tests for the train.runner module and schedules.
 """
 
 import errno
@@ -24,13 +24,8 @@ from astrodino_seg.train.runner import (
     move_average,
     start_average,
 )
-from astrodino_seg.train.schedules import (
-    cosine,
-    cosine_rate,
-    ramp,
-    steady_rate,
-    warmup_cosine,
-)
+from astrodino_seg.train.ssl import cosine, ramp, warmup_cosine
+from astrodino_seg.train.supervised import cosine_rate, steady_rate
 
 pytest.importorskip('lightning_fabric')
 

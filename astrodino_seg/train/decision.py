@@ -21,15 +21,8 @@ from astrodino_seg.predict.merge import (
 from astrodino_seg.predict.pyramid import look
 from astrodino_seg.predict.sky import input_of
 from astrodino_seg.train.crops import FAINTEST
-from astrodino_seg.train.data import (
-    HELD,
-    enough_scenes,
-    looked_at,
-    observed,
-)
+from astrodino_seg.train.data import HELD, enough_scenes, looked_at, observed
 from astrodino_seg.truth import CLASSES, ISOPHOTE
-
-__all__ = ['Graph', 'fit_decision', 'graph_of_scene', 'seed_truth']
 
 #: How much more a pair counts if one of its objects is a large galaxy.
 PRIMARY_WEIGHT = 3.0
@@ -46,21 +39,8 @@ WARMUP = 50
 
 def seed_truth(levels, truth, shape):
     """
-    The object that each seed is of, by the pixels that it paints.
-
-    Parameters
-    ----------
-    levels : list of `~astrodino_seg.predict.pyramid.Level`
-        What the network says.
-    truth : `~astrodino_seg.simulate.Truth`
-        What is there.
-    shape : tuple of int
-        (ny, nx) of the image.
-
-    Returns
-    -------
-    owner : `~numpy.ndarray`
-        (S,) int: the object, 0 for the sky, -1 where it is not known.
+    The object (S,) that each seed is of, by the pixels that it paints: 0 for
+    the sky, -1 where it is not known.
     """
     n = [len(level.x) for level in levels]
     owner, first = np.full(sum(n), -1), np.cumsum([0, *n])
@@ -106,50 +86,28 @@ def _isophotes(truth, n, factor):
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """
-    The seeds and pairs of an observed scene, and the truth about them.
+    """The seeds and pairs of an observed scene, and the truth about them."""
 
-    Attributes
-    ----------
-    seeds : `~torch.Tensor`
-        (S, n) of `~astrodino_seg.predict.merge.seed_features`.
-    pairs : `~torch.Tensor`
-        (P, m) of `~astrodino_seg.predict.merge.pair_features`.
-    i, j : `~torch.Tensor`
-        (P,) int64, the seeds of each pair.
-    real, same : `~torch.Tensor`
-        (S,) and (P,) float32: 1 for a seed on an object, and for two seeds of
-        one object.
-    seed_weight, pair_weight : `~torch.Tensor`
-        (S,) and (P,) float32; 0 where the truth is not known.
-    """
-
+    #: (S, n) of `~astrodino_seg.predict.merge.seed_features`, and (P, m) of
+    #: `~astrodino_seg.predict.merge.pair_features`.
     seeds: torch.Tensor
     pairs: torch.Tensor
+    #: (P,) int64, the seeds of each pair.
     i: torch.Tensor
     j: torch.Tensor
+    #: (S,) and (P,) float32: 1 for a seed on an object, and for two seeds of
+    #: one object.
     real: torch.Tensor
     same: torch.Tensor
+    #: (S,) and (P,) float32; 0 where the truth is not known.
     seed_weight: torch.Tensor
     pair_weight: torch.Tensor
 
 
 def graph_of_scene(model, image, truth):
     """
-    What a model's decision is asked about a scene, and what is right.
-
-    Parameters
-    ----------
-    model : `~astrodino_seg.Model`
-        The trained model, ready to run.
-    image, truth
-        Of `~astrodino_seg.simulate.observe`, or of a
-        `~astrodino_seg.train.LabelledImage`.
-
-    Returns
-    -------
-    graph : `Graph`
-        Seeds and pairs.
+    What a model's decision is asked about a scene, a `Graph`, and what is
+    right.
     """
     levels = look(model, input_of(model, image)[1])
     found = candidates(levels)
@@ -187,49 +145,18 @@ def fit_decision(model, scenes, *, held=None, n_scenes=400, n_epochs=8,
                  rates=None, peak_rate=1.5e-3, weight_decay=0.3, dropout=0.2,
                  seed=0, bfloat16=True, n_workers=0, progress=True):
     """
-    Fit a model's decision; nothing else is changed.
+    Fit a model's decision to scenes or labelled images; nothing else is
+    changed.
 
-    Parameters
-    ----------
-    model : `~astrodino_seg.Model`
-        The trained model. Its decision goes on from where it is; one that has
-        none gets a new one. The provenance says how good it is on what is
-        held out, by which the best pass is chosen.
-    scenes : sequence of `~astrodino_seg.simulate.Scene` or \
-            `~astrodino_seg.train.LabelledImage`
-        What to fit it to.
-    held : sequence, optional
-        Scenes to hold out, best of other galaxies: those that it has seen are
-        known by heart. Every tenth of ``scenes`` if `None`.
-    n_scenes : int, optional
-        Scenes to use, at most, a tenth of them held out.
-    n_epochs : int, optional
-        Passes over all of them, at most.
-    rates : dict of float, optional
-        As of `~astrodino_seg.simulate.observe`.
-    peak_rate, weight_decay : float, optional
-        Of AdamW; the rate falls linearly to zero.
-    dropout : float, optional
-        Share of the features that is left out, at random; a scene has many
-        pairs of few objects, which are soon known by heart.
-    seed : int, optional
-        Seed of the observations and of the fit.
-    bfloat16 : bool, optional
-        Whether the network runs in bfloat16.
-    n_workers : int, optional
-        Processes that look at scenes; none but this one if 0.
-    progress : bool, optional
-        Whether to show a progress bar.
-
-    Returns
-    -------
-    model : `~astrodino_seg.Model`
-        The model, in evaluation mode.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than ten scenes, or nothing is found in them.
+    It goes on from where it is; a model that has none gets a new one. Of at
+    most ``n_scenes`` every tenth is held out, or instead of these ``held``,
+    best of other galaxies, as those that the network has seen are known by
+    heart. The provenance says how good it is there, by which the best of
+    ``n_epochs`` passes is chosen. ``rates`` are those of
+    `~astrodino_seg.simulate.observe`; ``peak_rate``, which falls linearly to
+    zero, and ``weight_decay`` of AdamW; ``dropout`` is the share of the
+    features that is left out, as a scene has many pairs of few objects;
+    ``seed`` is of the observations and of the fit.
     """
     n_scenes = enough_scenes(scenes, n_scenes)
     runner = deepcopy(model).fused()

@@ -146,7 +146,32 @@ class Projector(nn.Module):
             self.prototypes.grad = None
 
 
-class DINO(nn.Module):
+class Objective(nn.Module):
+    """What is asked of the student; it stores its arguments by their names."""
+
+    n_prototypes = 0
+
+    def __init__(self, **arguments):
+        super().__init__()
+        check('objective', arguments, type(self))
+        vars(self).update(arguments)
+
+    @property
+    def projector(self):
+        """Arguments of the projectors."""
+        return {name: getattr(self, name)
+                for name in ('n_prototypes', 'hidden', 'bottleneck')}
+
+    @property
+    def patches(self):
+        """Whether masked patches are asked for."""
+        return self.ibot > 0
+
+    def end_step(self):
+        """What is to be done once a step of the optimiser."""
+
+
+class DINO(Objective):
     """
     DINO, with the masked patches of iBOT and KoLeo beside: DINOv2.
 
@@ -175,34 +200,17 @@ class DINO(nn.Module):
     def __init__(self, *, n_prototypes=4096, hidden=1024, bottleneck=256,
                  ibot=1.0, koleo=0.1, centring='mean',
                  student_temperature=0.1):
-        super().__init__()
         if centring not in ('mean', 'sinkhorn'):
             msg = f"centring must be 'mean' or 'sinkhorn', got {centring!r}"
             raise ValueError(msg)
-        check('objective', {
-            'n_prototypes': n_prototypes, 'hidden': hidden,
-            'bottleneck': bottleneck, 'ibot': ibot, 'koleo': koleo,
-            'student_temperature': student_temperature}, DINO)
-        self.n_prototypes = n_prototypes
-        self.hidden, self.bottleneck = hidden, bottleneck
-        self.ibot, self.koleo = ibot, koleo
-        self.centring = centring
-        self.student_temperature = student_temperature
+        super().__init__(
+            n_prototypes=n_prototypes, hidden=hidden, bottleneck=bottleneck,
+            ibot=ibot, koleo=koleo, centring=centring,
+            student_temperature=student_temperature)
         self.cls_centre = self.patch_centre = None
         if centring == 'mean':
             self.cls_centre = Centre(n_prototypes)
             self.patch_centre = Centre(n_prototypes) if ibot else None
-
-    @property
-    def projector(self):
-        """Arguments of the projectors."""
-        return {'n_prototypes': self.n_prototypes, 'hidden': self.hidden,
-                'bottleneck': self.bottleneck}
-
-    @property
-    def patches(self):
-        """Whether masked patches are asked for."""
-        return self.ibot > 0
 
     def forward(self, student, teacher, mask, temperature):
         """
@@ -256,7 +264,7 @@ def _probabilities(logits, centre, temperature):
     return centre.softmax(logits, temperature)
 
 
-class SimDINO(nn.Module):
+class SimDINO(Objective):
     """
     Alignment of features and their coding rate, without prototypes.
 
@@ -284,23 +292,8 @@ class SimDINO(nn.Module):
 
     def __init__(self, *, hidden=1024, bottleneck=256, ibot=1.0, rate=1.0,
                  distortion=0.05):
-        super().__init__()
-        check('objective', {
-            'hidden': hidden, 'bottleneck': bottleneck, 'ibot': ibot,
-            'rate': rate, 'distortion': distortion}, SimDINO)
-        self.hidden, self.bottleneck = hidden, bottleneck
-        self.ibot, self.rate, self.distortion = ibot, rate, distortion
-
-    @property
-    def projector(self):
-        """Arguments of the projectors."""
-        return {'n_prototypes': 0, 'hidden': self.hidden,
-                'bottleneck': self.bottleneck}
-
-    @property
-    def patches(self):
-        """Whether masked patches are asked for."""
-        return self.ibot > 0
+        super().__init__(hidden=hidden, bottleneck=bottleneck, ibot=ibot,
+                         rate=rate, distortion=distortion)
 
     def forward(self, student, teacher, mask, temperature):
         """
@@ -321,6 +314,3 @@ class SimDINO(nn.Module):
         total = total - weight * parts['coding_rate']
         parts['feature_std'] = feature_spread(teacher.features)
         return total, parts
-
-    def end_step(self):
-        """Nothing: there is no centre."""

@@ -35,8 +35,6 @@ from astrodino_seg.train.supervised import fit_model
 from astrodino_seg.train.totals import fit_totals
 from astrodino_seg.train.views import ViewDataset
 
-__all__ = ['pretrain_from_config', 'train_from_config']
-
 #: Name of the head that is not one of `~astrodino_seg.models.semantic.HEADS`.
 GROUPING = 'grouping'
 TABLES = ('model', 'scenes', 'images', 'fit', 'head', 'decision', 'totals')
@@ -49,47 +47,29 @@ SOURCES = {'scenes': SceneLibrary, 'folder': FolderImages}
 
 def train_from_config(config, out):
     """
-    Train a model as a recipe says.
+    Train a model into a folder as a recipe says, a dict of the tables:
 
-    Parameters
-    ----------
-    config : dict
-        * ``model``: ``start``, a bundled model's name or a file, of a model
-          to go on with; or ``backbone``, what
-          `~astrodino_seg.models.load.load_backbone` takes, with ``head =
-          'linear'`` or ``'ms'`` and perhaps ``scales``, or with ``head =
-          'grouping'`` or arguments of the grouping head in ``head`` and
-          perhaps ``preprocess``, if it has planes of its own; or arguments
-          of `~astrodino_seg.Model`, from random weights.
-        * ``scenes``: ``n_scenes``, ``size``, ``path``, ``stamps`` and
-          ``rates`` of `~astrodino_seg.simulate.SceneLibrary`; or
-        * ``images``: a list of tables, each the arguments of `as_labelled`:
-          ``image`` (a path, or a table or list of paths of bands),
-          ``labels`` (the path of a label map), and perhaps ``classes`` (a
-          class for all, or the path of a table with columns ``label`` and
-          ``class``), ``void`` (the path of a map of int that is not 0 where
-          nothing is said) and ``partial``.
-        * ``fit``: arguments of `fit_model`, to train all of a model, and
-          ``threads``; or
-        * ``head``: those of `fit_head`, to adapt one or to train a semantic
-          head, and ``threads``. In both, ``teacher`` is a bundled model's
-          name or a file.
-        * ``decision`` and ``totals``: arguments of `fit_decision` and of
-          `fit_totals`, which then come last, for a `~astrodino_seg.Model`.
+    * ``model``: ``start``, a bundled model's name or a file, of a model to go
+      on with; or ``backbone``, what `~astrodino_seg.models.load.load_backbone`
+      takes, with ``head = 'linear'`` or ``'ms'`` and perhaps ``scales``, or
+      with ``head = 'grouping'`` or arguments of the grouping head in ``head``
+      and perhaps ``preprocess``, if it has planes of its own; or arguments of
+      `~astrodino_seg.Model`, from random weights.
+    * ``scenes``: arguments of `~astrodino_seg.simulate.SceneLibrary`; or
+    * ``images``: a list of tables, each the arguments of `as_labelled`:
+      ``image`` (a path, or a table or list of paths of bands), ``labels`` (the
+      path of a label map), and perhaps ``classes`` (a class for all, or the
+      path of a table with columns ``label`` and ``class``), ``void`` (the path
+      of a map of int that is not 0 where nothing is said) and ``partial``.
+    * ``fit``: arguments of `fit_model`, to train all of a model, and
+      ``threads``; or
+    * ``head``: those of `fit_head`, to adapt one or to train a semantic head,
+      and ``threads``. In both, ``teacher`` is a bundled model's name or a
+      file.
+    * ``decision`` and ``totals``: arguments of `fit_decision` and of
+      `fit_totals`, which then come last, for a `~astrodino_seg.Model`.
 
-        See ``recipes`` beside this module.
-    out : path-like
-        Folder for checkpoint, log and weights.
-
-    Returns
-    -------
-    model : Model or SemanticModel
-        The trained model.
-
-    Raises
-    ------
-    ValueError
-        If a table or key is unknown, or a value is impossible.
+    Raises `ValueError` if a table or key is unknown, or a value impossible.
     """
     _check_tables(config, TABLES, ('model', 'scenes', 'fit', 'head',
                                    *LAST))
@@ -123,41 +103,22 @@ def train_from_config(config, out):
 
 def pretrain_from_config(config, out, *, progress=True):
     """
-    Pretrain an encoder as a recipe says.
+    Pretrain an encoder into a folder as a recipe says, a dict of the tables:
 
-    Parameters
-    ----------
-    config : dict
-        * ``model``: arguments of
-          `~astrodino_seg.models.backbone.Backbone.from_spec`.
-        * ``images``: a list of tables, each with a ``kind``. The kind
-          ``'scenes'`` takes arguments of
-          `~astrodino_seg.simulate.SceneLibrary`, the split being ``'train'``;
-          ``'folder'`` those of `~astrodino_seg.datasets.FolderImages`. If one
-          has a ``share`` of the items, all have.
-        * ``views``: arguments of `ViewDataset` but the images, the
-          preprocessing, their number and the seed.
-        * ``objective``: a ``kind``, ``'dino'`` or ``'simdino'``, and
-          arguments of `DINO` or `SimDINO`.
-        * ``fit``: arguments of `pretrain`, and ``threads``.
+    * ``model``: arguments of
+      `~astrodino_seg.models.backbone.Backbone.from_spec`.
+    * ``images``: a list of tables, each with a ``kind``: ``'scenes'`` takes
+      arguments of `~astrodino_seg.simulate.SceneLibrary`, the split being
+      ``'train'``; ``'folder'`` those of
+      `~astrodino_seg.datasets.FolderImages`. If one has a ``share`` of the
+      items, all have.
+    * ``views``: arguments of `ViewDataset` but the images, the preprocessing,
+      their number and the seed.
+    * ``objective``: a ``kind``, ``'dino'`` or ``'simdino'``, and arguments of
+      `DINO` or `SimDINO`.
+    * ``fit``: arguments of `pretrain`, and ``threads``.
 
-        See ``recipes`` beside this module.
-    out : path-like
-        Folder for checkpoint, log and weights.
-    progress : bool, optional
-        Whether to show a progress bar.
-
-    Returns
-    -------
-    encoder : `~astrodino_seg.models.backbone.Backbone`
-        The trained encoder.
-
-    Raises
-    ------
-    ValueError
-        If a table or key is unknown, or a value is impossible.
-    OSError
-        If images cannot be read, or ``out`` cannot be written to.
+    Raises `ValueError` if a table or key is unknown, or a value impossible.
     """
     _check_tables(config, PRETRAIN_TABLES, ('model', 'views', 'objective',
                                             'fit'))

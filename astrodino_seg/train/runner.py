@@ -24,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 from astrodino_seg.errors import ModelFileError, require
-from astrodino_seg.files import locked
+from astrodino_seg.files import locked, whole_or_not
 
 #: Name and version of the format of checkpoints.
 FORMAT = 'astrodino_seg/training-2'
@@ -137,6 +137,7 @@ class Run:
         self.milestone, self.progress = milestone, progress
         self.step, self.seconds = 0, 0.0
         self.path = self.out / 'checkpoint.pt'
+        self.part = self.out / 'checkpoint.pt.part'
         self.log_path = self.out / 'log.jsonl'
         self.out.mkdir(parents=True, exist_ok=True)
         if fabric.is_global_zero:
@@ -148,8 +149,6 @@ class Run:
         """Whether no step is left."""
         return self.step >= self.n_steps or (
             self.stopping is not None and self.stopping.is_over)
-
-    # ------------------------------------------------------------ the steps
 
     def steps(self):
         """Yield the number of each step that is left."""
@@ -212,8 +211,6 @@ class Run:
         """Log values of this step beside the means."""
         self._others = {'gradient': gradient, **values}
 
-    # -------------------------------------------------------------- the log
-
     def _open_log(self):
         """
         Forget lines of steps that were lost with a killed run, and one that
@@ -225,9 +222,8 @@ class Run:
                 with suppress(ValueError, KeyError, TypeError):
                     if json.loads(line)['step'] <= self.step:
                         kept.append(f'{line}\n')
-            part = self.log_path.with_suffix('.part')
-            part.write_text(''.join(kept))
-            part.replace(self.log_path)
+            with whole_or_not(self.log_path) as part:
+                part.write_text(''.join(kept))
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -267,16 +263,11 @@ class Run:
                    f'of its gradient {norm:g}; lower peak_rate')
             raise FloatingPointError(msg)
 
-    # ------------------------------------------------------- the checkpoint
-
-    def _part(self):
-        return self.path.with_name(self.path.name + '.part')
-
     def _check_folder(self):
         """Check that checkpoints can be written, before time is spent."""
         try:
-            self._part().touch()
-            self._part().unlink()
+            self.part.touch()
+            self.part.unlink()
         except OSError as err:
             msg = f'out: cannot write to {str(self.out)!r}: {err}'
             raise OSError(msg) from err
@@ -299,15 +290,14 @@ class Run:
                  'settings': self.settings,
                  'optimizer': self.optimizer.state_dict(),
                  **{k: part.state_dict() for k, part in self.parts.items()}}
-        part = self._part()
         try:
-            with open(part, 'wb') as stream:
+            with open(self.part, 'wb') as stream:
                 torch.save(state, stream)
                 stream.flush()
                 os.fsync(stream.fileno())
-            part.replace(self.path)
+            self.part.replace(self.path)
         except (OSError, RuntimeError) as err:
-            part.unlink(missing_ok=True)
+            self.part.unlink(missing_ok=True)
             msg = f'out: no checkpoint at step {self.step}: {err}'
             raise OSError(msg) from err
 

@@ -4,6 +4,7 @@ Self-supervised pretraining: one straight loop.
 """
 
 import copy
+import math
 import warnings
 from inspect import signature
 
@@ -13,11 +14,7 @@ from torch.utils.data import DataLoader
 from astrodino_seg.errors import CollapseWarning
 from astrodino_seg.train.batches import Batches
 from astrodino_seg.train.checks import check
-from astrodino_seg.train.methods import (
-    DINO,
-    Student,
-    decay_groups,
-)
+from astrodino_seg.train.methods import DINO, Student, decay_groups
 from astrodino_seg.train.runner import (
     Run,
     device_name,
@@ -27,7 +24,6 @@ from astrodino_seg.train.runner import (
     seed_step,
     start_average,
 )
-from astrodino_seg.train.schedules import cosine, ramp, warmup_cosine
 
 MIN_SPREAD = 0.02       # of unit features, where 1 fills all directions
 MIN_INFORMATION = 0.02  # of what the batch could hold
@@ -222,6 +218,28 @@ def pretrain(encoder, views, *, out, n_steps, batch_size=64, n_parts=1,
         encoder.save(run.out / 'backbone.safetensors')
     fabric.barrier()
     return encoder.cpu().eval()
+
+
+# what changes is a function of the step, which counts from 0
+
+def ramp(step, n_steps, start, end):
+    """A straight line, then constant."""
+    if step >= n_steps:
+        return end
+    return start + (end - start) * step / n_steps
+
+
+def cosine(step, n_steps, start, end):
+    """Half a period of a cosine."""
+    progress = min(step / max(n_steps - 1, 1), 1.0)
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def warmup_cosine(step, n_steps, *, peak, warmup, end=1e-6):
+    """Linear warm-up, then a cosine."""
+    if step < warmup:
+        return peak * (step + 1) / (warmup + 1)
+    return cosine(step - warmup, n_steps - warmup, peak, end)
 
 
 def check_views(views, encoder, n_items):

@@ -3,6 +3,7 @@
 Training of a model on scenes or images of known truth.
 """
 
+import math
 from copy import deepcopy
 
 import torch
@@ -27,12 +28,30 @@ from astrodino_seg.train.runner import (
     one_at_a_time,
     start_average,
 )
-from astrodino_seg.train.schedules import SCHEDULES
 from astrodino_seg.train.semantic import TokenCrops, semantic_losses
 from astrodino_seg.train.totals import fit_totals
 from astrodino_seg.train.validation import EarlyStopping
 
-__all__ = ['fit_model']
+
+def cosine_rate(step, n_steps, *, peak, warmup=200):
+    """Linear warm-up, then a cosine to a hundredth of the peak."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / max(n_steps - warmup, 1)
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def steady_rate(step, n_steps, *, peak, warmup=500, cooldown=0.2):
+    """
+    Warm up, stay, and fall to nothing at the end (`Hu et al. 2024
+    <https://arxiv.org/abs/2404.06395>`_), so that a run can be made longer.
+    """
+    left = (n_steps - step) / max(cooldown * n_steps, 1)
+    return peak * min((step + 1) / max(warmup, 1), 1.0, left)
+
+
+#: How the learning rate goes: functions of the step, which counts from 0.
+SCHEDULES = {'cosine': cosine_rate, 'steady': steady_rate}
 
 
 def _flatten(items):
@@ -80,9 +99,9 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2, crop_size=256,
     rates : dict of float, optional
         Of `~astrodino_seg.simulate.observe`, for scenes.
     schedule : {'cosine', 'steady'}, optional
-        How the learning rate goes after its warm-up: see
-        `~astrodino_seg.train.schedules.cosine_rate` and
-        `~astrodino_seg.train.schedules.steady_rate`.
+        How the learning rate goes after its warm-up: by a cosine to a
+        hundredth of its peak; or it stays, and falls to nothing in the last
+        fifth of the steps, so that a run can be made longer.
     peak_rate, weight_decay : float, optional
         Of AdamW (Loshchilov & Hutter 2019).
     warmup : int, optional
@@ -150,14 +169,15 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2, crop_size=256,
     """
     teacher = _check(model, scenes, teacher, schedule,
                      {'decision': decision, 'totals': totals})
-    check('fit', {'n_steps': n_steps, 'n_items': n_items, 'seed': seed,
-                  'crop_size': crop_size, 'peak_rate': peak_rate,
-                  'weight_decay': weight_decay, 'warmup': warmup,
-                  'average_decay': average_decay, 'n_pool': n_pool,
-                  'layer_decay': layer_decay, 'n_workers': n_workers,
-                  'save_every': save_every, 'patience': patience,
-                  'milestone_every': milestone_every,
-                  'validate_every': validate_every}, fit_model)
+    told = {'n_items': n_items, 'crop_size': crop_size, 'seed': seed}
+    settings = {**told, 'peak_rate': peak_rate, 'weight_decay': weight_decay,
+                'warmup': warmup, 'average_decay': average_decay,
+                'own_seeds_from': own_seeds_from, 'n_pool': n_pool,
+                'layer_decay': layer_decay, 'validate_every': validate_every,
+                'patience': patience}
+    check('fit', {**settings, 'n_steps': n_steps, 'n_workers': n_workers,
+                  'save_every': save_every,
+                  'milestone_every': milestone_every}, fit_model)
     fabric = make_fabric(device, bfloat16, share=False)
     fixed = _prepare(model, freeze_backbone, fabric.device)
     if teacher is not None:
@@ -166,18 +186,12 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2, crop_size=256,
     optimizer = make_optimizer(groups, peak_rate, weight_decay)
     average = start_average(model)
     stopping = EarlyStopping(validation, validate_every, patience)
-    told = {'n_items': n_items, 'crop_size': crop_size, 'seed': seed}
-    settings = {
-        **told, 'schedule': schedule, 'peak_rate': peak_rate,
-        'weight_decay': weight_decay, 'warmup': warmup, 'rates': rates,
-        'average_decay': average_decay, 'own_seeds_from': own_seeds_from,
-        'freeze_backbone': freeze_backbone, 'n_pool': n_pool,
-        'layer_decay': layer_decay, 'class_weights': list(class_weights),
-        'validate_every': validate_every, 'patience': patience,
-        'model': model.spec, 'data': fingerprint(scenes),
-        'teacher': None if teacher is None else digest(teacher)[:16],
-        'validation': (None if validation is None
-                       else fingerprint(validation))}
+    settings.update(
+        schedule=schedule, rates=rates, freeze_backbone=freeze_backbone,
+        class_weights=list(class_weights), model=model.spec,
+        data=fingerprint(scenes),
+        teacher=None if teacher is None else digest(teacher)[:16],
+        validation=None if validation is None else fingerprint(validation))
     if schedule != 'steady':            # can be made longer
         settings['n_steps'] = n_steps
 

@@ -19,14 +19,7 @@ from astrodino_seg.models.decision import Totals
 from astrodino_seg.photometry import N_FEATURES, features, measure_light
 from astrodino_seg.segmenter import DinoSegmenter
 from astrodino_seg.simulate.galaxies import make_frame, sersic
-from astrodino_seg.train.data import (
-    HELD,
-    enough_scenes,
-    looked_at,
-    observed,
-)
-
-__all__ = ['fit_totals', 'totals_of_scene']
+from astrodino_seg.train.data import HELD, enough_scenes, looked_at, observed
 
 #: Least total S/N of the objects, and largest logarithm of the factor.
 LEAST_SN = 10.0
@@ -56,19 +49,8 @@ class Measured:
 
 def totals_of_scene(segmenter, image, truth):
     """
-    What a model's totals are asked about a scene, and what is right.
-
-    Parameters
-    ----------
-    segmenter : `~astrodino_seg.DinoSegmenter`
-        Of the model.
-    image, truth
-        Of `~astrodino_seg.simulate.observe`.
-
-    Returns
-    -------
-    measured : `Measured`
-        Stars and galaxies that are found, and whose flux is known.
+    What a model's totals are asked about a scene, and what is right: of stars
+    and galaxies that are found, and whose flux is known.
     """
     result = segmenter.segment(image)
     if result is None:
@@ -130,45 +112,15 @@ def fit_totals(model, scenes, *, n_scenes=300, n_steps=4000, rates=None,
                peak_rate=2e-3, weight_decay=0.1, dropout=0.05, seed=0,
                bfloat16=True, n_workers=0, progress=True):
     """
-    Fit a model's total fluxes to scenes; nothing else is changed.
+    Fit a finished model's total fluxes to scenes; nothing else is changed.
 
-    Parameters
-    ----------
-    model : `~astrodino_seg.Model`
-        The finished model, with its decision. The provenance says how good
-        its totals are on every tenth scene, which is held out.
-    scenes : sequence of `~astrodino_seg.simulate.Scene`
-        What to fit it to.
-    n_scenes : int, optional
-        Scenes to use, at most. There are three times as many images of one
-        galaxy alone, of any Sersic index.
-    n_steps : int, optional
-        Steps of 256 objects.
-    rates : dict of float, optional
-        As of `~astrodino_seg.simulate.observe`; those of pixels that are not
-        linear are set to 0.
-    peak_rate, weight_decay : float, optional
-        Of AdamW; the rate falls linearly to zero.
-    dropout : float, optional
-        Share of the features that is left out, at random.
-    seed : int, optional
-        Seed of the observations and of the fit.
-    bfloat16 : bool, optional
-        Whether the network runs in bfloat16.
-    n_workers : int, optional
-        Processes that look at scenes; none but this one if 0.
-    progress : bool, optional
-        Whether to show a progress bar.
-
-    Returns
-    -------
-    model : `~astrodino_seg.Model`
-        The model, in evaluation mode.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than ten scenes, or nothing is found in them.
+    Of at most ``n_scenes`` every tenth is held out, and the provenance says
+    how good totals are there. There are three times as many images of one
+    galaxy alone, of any Sersic index. A step is of 256 objects; ``rates`` are
+    those of `~astrodino_seg.simulate.observe`, but for those of pixels that
+    are not linear, which are 0; ``peak_rate``, which falls linearly to zero,
+    and ``weight_decay`` of AdamW; ``dropout`` is the share of the features
+    that is left out; ``seed`` is of the observations and of the fit.
     """
     n_scenes = enough_scenes(scenes, n_scenes)
     looks = _Looks(model, scenes, n_scenes, rates, seed, bfloat16)
