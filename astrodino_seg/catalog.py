@@ -45,7 +45,8 @@ MIN_STEEP, MIN_STEEP_PIXELS = 0.3, 9
 
 
 def make_table(image: Image, normalised: Normalised, grouping: Any,
-               classes: np.ndarray, totals: Any = None) -> QTable:
+               classes: np.ndarray, totals: Any = None,
+               class_names: tuple = CLASS_NAMES) -> QTable:
     """
     Measure the objects of a segmentation.
 
@@ -58,15 +59,17 @@ def make_table(image: Image, normalised: Normalised, grouping: Any,
     grouping : `~astrodino_seg.predict.instances.Grouping`
         Its labels.
     classes : `~numpy.ndarray`
-        (n_objects, 3) probabilities of star, galaxy, artifact.
+        (n_objects, n_classes) probabilities of the classes.
     totals : `~astrodino_seg.models.decision.Totals`, optional
         The model's; without, there are no total fluxes.
+    class_names : sequence of str, optional
+        What objects can be.
 
     Returns
     -------
     table : `~astropy.table.QTable`
-        Columns ``label``, ``class``, ``p_star``, ``p_galaxy``,
-        ``p_artifact``, ``group_confidence``, ``n_fragments``, ``area``
+        Columns ``label``, ``class``, ``p_<class>`` (``p_star``, ``p_galaxy``,
+        ``p_artifact``), ``group_confidence``, ``n_fragments``, ``area``
         (pixels), ``x_centroid``, ``y_centroid`` (S/N-weighted, pixels),
         ``sky_centroid`` (with a WCS whose frame is known), ``flux_<band>``
         and ``flux_err_<band>`` (the sum over the valid pixels of the label
@@ -92,8 +95,8 @@ def make_table(image: Image, normalised: Normalised, grouping: Any,
     x, y = _centroids(normalised, where, groups.shape, total)
     table = QTable()
     table['label'] = np.arange(1, n + 1, dtype=np.int32)
-    table['class'] = np.array(CLASS_NAMES)[classes.argmax(axis=1)]
-    for k, name in enumerate(CLASS_NAMES):
+    table['class'] = np.array(class_names)[classes.argmax(axis=1)]
+    for k, name in enumerate(class_names):
         table[f'p_{name}'] = classes[:, k].astype(np.float32)
     table['group_confidence'] = grouping.confidence.astype(np.float32)
     table['n_fragments'] = grouping.n_fragments.astype(np.int32)
@@ -165,7 +168,7 @@ def measure(result, grouping, classes):
     planes = result.background, result.noise, result.noise_correlation
     return make_table(result.image, Normalised(
         detection_channel(result.image, *planes)[None], *planes), grouping,
-        classes, result.totals)
+        classes, result.totals, result.class_names[1:])
 
 
 def _add_totals(table, image, normalised, groups, totals):

@@ -12,7 +12,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from skimage.draw import polygon
 from skimage.segmentation import watershed
 
-from astrodino_seg.catalog import CLASS_NAMES, FLAGS, measure
+from astrodino_seg.catalog import FLAGS, measure
 from astrodino_seg.edits import COLUMNS, as_edits, describe, label_at
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.inputs.channels import detection_channel
@@ -55,8 +55,8 @@ class _Draft:
         table = result.table
         labels = table['label'].tolist()
         self.classes = dict(zip(labels, np.stack([
-            np.asarray(table[f'p_{name}'], float) for name in CLASS_NAMES],
-            axis=-1)))
+            np.asarray(table[f'p_{name}'], float)
+            for name in result.class_names[1:]], axis=-1)))
         self.confidence = dict(zip(labels, table['group_confidence']))
         self.edited = set(table['label'][
             table['flags'] & FLAGS['edited'] > 0].tolist())
@@ -233,9 +233,10 @@ class _Draft:
 
     def _classify(self, labels, name):
         """A person said what it is."""
-        k = CLASS_NAMES.index(name)
+        names = self.result.class_names[1:]
+        k = names.index(name)
         for label in labels:
-            self.classes[label] = np.eye(len(CLASS_NAMES))[k]
+            self.classes[label] = np.eye(len(names))[k]
             self.edited.add(label)
             self._paint(self.groups == label, k + 1)
 

@@ -24,7 +24,6 @@ from regions import (
     SkyRegion,
 )
 
-from astrodino_seg.catalog import CLASS_NAMES
 from astrodino_seg.image import sky_to_pixels
 
 __all__ = ['COLUMNS', 'Edit', 'as_edits', 'describe', 'label_at']
@@ -73,7 +72,7 @@ def as_edits(edits, actions, result):
         raise TypeError(msg)
     found += _of_keywords(actions, result)
     for edit in found:
-        _check(edit)
+        _check(edit, result.class_names[1:])
     return [one for edit in found for one in (
         [edit._replace(labels=(label,)) for label in edit.labels]
         if edit.action == 'split' and len(edit.points) == 0 else [edit])]
@@ -92,13 +91,13 @@ def describe(edits):
                      if row[name]) for row in edits]
 
 
-def _check(edit):
+def _check(edit, names):
     """Raise if an edit has not what its action needs."""
     n = len(edit.points)
     if edit.action not in ACTIONS:
         need = f'an action: one of {", ".join(ACTIONS)}'
-    elif edit.name and edit.name not in CLASS_NAMES:
-        need = f'a class: one of {", ".join(CLASS_NAMES)}'
+    elif edit.name and edit.name not in names:
+        need = f'a class: one of {", ".join(names)}'
     elif edit.action == 'reclassify' and not edit.name:
         need = 'a class'
     elif edit.action == 'cut' and n not in (2, 3):
@@ -227,7 +226,8 @@ def _of_regions(regions, result):
         words = text.split()
         if words and words[0].isdigit():
             continue
-        name = words.pop() if words and words[-1] in CLASS_NAMES else ''
+        name = (words.pop() if words and words[-1] in result.class_names[1:]
+                else '')
         action = words.pop(0) if words and words[0] in ACTIONS else ''
         if isinstance(region, SkyRegion):
             if result.image.wcs is None:

@@ -16,7 +16,7 @@ from regions import PolygonSkyRegion, Regions
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from astrodino_seg.catalog import CLASS_NAMES, FLAGS, measure, neighbours
+from astrodino_seg.catalog import FLAGS, measure, neighbours
 from astrodino_seg.errors import require
 from astrodino_seg.image import ds9_positions
 from astrodino_seg.predict.instances import Grouping
@@ -201,7 +201,8 @@ def sextractor_table(result):
                 new[f'FLUXERR_{name}{end}'] = old[f'{ours}_err_{band}']
     if 'half_light_radius' in old.colnames:
         new['FLUX_RADIUS'] = old['half_light_radius']
-    new['CLASS_STAR'] = old['p_star']
+    if 'p_star' in old.colnames:
+        new['CLASS_STAR'] = old['p_star']
     new['FLAGS'] = np.bitwise_or.reduce([
         np.where(old['flags'] & FLAGS[name] > 0, bit, 0)
         for name, bit in SEXTRACTOR_FLAGS.items()]).astype(np.int16)
@@ -242,8 +243,8 @@ def lsst_table(result):
     own['nChild'], own['isPrimary'] = np.int32(0), True
     if n_blends == 0:
         return own
-    size, unknown = size[size > 1], np.full((n_blends, len(CLASS_NAMES)),
-                                            np.nan)
+    size, unknown = size[size > 1], np.full(
+        (n_blends, len(result.class_names) - 1), np.nan)
     blends = measure(result, Grouping(
         parent[groups], parent[groups], {}, np.arange(n_blends),
         unknown[:, 0], size), unknown)

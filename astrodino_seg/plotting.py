@@ -9,6 +9,7 @@ no window is opened. Pictures are (y, x, 3) uint8, labels (y, x) int, and zooms
 
 import os
 from collections.abc import Mapping
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,9 +29,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WHITE, ORANGE = (255, 255, 255), (255, 130, 40)
-#: Colour of each class; sky has none.
-CLASS_COLOURS = dict(zip(CLASSES[1:], (
-    (70, 140, 255), (255, 90, 60), (60, 220, 120))))
+#: Colours of classes; sky has none.
+COLOURS = ((70, 140, 255), (255, 90, 60), (60, 220, 120), (240, 200, 60),
+           (190, 110, 240), (90, 220, 230), (240, 130, 190), (170, 150, 100))
+
+
+def class_colours(names=CLASSES):
+    """The colour of each class but the sky; from the ninth on once more."""
+    return dict(zip(names[1:], cycle(COLOURS)))
 
 
 def _figure(width, height):
@@ -144,29 +150,31 @@ def plot_closeups(rgb, segmentations, zooms, *, width=3):
     return figure
 
 
-def class_rgb(rgb, class_map):
+def class_rgb(rgb, class_map, names=CLASSES):
     """
-    A copy of a picture in the colours of (y, x) classes: 0 sky, which is left
-    grey, 1 star, 2 galaxy, 3 artifact, whose colour is half of a pixel's.
+    A copy of a picture in the colours of (y, x) classes, indices into their
+    names: the first, sky, is left grey, others have half of a pixel's colour.
     """
     grey = np.broadcast_to(rgb.mean(axis=-1, keepdims=True), rgb.shape)
-    colours = np.array([(0, 0, 0), *CLASS_COLOURS.values()])[class_map]
+    colours = np.array([(0, 0, 0), *class_colours(names).values()])[class_map]
     mixed = np.where(class_map[..., None] > 0, (grey + colours) / 2, grey)
     return mixed.astype(np.uint8)
 
 
-def plot_classes(rgb, class_map, labels, *, zoom=None, width=5):
+def plot_classes(rgb, class_map, labels, *, names=CLASSES, zoom=None,
+                 width=5):
     """Picture, classes as of `class_rgb`, and outlines of whole objects."""
     part, extent, ratio = _part(rgb, zoom)
     labels, picture = np.asarray(labels)[part], rgb[part]
-    shares = np.bincount(class_map[part][labels > 0], minlength=4)[1:]
+    shares = np.bincount(class_map[part][labels > 0],
+                         minlength=len(names))[1:]
     shares = shares / max(shares.sum(), 1)
     title = ', '.join(f'{name} {share:.0%}' for name, share in
-                      zip(CLASS_COLOURS, shares))
+                      zip(names[1:], shares))
     figure = _figure(3 * width, width * ratio + 0.4)
     plain, classes, objects = figure.subplots(1, 3)
     _show(plain, picture, extent=extent)
-    _show(classes, class_rgb(picture, class_map[part]), title, extent)
+    _show(classes, class_rgb(picture, class_map[part], names), title, extent)
     _show(objects, outline_rgb(picture, labels), f'{_count(labels)} labels',
           extent)
     return figure

@@ -23,23 +23,25 @@ from PIL import Image as Picture
 
 from astrodino_seg.catalog import measure_labels
 from astrodino_seg.files import whole_or_not
-from astrodino_seg.plotting import CLASS_COLOURS, rgb_image
+from astrodino_seg.plotting import class_colours, rgb_image
+from astrodino_seg.truth import CLASSES
 
 #: A larger image is shown binned.
 MAX_SIDE = 2048
 
 
 def write_report(path, image, rgb, maps, tables, *, title, class_map=None,
-                 edits=False, lines=(), max_side=MAX_SIDE):
+                 class_names=CLASSES, edits=False, lines=(),
+                 max_side=MAX_SIDE):
     """
     Write the page; it appears whole or not at all.
 
     ``rgb`` is (y, x, 3) uint8, of an `~astrodino_seg.Image`. ``maps`` are
     (y, x) int labels by name, of which 0 and less are sky, and ``tables`` by
     the same names have a row a label, with a column ``label``. ``class_map``
-    is (y, x) uint8. ``edits`` tells whether the first of the maps can be
-    edited. ``lines`` tell what the page was made of. An image of a side above
-    ``max_side`` is shown binned.
+    is (y, x) uint8, of ``class_names``. ``edits`` tells whether the first of
+    the maps can be edited. ``lines`` tell what the page was made of. An image
+    of a side above ``max_side`` is shown binned.
     """
     factor = max(-(-max(rgb.shape[:2]) // max_side), 1)
     picture = bin_picture(rgb, factor)
@@ -54,7 +56,7 @@ def write_report(path, image, rgb, maps, tables, *, title, class_map=None,
              image.wcs.proj_plane_pixel_scales()])),
         'bands': image.bands,
         'flags': {name: int(bit) for name, bit in words},
-        'classes': CLASS_COLOURS, 'picture': _png(picture),
+        'classes': class_colours(class_names), 'picture': _png(picture),
         'class_map': None if class_map is None else _deflated(
             bin_labels(class_map, factor)),
         'maps': [{'name': name, 'columns': _columns(tables[name]),
@@ -93,8 +95,8 @@ def report_result(result, path, *, others, title, lines):
                        pieces['label'].tolist()], 1, 'parent')
     write_report(path, image,
                  rgb_image(image, result.background, result.noise), maps,
-                 tables, title=title, class_map=result.class_map, edits=True,
-                 lines=lines)
+                 tables, title=title, class_map=result.class_map,
+                 class_names=result.class_names, edits=True, lines=lines)
 
 
 def bin_picture(rgb, factor):

@@ -13,6 +13,7 @@ from astrodino_seg.draft import edit_result
 from astrodino_seg.image import Image
 from astrodino_seg.models.decision import Totals
 from astrodino_seg.report import report_result
+from astrodino_seg.truth import CLASSES
 
 __all__ = ['SegmentationResult']
 
@@ -31,9 +32,9 @@ class SegmentationResult:
         piece has the same label here; ``deblended_label_to_parent`` and
         ``parent_to_deblended_labels`` tell the objects of the others.
     class_map : `~numpy.ndarray`
-        (y, x) uint8: 0 sky, 1 star, 2 galaxy, 3 artifact, pixel by pixel.
+        (y, x) uint8, pixel by pixel: an index into ``class_names``.
     probabilities : `~numpy.ndarray`
-        (4, y, x) float32 probabilities of those classes.
+        (class, y, x) float32 probabilities of those classes.
     table : `~astropy.table.QTable`
         One row a label; see `~astrodino_seg.catalog.make_table`.
     image : `~astrodino_seg.Image`
@@ -51,6 +52,9 @@ class SegmentationResult:
         What was edited since the segmentation, in order: text columns
         ``action``, ``labels``, ``x``, ``y``, ``ra``, ``dec`` and ``class``;
         see `edit`.
+    class_names : tuple of str
+        Sky, star, galaxy and artifact, or what else the model tells; the
+        first is that of no object.
     parent : `SegmentationResult` or None
         The result before the last call of `edit`, which is how to undo it.
     """
@@ -66,6 +70,7 @@ class SegmentationResult:
     noise_correlation: np.ndarray
     totals: Totals | None = None
     edits: Table | None = None
+    class_names: tuple = CLASSES
     parent: 'SegmentationResult | None' = None
 
     def __repr__(self):

@@ -291,11 +291,11 @@ class DinoSegmenter:
             class_map=found.probabilities.argmax(0).astype(np.uint8),
             probabilities=found.probabilities,
             table=make_table(image, normalised, grouping, found.classes,
-                             model.totals),
+                             model.totals, model.classes[1:]),
             image=image, background=normalised.background,
             noise=normalised.noise,
             noise_correlation=normalised.correlation,
-            totals=model.totals)
+            totals=model.totals, class_names=model.classes)
 
     def _fetch_model(self):
         """The model, ready to run; a file is read once."""

@@ -274,6 +274,9 @@ def test_class_rgb(noise):
     assert (np.ptp(out[classes == 0].astype(int), axis=-1) == 0).all()
     star, galaxy, artifact = out[0, 1:4].argmax(axis=-1)
     assert (star, galaxy, artifact) == (2, 0, 1)
+    # classes of one's own, more than there are colours
+    many = class_rgb(noise, np.full((30, 40), 11), range(12))
+    assert_array_equal(many, class_rgb(noise, np.full((30, 40), 3)))
 
 
 def test_classes(noise):

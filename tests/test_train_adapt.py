@@ -19,6 +19,7 @@ from test_train import make_scene
 from astrodino_seg import DinoSegmenter, load_model
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.evaluate.matching import match_labels
+from astrodino_seg.formats import lsst_table, sextractor_table
 from astrodino_seg.image import as_image, write_image, write_label_map
 from astrodino_seg.inputs.binning import bin_channels
 from astrodino_seg.inputs.channels import PreprocessSpec
@@ -399,12 +400,74 @@ def test_model_by_its_name(tmp_path):
 
 
 def test_labels_without_classes(tmp_path):
-    """A semantic model of these has classes that mean nothing."""
+    """A new semantic head tells objects; a trained one learns no classes."""
     pairs = [one[:2] for one in labelled_scenes(2)]
     options = {'n_steps': 1, 'crop_size': 48, 'validation': None, **QUIET}
+    model = fit_head(semantic_model(), pairs, out=tmp_path / 'a', **options)
+    assert model.classes == ('sky', 'object')
+    model.take_classes(['star', 'galaxy', 'artifact'])
     with pytest.warns(AstroDinoUserWarning, match='no label has a class'):
-        fit_head(semantic_model(), pairs, out=tmp_path / 'a', **options)
-    fit_head(small_model(), pairs, out=tmp_path / 'b', **options)
+        fit_head(model, pairs, out=tmp_path / 'b', **options)
+    assert model.classes == ('sky', 'star', 'galaxy', 'artifact')
+    fit_head(small_model(), pairs, out=tmp_path / 'c', **options)
+
+
+def test_classes_of_ones_own(tmp_path):
+    """Their names go through model, table, maps, edits and figures."""
+    def data(n, seed):
+        for image, labels, classes in discs(n, seed=seed):
+            yield image, labels, {
+                k: 'red' if name == 'galaxy' else 'blue.1'
+                for k, name in classes.items()}
+
+    names = ('blue.1', 'red')
+    model = fit_head(semantic_model(patch_size=4), list(data(16, 0)),
+                     out=tmp_path, class_names=names, n_steps=250,
+                     peak_rate=0.05, validation=None, crop_size=64, **QUIET)
+    assert model.classes == ('sky', *names)
+    finder = DinoSegmenter(model=tmp_path / 'model.safetensors', n_pixels=20)
+    n_right = n_wrong = 0
+    for image, labels, classes in data(6, 9):
+        result = finder.segment(image)
+        assert result.class_names == ('sky', *names)
+        assert result.probabilities.shape == (3, 64, 64)
+        assert result.class_map.max() <= 2
+        table = result.table
+        assert 'p_star' not in table.colnames
+        assert_allclose(table['p_blue.1'] + table['p_red'], 1, atol=1e-6)
+        found = match_labels(labels, result.segmentation_image.data)
+        for t, p in zip(found.truth.tolist(), found.predicted.tolist()):
+            right = table['class'][p - 1] == classes[t]
+            n_right, n_wrong = n_right + right, n_wrong + (not right)
+    assert n_right > 4 * n_wrong
+    edited = result.edit(reclassify={1: 'blue.1'})
+    assert edited.table['class'][0] == 'blue.1'
+    assert edited.table['p_red'][0] == 0
+    with pytest.raises(ValueError, match=r'a class: one of blue\.1, red'):
+        result.edit(reclassify={1: 'star'})
+    result.report(tmp_path / 'report.html')
+    assert '"blue.1": [' in (tmp_path / 'report.html').read_text()
+    assert 'CLASS_STAR' not in sextractor_table(result).colnames
+    assert len(lsst_table(result)) >= len(result.table)
+    # images that know their classes, and a model that goes on
+    again = [as_labelled(*one[:2], classes=one[2], class_names=names)
+             for one in data(2, 3)]
+    fit_head(model, again, out=tmp_path / 'on', n_steps=1, validation=None,
+             crop_size=64, **QUIET)
+    assert model.classes == ('sky', *names)
+    with pytest.raises(ValueError, match='a grouping head tells'):
+        fit_head(small_model(), again, out=tmp_path / 'no', n_steps=1,
+                 validation=None, crop_size=64, **QUIET)
+    with pytest.raises(ValueError, match=r'classes\[1\] must be one of '):
+        as_labelled(again[0].image, again[0].truth.labels, classes={
+            1: 'red'})
+
+
+@pytest.mark.parametrize('names', [[], ['a', 'a'], ['sky', 'a'], ['a b'],
+                                   [3], 'x' * 41])
+def test_names_of_classes(names):
+    with pytest.raises(ValueError, match='classes must be different names'):
+        SemanticModel.from_backbone(make_backbone(), classes=names)
 
 
 @pytest.mark.parametrize(('change', 'match'), [
@@ -441,7 +504,7 @@ def test_of_another_run(tmp_path, change, match):
     ({'data': [next(discs(1))]}, ValueError, 'no image is left to train on'),
     ({'validation': 1.5}, ValueError, r'validation must be in \(0, 1\)'),
     ({'validation': [4]}, TypeError, r'validation\[0\]: must be a pair'),
-    ({'class_weights': 'equal'}, ValueError, "'balanced' or four numbers"),
+    ({'class_weights': 'equal'}, ValueError, "'balanced' or a number for"),
     ({'teacher': 'own'}, ValueError, 'teacher must have the input NoiseUn')])
 def test_refused(tmp_path, change, error, match):
     if 'teacher' in change:

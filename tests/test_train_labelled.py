@@ -13,7 +13,6 @@ from test_train import make_scene
 from astrodino_seg.image import Image, as_image, write_label_map
 from astrodino_seg.simulate import observe
 from astrodino_seg.train import LabelledImage, as_labelled
-from astrodino_seg.train.crops import UNKNOWN
 
 
 def drawn():
@@ -38,7 +37,7 @@ def test_objects():
     for new, old in ((1, 3), (2, 7), (3, 900)):
         assert_array_equal(truth.labels == new, labels == old)
     assert_array_equal(truth.objects['id'], [1, 2, 3])
-    assert_array_equal(truth.objects['cls'], [1, UNKNOWN, 2])
+    assert_array_equal(truth.objects['cls'], [1, 4, 2])
     assert_allclose(truth.objects['x'], [60.5, 20, 50], atol=0.1)
     assert_allclose(truth.objects['y'], [15, 30, 50], atol=0.1)
     assert_array_equal(truth.objects['n_pixels'],

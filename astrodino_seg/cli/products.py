@@ -259,9 +259,7 @@ def write_products(result, prefix, paths, other=None, *, maps=(), lines=(),
 
 def summarise(result):
     """What was found, in one line."""
-    from astrodino_seg.truth import CLASSES  # which takes numpy
-
     names, counts = [], result.table['class'].tolist()
-    for name in CLASSES[1:]:
+    for name in result.class_names[1:]:
         names.append(f'{counts.count(name)} {name}')
     return f'{len(result.table)} objects: {", ".join(names)}'

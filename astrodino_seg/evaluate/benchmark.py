@@ -53,8 +53,10 @@ def measure_scene(finder, image, truth):
     """
     labels, table, seconds = run_finder(repr(finder), finder, image,
                                         ignored=Warning)
-    classes = None if table is None else {
-        int(row['label']): CLASSES.index(row['class']) for row in table}
+    classes = None
+    if table is not None and {*table['class']} <= {*CLASSES}:
+        classes = {int(row['label']): CLASSES.index(row['class'])
+                   for row in table}
     return {**scene_scores(truth, labels, image, classes),
             'seconds': seconds}
 

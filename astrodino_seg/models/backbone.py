@@ -23,6 +23,7 @@ from astrodino_seg.inputs.rules import (
     planes_to_dict,
 )
 from astrodino_seg.models.vit import VisionTransformer
+from astrodino_seg.truth import CLASSES
 
 STRIDE = 16                 # pixels of a token that dense heads take
 #: Arguments of the transformer unless they are given.
@@ -198,6 +199,8 @@ class DenseModel(nn.Module, ABC):
     """
 
     in_bfloat16 = is_fused = False
+    #: What a pixel can be; objects are of one of these but the first.
+    classes = CLASSES
 
     def __init__(self, backbone, provenance=None):
         super().__init__()

@@ -6,9 +6,11 @@ The two plain heads of DINOv2 (Oquab et al. 2023, arXiv:2304.07193, section
 7.4). ``linear``: batch norm and a 1x1 convolution on the patch tokens of the
 last layer, upsampled to the pixels. ``ms``: the same on those of the last four
 layers, of the image enlarged by several scales, over which the probabilities
-are averaged. They tell sky, star, galaxy and artifact, and not one object from
-another.
+are averaged. They tell sky, star, galaxy and artifact, or classes of a user's
+own, and not one object from another.
 """
+
+import re
 
 import torch
 from torch import nn
@@ -45,15 +47,16 @@ class SemanticModel(DenseModel):
     vit, planes : dict, optional
         As of `~astrodino_seg.models.backbone.Backbone.from_spec`.
     head : dict, optional
-        ``kind``, a key of `HEADS`; and ``scales``, where they are not those.
+        ``kind``, a key of `HEADS`; and ``scales``, where they are not those,
+        and ``classes``, where these are not star, galaxy and artifact.
     provenance : dict, optional
         Where the weights come from.
 
     Raises
     ------
     ValueError
-        If the head is unknown or does not fit the transformer, or a scale is
-        not positive.
+        If the head is unknown or does not fit the transformer, a scale is
+        not positive, or classes are not names.
     """
 
     #: Name and version of the file format.
@@ -63,17 +66,39 @@ class SemanticModel(DenseModel):
         super().__init__(Backbone.from_spec(vit=vit, planes=planes),
                          provenance)
         head = {'kind': 'linear', **(head or {})}
-        self.n_last, scales = _check_head(**head)
+        self.n_last, scales, names = _check_head(**head)
         if self.n_last > len(self.vit.blocks):
             msg = (f'head {head["kind"]!r} reads {self.n_last} layers, vit '
                    f'has {len(self.vit.blocks)}')
             raise ValueError(msg)
-        self.head = PixelHead(self.n_last * self.vit.dim, len(CLASSES))
         self.spec = {**self.backbone.spec, 'head': {
             'kind': head['kind'], 'scales': list(scales)}}
+        self.take_classes(names)
+
+    def take_classes(self, names):
+        """
+        Take classes of objects, of which it then knows nothing yet.
+
+        Parameters
+        ----------
+        names : sequence of str
+            One or more; the sky is none of them.
+
+        Raises
+        ------
+        ValueError
+            If they are not different names of letters, digits and ``_+-.``.
+        """
+        names = check_classes(names)
+        self.classes = (CLASSES[0], *names)
+        self.head = PixelHead(self.n_last * self.vit.dim, len(self.classes))
+        self.spec['head'].pop('classes', None)
+        if self.classes != CLASSES:
+            self.spec['head']['classes'] = list(names)
 
     @classmethod
-    def from_backbone(cls, backbone, head='linear', *, scales=None):
+    def from_backbone(cls, backbone, head='linear', *, scales=None,
+                      classes=None):
         """
         Put a head, with random weights, on a backbone, which is copied.
 
@@ -87,6 +112,8 @@ class SemanticModel(DenseModel):
             Factors by which the image is enlarged, instead of those of
             `HEADS`. The cost is that of ``linear`` times the sum of their
             squares.
+        classes : sequence of str, optional
+            What objects can be, instead of star, galaxy and artifact.
 
         Returns
         -------
@@ -104,6 +131,8 @@ class SemanticModel(DenseModel):
         table = {'kind': head}
         if scales is not None:
             table['scales'] = list(scales)
+        if classes is not None:
+            table['classes'] = classes
         return cls(**backbone.spec, head=table, provenance={
             'backbone': backbone.name})._copy_backbone(backbone)
 
@@ -127,15 +156,15 @@ class SemanticModel(DenseModel):
                          dim=1)
 
     def forward(self, x, scale=1.0):
-        """Logits (B, 4, y, x) of sky, star, galaxy, artifact, at a scale."""
+        """Logits (B, class, y, x), of the sky first, at a scale."""
         return self.logits(self.tokens(x, scale), x.shape[-2:])
 
     def logits(self, tokens, shape):
-        """Logits (B, 4, y, x) of the classes from tokens."""
+        """Logits (B, class, y, x) of the classes from tokens."""
         return at_pixels(self.head(tokens), shape)
 
     def probabilities(self, x, factor=1.0):
-        """Probabilities (B, 4, y, x), the mean over all scales."""
+        """Probabilities (B, class, y, x), the mean over all scales."""
         return sum(self(x, factor * scale).softmax(dim=1)
                    for scale in self.scales) / len(self.scales)
 
@@ -144,8 +173,20 @@ class SemanticModel(DenseModel):
         return self.eval().requires_grad_(False)
 
 
-def _check_head(*, kind, scales=None):
-    """Number of layers and scales of a head, or `ValueError`."""
+def check_classes(names):
+    """Names of classes of objects as a tuple; raises `ValueError`."""
+    found = [names] if isinstance(names, str) else list(names)
+    if not found or len({*found, CLASSES[0]}) <= len(found) or not all(
+            isinstance(name, str) and re.fullmatch(r'[\w+.-]{1,40}', name)
+            for name in found):
+        msg = (f'classes must be different names of letters, digits and '
+               f'"_+-.", and not {CLASSES[0]!r}, got {names!r}')
+        raise ValueError(msg)
+    return tuple(found)
+
+
+def _check_head(*, kind, scales=None, classes=CLASSES[1:]):
+    """Number of layers, scales and classes of a head, or `ValueError`."""
     if kind not in HEADS:
         msg = f'head must be one of {sorted(HEADS)}, got {kind!r}'
         raise ValueError(msg)
@@ -154,4 +195,4 @@ def _check_head(*, kind, scales=None):
     if len(scales) == 0 or not all(0 < scale <= 16 for scale in scales):
         msg = f'scales must be one or more in (0, 16], got {scales!r}'
         raise ValueError(msg)
-    return n_last, [float(scale) for scale in scales]
+    return n_last, [float(scale) for scale in scales], classes

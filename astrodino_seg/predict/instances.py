@@ -178,7 +178,8 @@ def predict_classes(model, planes, *, bin_factor=1, tile_size=TILE_SIZE,
     A larger image is cut into tiles, whose probabilities are averaged where
     they overlap.
 
-    ``planes`` (plane, y, x) float32 -> ``probabilities`` (4, y, x) float32.
+    ``planes`` (plane, y, x) float32 -> ``probabilities`` (class, y, x)
+    float32.
     """
     _, ny, nx = planes.shape
     patch = model.vit.patch_size        # tiles are of whole patches
@@ -203,8 +204,8 @@ def segment_classes(probabilities, *, n_pixels=5, connectivity=8, keep=None,
     """
     Label the connected regions of each class.
 
-    ``probabilities`` (4, y, x), ``mask`` (y, x) bool -> ``classes``
-    (n_objects, 3).
+    ``probabilities`` (class, y, x), ``mask`` (y, x) bool -> ``classes``
+    (n_objects, class - 1).
     """
     called = probabilities.argmax(axis=0)
     if mask is not None:
@@ -231,9 +232,9 @@ class Instances:
 
     #: Labels and fragments.
     grouping: Grouping
-    #: (n_objects, 3) probabilities of star, galaxy and artifact.
+    #: (n_objects, class - 1) probabilities of the classes but the sky.
     classes: np.ndarray
-    #: (4, y, x) float32 of sky, star, galaxy and artifact.
+    #: (class, y, x) float32, of the sky first.
     probabilities: np.ndarray
 
 

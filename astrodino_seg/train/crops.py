@@ -17,8 +17,6 @@ MIN_CROP_PIXELS = 6
 MAX_OBJECTS = 300
 #: Faint galaxies are followed further out, to this share of their peak.
 FAINTEST = 0.05
-#: Class of an object of which it is not known.
-UNKNOWN = 4
 
 
 @dataclass

@@ -93,7 +93,8 @@ def train_from_config(config, out):
               without=['split'], needs=['n_scenes'])
     with _as_told(fit):
         model = make_model(config.get('model', {}))
-        data = (make_images(config['images']) if 'images' in config
+        data = (make_images(config['images'], fit.get('class_names'))
+                if 'images' in config
                 else SceneLibrary('train', **config['scenes']))
         if 'teacher' in fit:
             fit['teacher'] = load_model(fit['teacher'])
@@ -220,12 +221,14 @@ def _read_head(table):
     return head
 
 
-def make_images(tables):
+def make_images(tables, class_names=None):
     """The labelled images of a recipe, see `train_from_config`."""
     images = []
     for k, table in enumerate(tables):
         check(f'images[{k}]', table, as_labelled, needs=['image', 'labels'])
         table = dict(table)
+        if class_names is not None:
+            table.setdefault('class_names', class_names)
         if 'void' in table:
             table['void'] = read_label_map(table['void']) != 0
         classes = table.get('classes')

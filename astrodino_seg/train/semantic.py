@@ -22,7 +22,7 @@ def class_loss(logits, classes, weights=CLASS_WEIGHTS):
     """
     Cross-entropy of the classes of pixels.
 
-    logits (B, 4, y, x), classes (B, y, x).
+    logits (B, class, y, x), classes (B, y, x).
     """
     if (classes < 0).all():
         return logits.sum() * 0
@@ -32,13 +32,13 @@ def class_loss(logits, classes, weights=CLASS_WEIGHTS):
 
 def with_any_object(logits, weights=CLASS_WEIGHTS):
     """
-    Log probabilities (B, 5, ...) of logits (B, 4, ...), and weights: the fifth
-    is that of an object of any class, which is not the sky.
+    Log probabilities (B, n + 1, ...) of logits (B, n, ...), and weights: the
+    last is that of an object of any class, which is not the sky.
     """
     log_p = logits.log_softmax(dim=1)
     some = torch.logsumexp(log_p[:, 1:], dim=1, keepdim=True)
     return (torch.cat([log_p, some], dim=1),
-            logits.new_tensor([*weights, weights[2]]))
+            logits.new_tensor([*weights, min(weights[1:])]))
 
 
 def imitation_loss(maps, taught):

@@ -336,4 +336,8 @@ def _check(model, scenes, teacher, schedule, last):
         msg = (f'teacher must have the input {model.planes!r}, got '
                f'{teacher.planes!r}')
         raise ValueError(msg)
+    if model.classes != teacher.classes:
+        msg = (f'teacher must tell {model.classes[1:]}, it tells '
+               f'{teacher.classes[1:]}')
+        raise ValueError(msg)
     return deepcopy(teacher).eval()

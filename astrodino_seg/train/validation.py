@@ -12,7 +12,6 @@ from astrodino_seg.evaluate.matching import match_labels
 from astrodino_seg.models.semantic import SemanticModel
 from astrodino_seg.predict.instances import find_instances
 from astrodino_seg.predict.sky import has_pixels, input_of
-from astrodino_seg.train.crops import UNKNOWN
 from astrodino_seg.train.data import observed
 
 
@@ -40,7 +39,7 @@ def match_scenes(model, scenes, *, seed=0):
         image, truth = observed(scenes[k], [seed, k, 4])
         labels, classes = _segment(model, image)
         found = match_labels(truth.labels, labels)
-        right = _right(found, truth.objects, classes)
+        right = _right(found, truth.objects, classes, len(model.classes))
         parts.append((found.iou[right].sum(),
                       found.n_truth + found.n_predicted))
     return np.array(parts, float).reshape(-1, 2)
@@ -63,12 +62,12 @@ def _is_connected(labels, n):
     return has_pixels(labels, n, 5, 8)
 
 
-def _right(found, objects, classes):
+def _right(found, objects, classes, unknown):
     """Which matches count: (match,) bool."""
     if classes is None:
         return np.ones(len(found.iou), bool)
     true = dict(zip(objects['id'].tolist(), objects['cls'].tolist()))
-    return np.array([true[t] in (classes[p - 1], UNKNOWN) for t, p in
+    return np.array([true[t] in (classes[p - 1], unknown) for t, p in
                      zip(found.truth.tolist(), found.predicted)], bool)
 
 
