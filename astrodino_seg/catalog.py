@@ -56,7 +56,7 @@ def make_table(image: Image, normalised: Normalised, grouping: Any,
         The image.
     normalised : `~astrodino_seg.inputs.channels.Normalised`
         Its background and noise.
-    grouping : `~astrodino_seg.predict.instances.Grouping`
+    grouping : `~astrodino_seg.predict.decode.Grouping`
         Its labels.
     classes : `~numpy.ndarray`
         (n_objects, n_classes) probabilities of the classes.

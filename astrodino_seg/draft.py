@@ -16,7 +16,7 @@ from astrodino_seg.catalog import FLAGS, measure
 from astrodino_seg.edits import COLUMNS, as_edits, describe, label_at
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.inputs.channels import detection_channel
-from astrodino_seg.predict.instances import Grouping, label_fragments
+from astrodino_seg.predict.decode import Grouping, label_fragments
 
 __all__ = ['edit_result']
 

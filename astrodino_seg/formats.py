@@ -19,7 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from astrodino_seg.catalog import FLAGS, measure, neighbours
 from astrodino_seg.errors import require
 from astrodino_seg.image import ds9_positions
-from astrodino_seg.predict.instances import Grouping
+from astrodino_seg.predict.decode import Grouping
 
 __all__ = ['lsst_table', 'sextractor_table', 'to_moc', 'to_nddata',
            'to_regions', 'to_votable']

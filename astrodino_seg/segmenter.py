@@ -20,21 +20,21 @@ from photutils.utils.exceptions import NoDetectionsWarning
 from astrodino_seg.catalog import make_table
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image import as_image
+from astrodino_seg.inputs.background import background_cube, threshold_cube
 from astrodino_seg.inputs.channels import tell_no_noise
 from astrodino_seg.models.backbone import DenseModel
 from astrodino_seg.models.load import load_model
-from astrodino_seg.predict.instances import MERGE, MIN_SEED, find_instances
+from astrodino_seg.predict.decode import MERGE, MIN_SEED
+from astrodino_seg.predict.instances import (
+    find_instances,
+    has_pixels,
+    input_of,
+)
 from astrodino_seg.predict.pyramid import (
     CONTEXT,
     STEP,
     TILE_SIZE,
     has_bfloat16,
-)
-from astrodino_seg.predict.sky import (
-    background_cube,
-    has_pixels,
-    input_of,
-    threshold_cube,
 )
 from astrodino_seg.result import SegmentationResult
 

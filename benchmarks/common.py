@@ -18,9 +18,9 @@ from astrodino_seg.models.decision import read_calibration
 from astrodino_seg.models.instance import CALLED, KEPT
 from astrodino_seg.models.load import digest, load_model
 from astrodino_seg.predict import merge as rules
-from astrodino_seg.predict.instances import decode
+from astrodino_seg.predict.decode import decode
+from astrodino_seg.predict.instances import has_pixels, input_of
 from astrodino_seg.predict.pyramid import MIN_HEAT, look
-from astrodino_seg.predict.sky import has_pixels, input_of
 from astrodino_seg.segmenter import DinoSegmenter
 from astrodino_seg.simulate import SceneLibrary
 from astrodino_seg.simulate.scene_library import VERSION
@@ -97,7 +97,7 @@ class Network:
 
         Returns
         -------
-        grouping : `~astrodino_seg.predict.instances.Grouping`
+        grouping : `~astrodino_seg.predict.decode.Grouping`
             The labels. Their confidence is not calibrated.
         """
         return decode(looks.levels, self.model.decision, looks.dead.shape,

@@ -21,9 +21,9 @@ from astrodino_seg.models.decision import (
     log_odds,
     read_calibration,
 )
-from astrodino_seg.predict.instances import Grouping, decode
+from astrodino_seg.predict.decode import Grouping, decode
+from astrodino_seg.predict.instances import has_pixels, input_of
 from astrodino_seg.predict.pyramid import look
-from astrodino_seg.predict.sky import has_pixels, input_of
 
 NOTHING = {'class_temperature': 1.0, 'confidence': None,
            'fit': {'n_scenes': 24}}

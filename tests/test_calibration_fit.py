@@ -17,7 +17,7 @@ from scipy.special import expit, softmax
 
 from astrodino_seg import DinoSegmenter, load_model
 from astrodino_seg.models.decision import Calibration
-from astrodino_seg.predict.instances import weigh
+from astrodino_seg.predict.decode import weigh
 from astrodino_seg.simulate import make_scene, observe
 
 

@@ -15,7 +15,7 @@ from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image import Image
 from astrodino_seg.inputs.background import SIDES
 from astrodino_seg.inputs.channels import Normalised
-from astrodino_seg.predict.instances import Grouping
+from astrodino_seg.predict.decode import Grouping
 
 SHAPE = 30, 40
 CLASSES = np.array([[.7, .2, .1], [.1, .8, .1], [.2, .3, .5]])

@@ -15,8 +15,7 @@ from scipy.spatial.distance import squareform
 
 from astrodino_seg.models.decision import Decision
 from astrodino_seg.predict import pyramid
-from astrodino_seg.predict.instances import decode, weigh
-from astrodino_seg.predict.masks import compose, paint_levels
+from astrodino_seg.predict.decode import compose, decode, paint_levels, weigh
 from astrodino_seg.predict.merge import (
     candidates,
     group,

@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 
 from astrodino_seg import DinoSegmenter, as_image, load_model
 from astrodino_seg.inputs.channels import normalise
-from astrodino_seg.predict.sky import _bin, _grow, find_objects, input_of
+from astrodino_seg.predict.instances import _bin, _grow, find_objects, input_of
 
 
 @pytest.fixture(scope='module')

@@ -50,8 +50,8 @@ from astrodino_seg.evaluate.matching import match_labels
 from astrodino_seg.inputs.background import SIDES
 from astrodino_seg.inputs.channels import PreprocessSpec
 from astrodino_seg.inputs.rules import NoiseUnits
-from astrodino_seg.predict.instances import Grouping, Instances
-from astrodino_seg.predict.sky import input_of
+from astrodino_seg.predict.decode import Grouping
+from astrodino_seg.predict.instances import Instances, input_of
 
 SAMPLE = Path(astrodino_seg.__file__).parent / 'data' / 'demo_griz.fits.fz'
 PARAMETERS = ('n_pixels', 'connectivity', 'n_sigma', 'merge', 'min_seed',

@@ -218,7 +218,7 @@ class Calibration:
 
     def rate(self, grouping, heat):
         """
-        The labels, a `~astrodino_seg.predict.instances.Grouping`, with
+        The labels, a `~astrodino_seg.predict.decode.Grouping`, with
         calibrated confidence.
         """
         return replace(grouping, confidence=self.confidences(

@@ -79,16 +79,14 @@ class Mlp(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learned factor for each channel of a residual branch, or none."""
+    """A learned factor for each channel of a residual branch."""
 
     def __init__(self, dim, init):
         super().__init__()
-        self.gamma = None
-        if init is not None:
-            self.gamma = nn.Parameter(torch.full((dim,), float(init)))
+        self.gamma = nn.Parameter(torch.full((dim,), float(init)))
 
     def forward(self, x):
-        return x if self.gamma is None else x * self.gamma
+        return x * self.gamma
 
 
 class DropPath(nn.Module):
@@ -115,10 +113,11 @@ class Block(nn.Module):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attn = Attention(dim, n_heads, qkv_bias, qk_norm, norm_eps)
-        self.ls1 = LayerScale(dim, layer_scale)
+        scaled = layer_scale is not None
+        self.ls1 = LayerScale(dim, layer_scale) if scaled else nn.Identity()
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, round(dim * mlp_ratio), gated=mlp == 'swiglu')
-        self.ls2 = LayerScale(dim, layer_scale)
+        self.ls2 = LayerScale(dim, layer_scale) if scaled else nn.Identity()
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x, rope=None):

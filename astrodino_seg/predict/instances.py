@@ -1,173 +1,159 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-`find_instances`: what any model says of the objects of an image.
+From an image to objects: `input_of` makes what a model takes, with a sky that
+was measured beside the objects, and `find_instances` says what is in it.
 
 Of a `~astrodino_seg.Model`, by the seeds of all levels, which `decode` groups;
 of a `~astrodino_seg.models.SemanticModel`, by the regions of its classes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatch
 
 import numpy as np
 import torch
-from photutils.segmentation import SegmentationImage
+from scipy.ndimage import distance_transform_edt, label
 from skimage.measure import label as label_regions
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from astrodino_seg.image import Image
+from astrodino_seg.inputs.channels import normalise
+from astrodino_seg.inputs.rules import NoiseUnits
 from astrodino_seg.models.decision import read_calibration
 from astrodino_seg.models.instance import Model
 from astrodino_seg.models.semantic import SemanticModel
-from astrodino_seg.predict.masks import compose, enlarge, paint_levels
-from astrodino_seg.predict.merge import (
-    candidates,
-    gather,
-    group,
-    pair_features,
-    seed_features,
+from astrodino_seg.predict.decode import (
+    MERGE,
+    MIN_SEED,
+    Grouping,
+    decode,
+    enlarge,
 )
+from astrodino_seg.predict.merge import gather
 from astrodino_seg.predict.pyramid import (
     CONTEXT,
+    LEAST_SIDE,
     TILE_SIZE,
     blend,
     look,
     tiles,
 )
 
-#: The merge/split dial, and the least probability that a seed is of an object;
-#: chosen on scenes of the validation split.
-MERGE = 0.35
-MIN_SEED = 0.7
+#: Pixels, in x and in y, that are binned: in a quarter of the noise a galaxy
+#: is seen further out, and in a sixteenth of the time.
+BIN_FACTOR = 4
+#: Least probability of the sky.
+SKY = 0.7
+#: What is no sky is grown by this share of its radius, for its outskirts.
+GROW = 0.25
+#: Share of the image that is left as sky in any case: the likeliest.
+LEAST_SKY = 0.1
+#: The first time the background is that beside the brightest only.
+N_PASSES = 2
 
 
-@dataclass(frozen=True)
-class Grouping:
-    """Labels of an image."""
-
-    #: (y, x) int32, consecutive from 1: one label an object.
-    groups: np.ndarray
-    #: (y, x) int32: one label a seed. The fragment of an object with only one
-    #: has the object's label; others follow after the last object's.
-    fragments: np.ndarray
-    #: Object label to the array of its fragments' labels, for objects with
-    #: more than one.
-    children: dict
-    #: (n_objects,) index of the leading seed of each object.
-    seed_of: np.ndarray
-    #: (n_objects,) probability that the object's weakest grouping decision (a
-    #: merge made, or a merge refused) is right; of a calibrated model, that it
-    #: is one object (`astrodino_seg.models.decision.Calibration`).
-    confidence: np.ndarray
-    #: (n_objects,) int.
-    n_fragments: np.ndarray
-
-    def images(self):
-        """The `SegmentationImage` of the objects, and of the fragments."""
-        fragments = SegmentationImage(self.fragments)
-        fragments._deblend_label_map = dict(self.children)
-        return SegmentationImage(self.groups), fragments
-
-
-def weigh(levels, decision):
+def has_pixels(labels, n, n_pixels, connectivity):
     """
-    The `~astrodino_seg.predict.merge.Candidates` of all levels, and by a
-    model's `~astrodino_seg.models.decision.Decision` the probability (S,) that
-    a seed is of an object and (P,) that two are one object.
+    Which labels have enough connected pixels.
 
-    Without a decision a seed's probability is the heatmap's, and no two seeds
-    are one object.
+    ``labels`` (y, x) int -> ``found`` (n,) bool.
     """
-    found = candidates(levels)
-    if decision is None:
-        return found, gather(levels, 'heat'), np.zeros(len(found.i))
-    with torch.inference_mode():
-        real, same = decision(seed_features(levels, found),
-                              pair_features(levels, found),
-                              torch.from_numpy(found.i),
-                              torch.from_numpy(found.j))
-    return found, *(part.sigmoid().double().numpy() for part in (real, same))
+    pieces, n_pieces = label_regions(labels, background=0, return_num=True,
+                                     connectivity=connectivity // 4)
+    owner = np.zeros(n_pieces + 1, int)
+    owner[pieces.ravel()] = labels.ravel()
+    area = np.bincount(pieces.ravel(), minlength=n_pieces + 1)
+    found = np.zeros(n + 1, bool)
+    found[owner[area >= n_pixels]] = True
+    return found[1:]
 
 
-def decode(levels, decision, shape, *, merge=MERGE, min_seed=MIN_SEED,
-           n_pixels=5, keep=None, mask=None):
+def input_of(model, image, *, background=None, **options):
     """
-    Make objects, a `Grouping`, of what the network says of an image.
+    Make what a model takes from an image.
 
-    Seeds that are less probably of an object than ``min_seed`` are nothing;
-    ``merge``, the merge/split dial in [0, 1], is that of
-    `~astrodino_seg.predict.merge.group`. Objects of fewer than ``n_pixels``,
-    or that ``keep(labels, n)``, (n,) bool, does not want, are dropped; where
-    ``mask`` (y, x) is, pixels stay 0.
+    Gives ``planes`` (C, y, x) float32.
     """
-    found, real, same = weigh(levels, decision)
-    used = real >= min_seed
-    number = np.cumsum(used) - 1
-    both = used[found.i] & used[found.j]
-    label, right = group(int(used.sum()), number[found.i[both]],
-                         number[found.j[both]], same[both], merge)
-    object_of = np.full(len(used), -1)
-    object_of[used] = label
-    owner = compose(paint_levels(levels, used, shape), shape, object_of)
-    if mask is not None:
-        owner[mask] = 0
-    return _objects(owner, np.flatnonzero(used), label, right, found.radius,
-                    n_pixels, keep)
+    in_noise = isinstance(model.planes, NoiseUnits)
+    objects = None
+    if in_noise and hasattr(model, 'decision') and (
+            background is None or isinstance(background, str)):
+        objects = find_objects(model, image, **options)
+    normalised = normalise(image, model.preprocess, objects=objects,
+                           background=background)
+    if in_noise:
+        return normalised, normalised.channels
+    if background is not None:          # other rules measure their own
+        image = replace(image, cube=np.where(
+            image.mask, 0, image.cube - normalised.background))
+    return normalised, model.planes(image)
 
 
-def _objects(owner, seeds, label, right, radius, n_pixels, keep):
-    """Labels of what is large enough, and all that belongs to them."""
-    # each group has the name of its largest seed
-    order = np.lexsort((-radius[seeds], label))
-    first = np.concatenate([[True], np.diff(label[order]) != 0])[
-        :len(order)]
-    leader_of = seeds[order[first]]
-    leader = np.arange(len(radius))
-    leader[seeds] = leader_of[label]
-    groups = np.append(0, leader + 1).astype(np.int32)[owner]
-    n = len(radius)
-    wanted = np.bincount(groups.ravel(), minlength=n + 1)[1:] >= n_pixels
-    if keep is not None:
-        wanted &= keep(groups, n)
-    leaders = np.flatnonzero(wanted)
-    number = np.zeros(n + 1, np.int32)
-    number[leaders + 1] = np.arange(1, len(leaders) + 1)
-    groups = number[groups]
-    fragments, children = label_fragments(
-        owner, groups, np.append(0, number[leader + 1]))
-    n_fragments = np.ones(len(leaders), int)
-    for parent, labels in children.items():
-        n_fragments[parent - 1] = len(labels)
-    confidence = np.ones(n)
-    confidence[leader_of] = right
-    return Grouping(groups, fragments, children, leaders,
-                    confidence[leaders], n_fragments)
-
-
-def label_fragments(owner, groups, parent):
+def find_objects(model, image, **options):
     """
-    Number the pieces within each object as of `Grouping`.
+    Tell the sky from what stands before it, faint outskirts included.
 
-    ``owner`` (y, x) int, the piece that has each pixel, 0 is none; ``groups``
-    (y, x) int; ``parent`` (n_pieces + 1,) int, the object of each piece.
+    Gives ``objects`` (y, x) bool.
     """
-    seeds = np.where(groups > 0, owner, 0)
-    present = np.flatnonzero(np.bincount(seeds.ravel(),
-                                         minlength=len(parent)))
-    present = present[present > 0]
-    members = {}
-    for k in present:
-        members.setdefault(int(parent[k]), []).append(k)
-    label, children = np.zeros(len(parent), np.int32), {}
-    last = int(parent.max())
-    for parent_of, seeds_in in sorted(members.items()):
-        if len(seeds_in) == 1:
-            label[seeds_in[0]] = parent_of
-            continue
-        label[seeds_in] = np.arange(last + 1, last + 1 + len(seeds_in))
-        children[parent_of] = label[seeds_in].copy()
-        last += len(seeds_in)
-    return label[seeds], children
+    factor = min(BIN_FACTOR,
+                 2**int(np.log2(max(min(image.shape) / LEAST_SIDE, 1))))
+    if factor < 2:
+        return None
+    binned = _bin(image, factor)
+    spec = model.preprocess
+    spec = replace(spec, box_size=max(spec.box_size // factor, 16))
+    objects = None
+    for _ in range(N_PASSES):
+        channels = normalise(binned, spec, objects=objects).channels
+        sky = None
+        for level in look(model, channels, n_levels=2, **options):
+            one = level.probabilities[0]
+            if sky is not None:
+                one = np.minimum(sky, _repeated(one, 2, sky.shape))
+            sky = one
+        objects = _grow(sky < SKY)
+        if objects.mean() > 1 - LEAST_SKY:
+            objects = sky < np.quantile(sky, 1 - LEAST_SKY)
+    return _repeated(objects, factor, image.shape)
+
+
+def _bin(image, n):
+    """Means of the valid pixels of blocks; those at the edge may be less."""
+    edges = ((0, 0), *((0, -side % n) for side in image.shape))
+
+    def blocks(values):
+        full = np.pad(values, edges)
+        return full.reshape(len(full), full.shape[1] // n, n, -1, n).sum(
+            axis=(2, 4), dtype=np.float32)
+
+    n_valid = blocks(~image.mask)
+    share = np.maximum(n_valid, 1)
+    noise = image.noise
+    if noise is not None:
+        with np.errstate(over='ignore'):        # infinite, as good as that
+            noise = np.sqrt(blocks(np.where(image.mask, 0, noise**2))) / share
+        noise[n_valid == 0] = 1
+    # of less than half a block the noise is another
+    return Image(cube=blocks(image.cube) / share, mask=n_valid < n * n / 2,
+                 noise=noise, bands=image.bands)
+
+
+def _repeated(values, factor, shape):
+    """Pixels repeated, cut or continued to a shape."""
+    y, x = (np.minimum(np.arange(n) // factor, m - 1)
+            for n, m in zip(shape, values.shape))
+    return values[np.ix_(y, x)]
+
+
+def _grow(objects):
+    """Connected pixels and those near by, further about larger ones."""
+    labels, n = label(objects, np.ones((3, 3)))
+    if n == 0:
+        return objects
+    radius = np.sqrt(np.bincount(labels.ravel())[1:] / np.pi)
+    apart, nearest = distance_transform_edt(~objects, return_indices=True)
+    return apart <= np.maximum(GROW * radius, 1)[labels[tuple(nearest)] - 1]
 
 
 def predict_classes(model, planes, *, bin_factor=1, tile_size=TILE_SIZE,

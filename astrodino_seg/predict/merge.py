@@ -20,8 +20,6 @@ from scipy.sparse.csgraph import connected_components, shortest_path
 from scipy.spatial import cKDTree
 from torch.nn import functional as F
 
-from astrodino_seg.predict.masks import distance
-
 #: How far from a seed others are compared with it, in radii of its object, and
 #: the pixels, of its own level, within which any two are.
 REACH = 3
@@ -134,6 +132,12 @@ def _claims(levels, level, index, a, x, y):
     return out
 
 
+def distance(matrix, dx, dy):
+    """Elliptical distance squared of offsets, of matrices (..., 3)."""
+    xx, xy, yy = matrix.T
+    return np.clip(xx * dx**2 + 2 * xy * dx * dy + yy * dy**2, 0, 1e4)
+
+
 def gather(levels, key):
     """One of the seeds' arrays, (S, ...) of all levels."""
     return np.concatenate([getattr(one, key) for one in levels])
@@ -179,22 +183,18 @@ def pair_features(levels, found):
              apart / found.radius[j], np.log(found.radius[i]
                                              / found.radius[j]),
              found.level[i] - found.level[j]]
-    parts += [np.log1p(q) for q in _distances(levels, found)]
+    # elliptical distance of j from i, and of i from j
+    factor = found.factor[:, None]
+    centre = factor * (gather(levels, 'centre') + 0.5) - 0.5
+    matrix = gather(levels, 'matrix') / factor**2
+    parts += [np.log1p(distance(matrix[a], found.x[b] - centre[a, 0],
+                                found.y[b] - centre[a, 1]))
+              for a, b in ((i, j), (j, i))]
     parts += [_contained(levels, found, i, j), _contained(levels, found, j, i)]
     parts = np.concatenate([np.stack(parts, axis=-1), found.claims,
                             np.abs(d[i] - d[j]), d[i] * d[j],
                             _valleys(levels, found)], axis=1)
     return torch.from_numpy(parts.astype(np.float32)).clamp(-20, 20)
-
-
-def _distances(levels, found):
-    """Elliptical distance squared of j from i, and of i from j."""
-    factor = found.factor
-    centre = factor[:, None] * (gather(levels, 'centre') + 0.5) - 0.5
-    matrix = gather(levels, 'matrix') / factor[:, None]**2
-    for a, b in ((found.i, found.j), (found.j, found.i)):
-        dx, dy = found.x[b] - centre[a, 0], found.y[b] - centre[a, 1]
-        yield distance(matrix[a], dx, dy)
 
 
 def _valleys(levels, found):
@@ -210,16 +210,6 @@ def _valleys(levels, found):
                                 torch.from_numpy(found.i[here]),
                                 torch.from_numpy(found.j[here])).numpy()
     return out
-
-
-def _sample(maps, x, y):
-    """Bilinear values of (C, H, W) maps at positions of any shape."""
-    h, w = maps.shape[-2:]
-    grid = torch.stack([(2 * x + 1) / w - 1, (2 * y + 1) / h - 1], dim=-1)
-    return F.grid_sample(maps[None], grid.reshape(1, 1, -1, 2),
-                         padding_mode='border',
-                         align_corners=False)[0, :, 0].reshape(
-                             len(maps), *x.shape)
 
 
 def seed_looks(channels, x, y):
@@ -253,8 +243,11 @@ def valleys(channels, x, y, i, j):
     smooth = F.avg_pool2d(channels[None, :1], 3, 1, 1,
                           count_include_pad=False)[0]
     t = torch.linspace(0, 1, N_SAMPLES)[:, None]
-    line = _sample(smooth, x[i] * (1 - t) + x[j] * t,
-                   y[i] * (1 - t) + y[j] * t)[0]              # (17, P)
+    ny, nx = smooth.shape[1:]
+    grid = torch.stack([(2 * (p[i] * (1 - t) + p[j] * t) + 1) / n - 1
+                        for p, n in ((x, nx), (y, ny))], dim=-1)
+    line = F.grid_sample(smooth[None], grid[None], padding_mode='border',
+                         align_corners=False)[0, 0]             # (17, P)
     low, high = torch.minimum(line[0], line[-1]), torch.maximum(
         line[0], line[-1])
     return torch.stack([line.amin(dim=0) - low, line.mean(dim=0) - low,

@@ -12,14 +12,14 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from astrodino_seg.models.decision import Decision
-from astrodino_seg.predict.masks import paint_levels
+from astrodino_seg.predict.decode import paint_levels
+from astrodino_seg.predict.instances import input_of
 from astrodino_seg.predict.merge import (
     candidates,
     pair_features,
     seed_features,
 )
 from astrodino_seg.predict.pyramid import look
-from astrodino_seg.predict.sky import input_of
 from astrodino_seg.train.crops import FAINTEST
 from astrodino_seg.train.data import HELD, enough_scenes, looked_at, observed
 from astrodino_seg.truth import CLASSES, ISOPHOTE

@@ -10,8 +10,11 @@ import torch
 
 from astrodino_seg.evaluate.matching import match_labels
 from astrodino_seg.models.semantic import SemanticModel
-from astrodino_seg.predict.instances import find_instances
-from astrodino_seg.predict.sky import has_pixels, input_of
+from astrodino_seg.predict.instances import (
+    find_instances,
+    has_pixels,
+    input_of,
+)
 from astrodino_seg.train.data import observed
 
 

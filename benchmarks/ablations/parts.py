@@ -35,10 +35,9 @@ from astrodino_seg.files import whole_or_not
 from astrodino_seg.image import Image
 from astrodino_seg.inputs.binning import bin_channels
 from astrodino_seg.models.instance import CALLED
-from astrodino_seg.predict.instances import decode
-from astrodino_seg.predict.masks import compose, paint_levels
+from astrodino_seg.predict.decode import compose, decode, paint_levels
+from astrodino_seg.predict.instances import input_of
 from astrodino_seg.predict.pyramid import STEP
-from astrodino_seg.predict.sky import input_of
 from astrodino_seg.simulate import make_scene, observe
 from astrodino_seg.simulate.scene_library import SPLITS
 from astrodino_seg.train.decision import seed_truth

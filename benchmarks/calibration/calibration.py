@@ -39,7 +39,7 @@ from astrodino_seg.evaluate.tables import (
 from astrodino_seg.models.decision import Calibration, features_of
 from astrodino_seg.models.load import load_model
 from astrodino_seg.plotting import save_figure
-from astrodino_seg.predict.instances import weigh
+from astrodino_seg.predict.decode import weigh
 from astrodino_seg.train.decision import seed_truth
 from benchmarks.common import DEFAULTS, Network, is_half
 
