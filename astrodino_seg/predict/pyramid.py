@@ -250,7 +250,7 @@ def _read(model, x, shape, factor, is_binned, min_heat, device, heat, pixels,
                  seeds.classes.softmax(dim=-1))
         return Level(factor, x[:n, :ny, :nx].numpy(),
                      embedding.contiguous().numpy(), rest.contiguous().numpy(),
-                     classes.softmax(dim=-1).permute(2, 0, 1).numpy(),
+                     classes.permute(2, 0, 1).softmax(dim=0).numpy(),
                      vote.contiguous().numpy(),
                      *(part[keep].numpy() for part in parts))
 
