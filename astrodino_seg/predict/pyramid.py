@@ -250,9 +250,20 @@ def _read(model, x, shape, factor, is_binned, min_heat, device, heat, pixels,
                  seeds.classes.softmax(dim=-1))
         return Level(factor, x[:n, :ny, :nx].numpy(),
                      embedding.contiguous().numpy(), rest.contiguous().numpy(),
-                     classes.permute(2, 0, 1).softmax(dim=0).numpy(),
+                     _softmax(classes.permute(2, 0, 1).contiguous().numpy()),
                      vote.contiguous().numpy(),
                      *(part[keep].numpy() for part in parts))
+
+
+def _softmax(logits):
+    """
+    Probabilities of logits (n, ...), in place. In torch it takes much
+    longer over the last axis, and over the first it depends on the threads.
+    """
+    logits -= logits.max(axis=0)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=0)
+    return logits
 
 
 def _pad(x, n_noise):
