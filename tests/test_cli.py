@@ -5,6 +5,7 @@ Tests for the command.
 
 import hashlib
 import inspect
+import json
 import os
 import subprocess
 import sys
@@ -572,14 +573,22 @@ def test_demo_where_no_folder_can_be(run, tmp_path):
 def test_info(run, tmp_path):
     status, out, err = run('info')
     assert (status, err) == (0, '')
-    assert 'model: grouping_tiny' in out
-    n = sum(p.numel() for p in load_model().parameters())
-    assert f'parameters: {n / 1e6:.2f} million' in out
+    model = load_model()
+    assert 'grouping_tiny: tells objects apart' in out
+    n = sum(p.numel() for p in model.parameters())
+    assert f'{n / 1e6:.2f} million parameters' in out
+    assert f'training: {model.provenance["steps"]:,} steps' in out
+    told = json.loads(run('info', '--json')[1])
+    assert told.pop('provenance') == model.provenance
+    assert told == json.loads(json.dumps(model.spec))
     assert f'astrodino_seg {astrodino_seg.__version__}' in out
     assert 'devices: cpu' in out
     load_model().save(tmp_path / 'own.safetensors')
-    assert 'model: own.safetensors' in run('info', '--model',
+    assert 'own.safetensors: tells' in run('info', '--model',
                                            'own.safetensors')[1]
+    assert 'star, galaxy or artifact' in run('info', '--model',
+                                             'linear_tiny')[1]
+    assert 'without a head' in run('info', '--model', 'backbone_tiny')[1]
     status, _, err = run('info', '--model', 'none.safetensors')
     assert status == 1
     assert 'none.safetensors' in one_line(err)

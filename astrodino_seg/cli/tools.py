@@ -127,11 +127,45 @@ def add_info(commands):
     info = commands.add_parser('info', help='model, versions and devices')
     info.add_argument('--model', help='a weights file of a model or backbone, '
                                       'or the name of a bundled one')
+    info.add_argument('--json', action='store_true',
+                      help='all that the weights file tells, as JSON')
     info.set_defaults(run=run_info)
+
+
+def describe(model, name):
+    """What a model or a backbone is, in lines for people."""
+    classes = getattr(model, 'classes', ())[1:]
+    if not classes:
+        yield f'{name}: a backbone without a head'
+    elif hasattr(model, 'decision'):
+        yield f'{name}: tells objects apart, and each is {_or(classes)}'
+    else:
+        yield f'{name}: tells which pixels are sky, {_or(classes)}'
+    vit = model.vit.spec
+    n_parameters = sum(p.numel() for p in model.parameters())
+    yield (f'network: {n_parameters / 1e6:.2f} million parameters; a Vision '
+           f'Transformer of {vit["depth"]} layers of {vit["dim"]} on patches '
+           f'of {vit["patch_size"]} pixels')
+    yield (f'input: any number of bands, as {model.planes.n_planes} planes by '
+           f'the rule {type(model.planes).__name__}')
+    told = model.provenance
+    steps = told.get('steps', told.get('n_steps'))
+    if steps is not None:
+        hours = f' in {told["hours"]:.1f} hours' if 'hours' in told else ''
+        yield f'training: {steps:,} steps{hours}'
+    fit = (model.spec.get('calibration') or {}).get('fit')
+    if fit:
+        yield f'calibration: on {fit["n_scenes"]} simulated scenes'
+
+
+def _or(words):
+    *most, last = words
+    return f'{", ".join(most)} or {last}' if most else last
 
 
 def run_info(args):
     """Run the subcommand."""
+    import json
     import platform
     from importlib.metadata import version
 
@@ -140,12 +174,12 @@ def run_info(args):
     from astrodino_seg.models.load import DEFAULT_MODEL, load_any
 
     model = load_any(args.model)
-    n_parameters = sum(p.numel() for p in model.parameters())
-    print(f'model: {args.model or DEFAULT_MODEL}')
-    print(f'parameters: {n_parameters / 1e6:.2f} million')
-    for name, spec in (*model.spec.items(),
-                       ('provenance', model.provenance)):
-        print(f'{name}: ' + ', '.join(f'{k}={v}' for k, v in spec.items()))
+    if args.json:
+        print(json.dumps({**model.spec, 'provenance': model.provenance},
+                         indent=2))
+        return 0
+    for line in describe(model, str(args.model or DEFAULT_MODEL)):
+        print(line)
     packages = ('astrodino_seg', 'torch', 'photutils', 'astropy', 'numpy')
     print('versions: python ' + platform.python_version() + ', '
           + ', '.join(f'{name} {version(name)}' for name in packages))
