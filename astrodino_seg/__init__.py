@@ -6,22 +6,14 @@ Names are imported at their first use (PEP 562), so that importing the package
 imports neither torch nor photutils nor matplotlib.
 """
 
-from astrodino_seg.lazy import attach
-from astrodino_seg.version import __version__
+import lazy_loader
 
-_HOME = {
-    'AstroDinoUserWarning': 'errors',
-    'AstroDinoWarning': 'errors',
-    'BandWarning': 'errors',
-    'DinoSegmenter': 'segmenter',
-    'Image': 'image',
-    'Model': 'models.instance',
-    'ModelFileError': 'errors',
-    'SegmentationResult': 'result',
-    'as_image': 'image',
-    'detect_sources': 'segmenter',
-    'load_model': 'models.load',
-}
-
-__all__ = ['__version__', *_HOME]
-__getattr__, __dir__ = attach(__name__, _HOME)
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    'errors': ['AstroDinoUserWarning', 'AstroDinoWarning', 'BandWarning',
+               'ModelFileError'],
+    'image': ['Image', 'as_image'],
+    'models.instance': ['Model'],
+    'models.load': ['load_model'],
+    'result': ['SegmentationResult'],
+    'segmenter': ['DinoSegmenter', 'detect_sources'],
+    'version': ['__version__']})

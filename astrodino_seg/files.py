@@ -1,13 +1,14 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
 Files that appear whole or not at all, alone or as a set, of one run at a time;
-and what tells one from another.
+what tells one from another; and how large what comes from outside may become.
 
 What is not whole yet is hidden beside the place where it goes, under a name
 that the next run finds: it clears away what a killed one left.
 """
 
 import hashlib
+import os
 from contextlib import contextmanager, suppress
 from errno import ENOENT
 from pathlib import Path
@@ -15,10 +16,15 @@ from shutil import rmtree
 
 from filelock import FileLock, Timeout
 
-from astrodino_seg.errors import BusyError
+from astrodino_seg.errors import BusyError, TooLargeError
 
 #: Seconds to wait for another process that writes the same file.
 PATIENCE = 600
+#: The environment variable that sets another limit, in bytes.
+VARIABLE = 'ASTRODINO_MAX_BYTES'
+#: The most bytes that what is stored in fewer may become: a file that is
+#: compressed, or an image in one.
+MAX_BYTES = 4 * 2**30
 
 
 @contextmanager
@@ -116,3 +122,32 @@ def sha256_of(path):
     """Hexadecimal sha256 of a file."""
     with open(path, 'rb') as stream:
         return hashlib.file_digest(stream, 'sha256').hexdigest()
+
+
+def max_bytes():
+    """The limit in bytes."""
+    value = os.environ.get(VARIABLE, MAX_BYTES)
+    try:
+        return int(float(value))
+    except (ValueError, OverflowError):
+        msg = f'{VARIABLE} must be a number of bytes, got {value!r}'
+        raise ValueError(msg) from None
+
+
+def check_bytes(n_bytes, name):
+    """Raise `TooLargeError` for what would take more bytes than the limit."""
+    limit = max_bytes()
+    if n_bytes > limit:
+        msg = (f'{name} becomes {n_bytes / 2**30:.1f} GiB or more, the limit '
+               f'is {limit / 2**30:.1f} GiB; set {VARIABLE} to more bytes if '
+               f'that is meant')
+        raise TooLargeError(msg)
+
+
+def read_all(stream, name):
+    """The content of a stream, in pieces, up to the limit."""
+    content = bytearray()
+    while piece := stream.read(2**20):
+        check_bytes(len(content) + len(piece), name)
+        content += piece
+    return content

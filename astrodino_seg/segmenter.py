@@ -108,7 +108,7 @@ class DinoSegmenter:
         Pixels, in x and in y, that are binned before the network looks at the
         image and at its binned copies; its maps are interpolated back. `None`
         is 1, and for semantic models what
-        `~astrodino_seg.inputs.binning.oversampling` says.
+        `~astrodino_seg.inputs.channels.oversampling` says.
     model : `~astrodino_seg.Model`, \
             `~astrodino_seg.models.semantic.SemanticModel` or path-like, \
             optional

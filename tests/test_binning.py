@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 from skimage.measure import block_reduce
 
-from astrodino_seg.inputs.binning import bin_channels, oversampling
+from astrodino_seg.inputs.channels import bin_channels, oversampling
 
 
 def noise_channels(sigma, shape=(256, 192)):

@@ -25,8 +25,8 @@ NAME = 'astrodino_seg'
 # ------------------------------------------------------------- floors
 # Who may import whom is a contract of import-linter in pyproject.toml.
 
-# modules and folders that may import torch; the rest stay quick to import
-TORCH = 'inputs.binning models predict embed train segmenter cli'
+# where torch may be imported at the head; the rest stay quick to import
+TORCH = 'models predict embed train segmenter cli'
 
 # never imported at the head of a module: optional, slow, or liable to fail
 LAZY = {'dask', 'datasets', 'galsim', 'h5py', 'lightning_fabric', 'matplotlib',
@@ -120,8 +120,8 @@ def test_other_packages(module):
     for name, at_head in imports(MODULES[module]):
         assert not (at_head and name.split('.')[0] in LAZY), (
             f'{module} imports {name} at its head')
-        assert allowed(module, TORCH) or not is_of(name, 'torch'), (
-            f'{module} may not import torch')
+        assert not (at_head and is_of(name, 'torch')) or allowed(
+            module, TORCH), f'{module} imports torch at its head'
         for package, homes in ONLY.items():
             assert not is_of(name, package) or allowed(module, homes), (
                 f'{module} may not import {name}')
@@ -169,12 +169,9 @@ def test_import_is_light():
 
 @pytest.mark.parametrize('name', astrodino_seg.__all__)
 def test_public_names(name):
-    home = astrodino_seg._HOME.get(name)
     assert name in dir(astrodino_seg)
     value = getattr(astrodino_seg, name)
-    if home:
-        module = import_module(f'{NAME}.{home}')
-        assert value is getattr(module, name)
+    assert getattr(value, '__name__', name) == name
 
 
 def test_run_as_a_module():
@@ -184,7 +181,7 @@ def test_run_as_a_module():
 
 
 def test_unknown_name():
-    with pytest.raises(AttributeError, match="no attribute 'SourceFinder'"):
+    with pytest.raises(AttributeError, match='attribute SourceFinder'):
         astrodino_seg.SourceFinder  # noqa: B018
 
 

@@ -21,8 +21,7 @@ from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.evaluate.matching import match_labels
 from astrodino_seg.formats import lsst_table, sextractor_table
 from astrodino_seg.image import as_image, write_image, write_label_map
-from astrodino_seg.inputs.binning import bin_channels
-from astrodino_seg.inputs.channels import PreprocessSpec
+from astrodino_seg.inputs.channels import PreprocessSpec, bin_channels
 from astrodino_seg.inputs.rules import NoiseUnits, Photographic, WithNoiseUnits
 from astrodino_seg.models import Backbone
 from astrodino_seg.models.head import InstanceMaps

@@ -12,8 +12,11 @@ from level_toys import disc_truth
 from scipy.ndimage import gaussian_filter
 
 from astrodino_seg.image import Image
-from astrodino_seg.inputs.binning import bin_channels
-from astrodino_seg.inputs.channels import PreprocessSpec, normalise
+from astrodino_seg.inputs.channels import (
+    PreprocessSpec,
+    bin_channels,
+    normalise,
+)
 from astrodino_seg.simulate import make_scene
 from astrodino_seg.train import as_labelled
 from astrodino_seg.train.crops import MAX_OBJECTS, Window, make_crop

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from astrodino_seg.errors import TooLargeError, require
-from astrodino_seg.limits import check_bytes
+from astrodino_seg.files import check_bytes
 
 
 def data_files(path, suffixes):

@@ -5,14 +5,8 @@ Measures, tables, and the traditional tools beside.
 Names are imported at their first use (PEP 562).
 """
 
-from astrodino_seg.lazy import attach
+import lazy_loader
 
-_HOME = {
-    'FINDERS': 'baselines',
-    'available_finders': 'baselines',
-    'compare_finders': 'compare',
-    'comparison_table': 'compare',
-}
-
-__all__ = [*_HOME]
-__getattr__, __dir__ = attach(__name__, _HOME)
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    'baselines': ['FINDERS', 'available_finders'],
+    'compare': ['compare_finders', 'comparison_table']})

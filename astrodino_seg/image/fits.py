@@ -18,7 +18,7 @@ from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 
 from astrodino_seg.errors import AstroDinoUserWarning, TooLargeError
-from astrodino_seg.limits import check_bytes, read_all
+from astrodino_seg.files import check_bytes, read_all
 
 IMAGE_HDUS = (fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU)
 _COMPRESSED = {b'\x1f\x8b': 'gzip', b'BZh': 'bz2', b'\xfd7zXZ': 'lzma'}

@@ -20,13 +20,12 @@ from astrodino_seg.errors import (
     TooLargeError,
     require,
 )
+from astrodino_seg.files import check_bytes
 from astrodino_seg.image.fits import IMAGE_HDUS
-from astrodino_seg.image.header import bands_of
 from astrodino_seg.image.layer import check_shape, split_cube
-from astrodino_seg.image.layouts import warn_of_bits
+from astrodino_seg.image.layouts import bands_of, warn_of_bits
 from astrodino_seg.image.planes import read_hdus, read_path
 from astrodino_seg.image.wcs import fits_wcs, image_plane
-from astrodino_seg.limits import check_bytes
 
 __all__ = ['Cutout', 'check_name', 'convert_unit', 'cut_out', 'read_input']
 

@@ -5,9 +5,7 @@ From an `~astrodino_seg.Image` to the planes of a network.
 Names are imported at their first use (PEP 562).
 """
 
-from astrodino_seg.lazy import attach
+import lazy_loader
 
-_HOME = {'PreprocessSpec': 'channels'}
-
-__all__ = [*_HOME]
-__getattr__, __dir__ = attach(__name__, _HOME)
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    'channels': ['PreprocessSpec']})

@@ -6,15 +6,10 @@ say something of every pixel.
 Names are imported at their first use (PEP 562).
 """
 
-from astrodino_seg.lazy import attach
+import lazy_loader
 
-_HOME = {
-    'Backbone': 'backbone',
-    'Model': 'instance',
-    'SemanticModel': 'semantic',
-    'load_backbone': 'load',
-    'load_model': 'load',
-}
-
-__all__ = [*_HOME]
-__getattr__, __dir__ = attach(__name__, _HOME)
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    'backbone': ['Backbone'],
+    'instance': ['Model'],
+    'load': ['load_backbone', 'load_model'],
+    'semantic': ['SemanticModel']})

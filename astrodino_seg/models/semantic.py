@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from astrodino_seg.inputs.binning import oversampling
+from astrodino_seg.inputs.channels import oversampling
 from astrodino_seg.models.backbone import Backbone, DenseModel, to_patches
 from astrodino_seg.truth import CLASSES
 

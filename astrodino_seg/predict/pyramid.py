@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from astrodino_seg.inputs.binning import bin_channels
+from astrodino_seg.inputs.channels import bin_channels
 from astrodino_seg.models.head import STRIDES
 from astrodino_seg.models.instance import KEPT
 

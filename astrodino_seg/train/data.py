@@ -14,8 +14,12 @@ from tqdm import tqdm
 
 from astrodino_seg.image import Image
 from astrodino_seg.inputs.background import SIDES, noise_of_sums
-from astrodino_seg.inputs.binning import bin_channels
-from astrodino_seg.inputs.channels import bands_in_noise, fold, normalise
+from astrodino_seg.inputs.channels import (
+    bands_in_noise,
+    bin_channels,
+    fold,
+    normalise,
+)
 from astrodino_seg.models.head import STRIDES
 from astrodino_seg.simulate.observe import draw_depth, observe
 from astrodino_seg.train.crops import (

@@ -33,7 +33,7 @@ from astrodino_seg.evaluate.tables import (
 )
 from astrodino_seg.files import whole_or_not
 from astrodino_seg.image import Image
-from astrodino_seg.inputs.binning import bin_channels
+from astrodino_seg.inputs.channels import bin_channels
 from astrodino_seg.models.instance import CALLED
 from astrodino_seg.predict.decode import compose, decode, paint_levels
 from astrodino_seg.predict.instances import input_of
