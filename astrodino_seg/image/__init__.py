@@ -5,7 +5,7 @@ The gate: whatever holds an image in, one checked `Image` out.
 Everything behind this package may rely on what `Image` promises, and nothing
 else reads or writes FITS or WCS. Within it, data flow one way::
 
-    objects (sources), files (planes, with fits, layouts, header and wcs)
+    objects (sources), files (planes, with fits, layouts and wcs)
         -> Layer (layer)
         -> one grid (grid) -> Image (image)
     labels, maps, Image -> FITS (write)

@@ -224,11 +224,13 @@ def as_image(data: Any, *, mask: ArrayLike | None = None, error: Any = None,
     >>> image.bands, image.cube.shape
     (('g', 'r'), (2, 4, 5))
     """
-    check_bits(bad_bits)
+    if bad_bits is not None:
+        check_bits(bad_bits)
     if isinstance(data, Image):
-        warn_of_bits(bad_bits, 'data')
-        if all(one is None for one in (mask, error, wcs, bands, reference)):
+        if all(one is None for one in (mask, error, wcs, bands, reference,
+                                       bad_bits)):
             return data
+        warn_of_bits(bad_bits, 'data')
         layers = split_cube(data.cube, mask=data.mask, noise=data.noise,
                             wcs=data.wcs, unit=data.unit, names=data.bands,
                             pedestals=data.pedestal)

@@ -1,177 +1,61 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Who writes what: the planes, mask bits, filters and units of pipelines.
+What headers say of an image: which plane it is, which of its pixels are bad,
+its filter, its unit, and whether it is linear.
 
-`ROLES` and `PIPELINES` are what the code uses and what the page "What is read
-from a file" shows.
+Who writes what is in ``data/layouts.toml``, which the page "What is read from
+a file" shows.
 """
 
 import re
+import tomllib
 import warnings
 from dataclasses import dataclass, field
 from numbers import Integral
+from pathlib import Path
 
+import astropy.units as u
 import numpy as np
 
 from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg.image.filters import canonical
 from astrodino_seg.image.fits import header_value
-
-#: What a plane holds, by the words of its name (EXTNAME, or EXTTYPE or
-#: IMAGETYP if that says nothing); the first that fits counts. 'skip' is known
-#: and not needed.
-ROLES = {
-    'skip': (
-        'psf kernel wcsdvarr d2imarr poisson rnoise flat con ctx area '
-        'seg segm segmap segmentation labels objmask sourcemask bkgmask '
-        'maskbits objects model resid residual bkg bkgd background zodi samp '
-        'time nexp exp expmap exposure coverage nimage ncombine chi chi2 '
-        'psfsize depth galdepth trace fibermap'),
-    'good': 'good goodpix gpm valid',
-    'std': ('err errs error errors rms std stdev stddev sigma noise unc '
-            'uncert uncertainty'),
-    'ivar': 'ivar invvar ivm wgt inversevariance invvariance',
-    'var': 'var variance stat',
-    'weight': 'wht weight weights wt confidence',
-    'mask': ('mask msk dq dataquality quality qual bpm badpix badpixel '
-             'badpixels badpixelmask flag flags flg'),
-    'science': 'sci science data image img flux signal counts intensity'}
-_WORDS = {word: role for role, words in ROLES.items()
-          for word in words.split()}
-_UTYPES = {'StdDevUncertainty': 'std', 'VarianceUncertainty': 'var',
-           'InverseVariance': 'ivar', 'UnknownUncertainty': 'skip'}
-_ESO = {('DATA', ''): 'science', ('ERROR', 'MSE'): 'var',
-        ('ERROR', 'RMSE'): 'std', ('ERROR', 'INVMSE'): 'ivar',
-        ('QUALITY', ''): 'mask', ('QUALITY', 'MASKONE'): 'good'}
-
-#: Keywords that can name the filter; the first known filter counts.
-FILTER_KEYS = ('BAND', 'PUPIL', 'FILTER', 'FILTER1', 'FILTER2', 'FILTER3',
-               'FILTNAM1', 'FILTNAM2', 'PHYSFILT', 'FPA.FILTERID',
-               'FPA.FILTER', 'ESO INS FILT1 NAME', 'ESO INS FILT2 NAME')
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline:
-    """
-    What one pipeline writes.
-
-    ``told_by`` has a regular expression for each keyword that tells it, of
-    the plane or of the primary header. The bad pixels of its masks are those
-    with any of ``bits``, with one of ``values``, or with the bits that the
-    header names MP_<one of ``names``>. ``filters`` translates what a keyword
-    says. ``planes`` and ``source`` are for people.
-    """
+    """What one pipeline writes, as ``data/layouts.toml`` has it."""
 
     name: str
     planes: str
     source: str
-    told_by: dict = field(default_factory=dict)
-    bits: int | None = None
+    told_by: dict
+    bits: tuple = ()
     values: tuple = ()
     names: tuple = ()
     filters: dict = field(default_factory=dict)
 
 
-#: The first that fits counts. Saturated pixels stay: they are bright.
-PIPELINES = (
-    Pipeline(name='JWST (jwst)', told_by={'TELESCOP': 'JWST'}, bits=1,
-             planes='SCI, ERR, DQ (DO_NOT_USE); WHT of mosaics',
-             source='https://jwst-pipeline.readthedocs.io/en/latest/jwst/'
-                    'references_general/references_general.html'
-                    '#data-quality-flags'),
-    Pipeline(name='Roman (romancal; as FITS)', told_by={'TELESCOP': 'ROMAN'},
-             bits=1, planes='DATA or SCI, ERR, DQ (DO_NOT_USE)',
-             source='https://roman-pipeline.readthedocs.io/en/latest/roman/'
-                    'data_products/science_products.html'),
-    Pipeline(name='HST WFC3/IR (calwf3)',
-             told_by={'TELESCOP': 'HST', 'INSTRUME': 'WFC3',
-                      'DETECTOR': 'IR'},
-             bits=1 + 2 + 4 + 8 + 16 + 32 + 128 + 4096,
-             planes='SCI, ERR, DQ by EXTVER; WHT, CTX of mosaics',
-             source='WFC3 Data Handbook 5, Table 3.3; https://github.com/'
-                    'spacetelescope/stginga, stginga/data/dqflags_wfc3.txt; '
-                    '64, 512, 1024, 2048 and 8192 are of pixels that '
-                    'AstroDrizzle uses'),
-    Pipeline(name='HST ACS and WFC3/UVIS (calacs, calwf3)',
-             told_by={'TELESCOP': 'HST', 'INSTRUME': 'ACS|WFC3'},
-             bits=(1 + 2 + 4 + 8 + 32 + 128 + 512 + 1024 + 4096 + 8192),
-             planes='SCI, ERR, DQ by EXTVER; WHT, CTX of mosaics',
-             source='ACS Data Handbook 10, Table 3.4; https://github.com/'
-                    'spacetelescope/stginga, stginga/data/dqflags_acs.txt; '
-                    '16, 64 and 256 are of pixels that AstroDrizzle uses'),
-    Pipeline(name='Euclid (VIS, NIR, MER)', bits=1,
-             told_by={'TELESCOP': 'EUCLID'},
-             planes='DET11.SCI, .RMS, .DQ or 1-1.E.SCI, .RMS, .FLG '
-                    '(INVALID)',
-             filters={'FILTER': {'Y': 'NIR_Y', 'J': 'NIR_J', 'H': 'NIR_H'}},
-             source='https://euclid.esac.esa.int/dr/q1/dpdd/nirdpd/dpcards/'
-                    'nir_calibratedframe.html'),
-    Pipeline(name='LSST, HSC and SPHEREx (header names the bits)',
-             told_by={'MP_*': ''},
-             names=('BAD', 'NO_DATA', 'UNMASKEDNAN', 'NONFUNC',
-                    'MISSING_DATA', 'SUR_ERROR', 'HOT', 'COLD', 'PHANTOM',
-                    'REFERENCE'),
-             planes='IMAGE, MASK or FLAGS, VARIANCE, or EXTTYPE alone',
-             source='https://dp1.lsst.io/products/images/'
-                    'deep_coadd_mask_planes.html; https://caltech-ipac.'
-                    'github.io/spherex-archive-documentation/'
-                    'spherex-data-products'),
-    Pipeline(name='Gemini (DRAGONS)', told_by={'OBSERVAT|TELESCOP': 'Gemini'},
-             bits=1 + 8 + 16 + 64, planes='SCI, VAR, DQ by EXTVER',
-             source='https://github.com/GeminiDRSoftware/DRAGONS, '
-                    'geminidr/gemini/lookups/DQ_definitions.py'),
-    Pipeline(name='LCO (BANZAI)', told_by={'ORIGIN|OBSERVAT': 'LCO'},
-             bits=1 + 8, planes='SCI, BPM, ERR',
-             source='https://github.com/LCOGT/banzai, banzai/bpm.py and '
-                    'cosmic.py'),
-    Pipeline(name='DECam Community Pipeline from V3.5',
-             told_by={'INSTRUME': 'DECam', 'PLVER': r'V(3\.[5-9]|[4-9])'},
-             values=(1, 2, 4, 5, 6, 8),
-             planes='image, DQ or MASK by CCDNUM (one number a pixel)',
-             source='https://community.lsst.org/t/'
-                    'decam-data-quality-masks/133'),
-    Pipeline(name='DECam Community Pipeline before V3.5',
-             told_by={'INSTRUME': 'DECam', 'PLVER': 'V[0-3]'},
-             bits=1 + 16 + 64 + 128, planes='image, DQ or MASK by CCDNUM',
-             source='https://github.com/legacysurvey/legacypipe, '
-                    'py/legacypipe/image.py'),
-    Pipeline(name='DES (DESDM)', told_by={'INSTRUME|DETECTOR': 'DECam'},
-             bits=1 + 8 + 16 + 64 + 128 + 256 + 512 + 1024,
-             planes='SCI, MSK, WGT (inverse variance)',
-             source='https://github.com/DarkEnergySurvey/despyfits, '
-                    'include/mask_bits.h'),
-    Pipeline(name='ESO (science data products, MUSE)', bits=-1,
-             told_by={'HDUCLASS|ORIGIN': 'ESO'},
-             planes='DATA, STAT (variance), DQ, or HDUCLAS2 and HDUCLAS3; '
-                    'any bit is bad, or those of QUALMASK',
-             source='ESO Science Data Products Standard, ESO-044286; '
-                    'Data Interface Control Document, GEN-SPE-ESO-19400-0794'),
-    Pipeline(name='WISE and unWISE',
-             told_by={'TELESCOP|ORIGIN|INSTRUME|SURVEY': '(un)?WISE'},
-             planes='one image a file',
-             filters={'BAND': {k: f'W{k}' for k in '1234'}},
-             source='https://wise2.ipac.caltech.edu/docs/release/allsky/'
-                    'expsup/sec2_3.html'),
-    Pipeline(name='GALEX', told_by={'TELESCOP|INSTRUME': 'GALEX'},
-             planes='one image a file',
-             filters={'BAND': {'1': 'NUV', '2': 'FUV'}},
-             source='https://archive.stsci.edu/missions-and-data/galex'),
-    Pipeline(name='Spitzer (IRAC)', told_by={'INSTRUME': 'IRAC'},
-             planes='one image a file',
-             filters={'CHNLNUM': {k: f'IRAC{k}' for k in '1234'}},
-             source='https://irsa.ipac.caltech.edu/data/SPITZER/docs/irac/'
-                    'iracinstrumenthandbook/'),
-    Pipeline(name='Herschel', told_by={'TELESCOP': 'Herschel'},
-             planes='image, error or stDev, coverage',
-             source='https://irsa.ipac.caltech.edu/data/Herschel/PHPDP/'),
-    Pipeline(name='Pan-STARRS1 stacks',
-             told_by={'BSOFTEN': '', 'BOFFSET': ''},
-             planes='one image a file; its asinh is undone',
-             source='http://svn.pan-starrs.ifa.hawaii.edu/trac/ipp/wiki/'
-                    'asinh_compression'),
-    Pipeline(name='Legacy Surveys cutouts', told_by={'SURVEY': 'legacy'},
-             planes='image and invvar by IMAGETYP, bands by BAND or BANDS',
-             source='https://www.legacysurvey.org/viewer'),
-)
+_TABLES = tomllib.loads(
+    (Path(__file__).parents[1] / 'data' / 'layouts.toml').read_text())
+FILTER_KEYS, ROLES = _TABLES['filter_keys'], _TABLES['roles']
+PIPELINES = [Pipeline(**one) for one in _TABLES['pipelines']]
+
+
+def _by_word(table):
+    return {word: key for key, words in table.items()
+            for word in words.split()}
+
+
+_WORDS, _UNIT_WORDS = _by_word(ROLES), _by_word(_TABLES['units'])
+# in capitals M is mega, and one letter is what it is
+_UNIT_EXACT = {'MJY': 'MJy', 'MJy': 'MJy', 'S': 's', 'K': 'K', 'm': 'm',
+               'A': 'angstrom', 'W': 'W', 'M': 'm'}
+_UTYPES = {'StdDevUncertainty': 'std', 'VarianceUncertainty': 'var',
+           'InverseVariance': 'ivar', 'UnknownUncertainty': 'skip'}
+_ESO = {('DATA', ''): 'science', ('ERROR', 'MSE'): 'var',
+        ('ERROR', 'RMSE'): 'std', ('ERROR', 'INVMSE'): 'ivar',
+        ('QUALITY', ''): 'mask', ('QUALITY', 'MASKONE'): 'good'}
 
 
 def told(*headers):
@@ -260,7 +144,7 @@ def bad_pixels(array, header, *others, bad_bits=None):
     bits, values = bad_bits, ()
     pipeline = told(header, *others)
     if bits is None and pipeline is not None:
-        bits, values = pipeline.bits, pipeline.values
+        bits, values = sum(pipeline.bits) or None, pipeline.values
         named = [header_value(header, f'MP_{name}')
                  for name in pipeline.names]
         if pipeline.names:
@@ -280,9 +164,89 @@ def bad_pixels(array, header, *others, bad_bits=None):
             'are bad')
 
 
+def filter_of(header, primary=None, *, known=True):
+    """
+    The filter that a header names, in the short form if it is known.
+
+    With ``known=False`` also one that `canonical` does not know; else None.
+    """
+    name = header_value(header, 'FILTER')
+    if name and primary is not None and any(        # of write_image
+            re.fullmatch(r'BAND\d+', key)
+            and header_value(primary, key) == name for key in primary):
+        return name
+    pipeline = told(header, primary)
+    for key, names in (pipeline.filters if pipeline else {}).items():
+        value = str(header_value(header, key, '')).strip()
+        if value in names:
+            return names[value]
+    values = [header_value(header, key) for key in FILTER_KEYS]
+    values = [value.strip() for value in values if isinstance(value, str)]
+    for value in values:
+        name = canonical(value)
+        if name is not None:
+            return name
+    if known:
+        return None
+    return next((value for value in values
+                 if value.upper() not in ('', 'CLEAR', 'NONE', 'N/A')), None)
+
+
+def bands_of(header, n_bands):
+    """The names of the bands that a header gives, or None."""
+    if n_bands == 1:
+        name = filter_of(header) or filter_of(header, known=False)
+        return [name] if name else None
+    names = [header_value(header, f'BAND{i}') for i in range(n_bands)]
+    if None in names:
+        names = header_value(header, 'BANDS') or ''
+        if isinstance(names, str):
+            names = names.split(',') if ',' in names else names.strip()
+    names = [str(name).strip() for name in names]
+    return names if len(names) == n_bands and all(names) else None
+
+
+def unit_of(header, primary=None):
+    """
+    The unit that BUNIT names, or None; and BUNIT if it is not understood.
+
+    Spellings of pipelines in any case, as JY/BEAM, DN/S and electrons/sec.
+    """
+    text = str(header_value(header, 'BUNIT') or (
+        primary is not None and header_value(primary, 'BUNIT')) or '').strip()
+    spelled = re.sub(r'(?<![\w.])e-(?!\d)', 'electron', text)
+    spelled = re.sub(r'[A-Za-z]+', lambda word: _UNIT_EXACT.get(
+        word[0], _UNIT_WORDS.get(word[0].lower(), word[0])), spelled)
+    for one in (spelled, text):
+        try:
+            unit = u.Unit(one)
+        except (ValueError, TypeError):
+            continue
+        return None if unit == u.dimensionless_unscaled else unit, None
+    return None, text
+
+
+def linear(pixels, header, primary=None):
+    """
+    Linear fluxes of pixels, float64 if they were not linear.
+
+    The stacks of Pan-STARRS1 are ``alpha arsinh((flux - BOFFSET) / (2
+    BSOFTEN))`` with ``alpha = 2.5 log10(e)``.
+    """
+    softening, offset = (
+        next((value for one in (header, primary) if one is not None
+              if isinstance(value := header_value(one, key), (int, float))),
+             None) for key in ('BSOFTEN', 'BOFFSET'))
+    if softening is None or offset is None:
+        return pixels
+    with np.errstate(over='ignore', invalid='ignore'):
+        return offset + 2 * softening * np.sinh(
+            pixels.astype(float) / (2.5 * np.log10(np.e)))
+
+
 def check_bits(bad_bits):
     """Raise if these are no bits."""
-    if bad_bits not in (None, 'any') and (
+    if bad_bits != 'any' and (
             isinstance(bad_bits, bool) or not isinstance(bad_bits, Integral)):
         msg = (f"bad_bits must be an int, the sum of bits, 'any' or None, "
                f'got {bad_bits!r}')

@@ -23,9 +23,16 @@ from astrodino_seg.image.fits import (
     quiet_headers,
     read_pixels,
 )
-from astrodino_seg.image.header import bands_of, filter_of, linear, unit_of
 from astrodino_seg.image.layer import split_cube
-from astrodino_seg.image.layouts import bad_pixels, role_of, warn_of_bits
+from astrodino_seg.image.layouts import (
+    bad_pixels,
+    bands_of,
+    filter_of,
+    linear,
+    role_of,
+    unit_of,
+    warn_of_bits,
+)
 from astrodino_seg.image.wcs import celestial_wcs
 
 _NOISE = ('std', 'ivar', 'var')         # the first that there is is used

@@ -23,10 +23,7 @@ def _bad(one):
         return ', '.join(f'MP_{name}' for name in one.names)
     if one.values:
         return 'numbers ' + ', '.join(map(str, one.values))
-    if one.bits == -1:
-        return 'any'
-    return '' if one.bits is None else ', '.join(
-        str(1 << k) for k in range(32) if one.bits >> k & 1)
+    return 'any' if -1 in one.bits else ', '.join(map(str, one.bits))
 
 
 def _table(head, rows, widths):
@@ -41,7 +38,7 @@ def _table(head, rows, widths):
 def tables():
     """The text of ``layouts.txt``."""
     lines = ['.. made by layouts.py of the tables in',
-             '   astrodino_seg/image/layouts.py']
+             '   astrodino_seg/data/layouts.toml']
     lines += _table(('plane', 'words in EXTNAME, EXTTYPE or IMAGETYP'), [
         (MEANING[role], words) for role, words in ROLES.items()], '30 70')
     lines += ['', 'The filter is the first known one of the keywords '
