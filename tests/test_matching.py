@@ -15,12 +15,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from skimage.metrics import contingency_table
 
 from astrodino_seg.evaluate.matching import (
-    match_classes,
-    match_labels,
-)
-from astrodino_seg.evaluate.shredding import (
     HaighScores,
     haigh_scores,
+    match_classes,
+    match_labels,
     measure_primaries,
 )
 

@@ -221,26 +221,16 @@ def comparison_table(comparison):
 
 def matched_table(comparison, name=None):
     """
-    Label by label, what became of it in the other maps.
+    Label by label of a finder (the first, if `None`), what became of it in the
+    others' maps; of others than the first, in the first's.
 
-    Parameters
-    ----------
-    comparison : `Comparison`
-        Of `compare_finders`.
-    name : str, optional
-        Whose labels, the first finder's if `None`, which are compared with
-        those of all others; those of others with those of the first.
-
-    Returns
-    -------
-    table : `~astropy.table.QTable`
-        One row a label: ``label``, ``area``, ``x_centroid``, ``y_centroid``,
-        ``flux_<band>`` and ``flux``, that of all bands; and of each other
-        finder ``<finder>_label`` (of the best IoU; 0 if nothing of it is
-        labelled), ``<finder>_iou``, ``<finder>_pieces`` (labels there that
-        are pieces of it: with two or more it is split),
-        ``<finder>_merged`` (labels here that are pieces of that label: with
-        two or more they are merged) and ``<finder>_flux``.
+    A row a label: ``label``, ``area``, ``x_centroid``, ``y_centroid``,
+    ``flux_<band>`` and ``flux``, that of all bands; and of each other finder
+    ``<finder>_label`` (of the best IoU; 0 if nothing of it is labelled),
+    ``<finder>_iou``, ``<finder>_pieces`` (labels there that are pieces of it:
+    with two or more it is split), ``<finder>_merged`` (labels here that are
+    pieces of that label: with two or more they are merged) and
+    ``<finder>_flux``.
     """
     maps = comparison.all_maps
     first, *others = maps

@@ -10,10 +10,11 @@ from dataclasses import asdict
 
 import numpy as np
 
-from astrodino_seg.evaluate.matching import match_classes, match_labels
-from astrodino_seg.evaluate.shredding import (
+from astrodino_seg.evaluate.matching import (
     SEPARATE_PIXELS,
     haigh_scores,
+    match_classes,
+    match_labels,
     measure_primaries,
 )
 from astrodino_seg.image.filters import wavelength
@@ -22,46 +23,26 @@ from astrodino_seg.truth import CLASSES
 
 def scene_scores(truth, labels, image, classes=None):
     """
-    Measure the labels of one simulated scene.
+    Measure the labels (y, x) of one simulated scene against its `Truth`.
 
-    Parameters
-    ----------
-    truth : `~astrodino_seg.truth.Truth`
-        The truth of the scene.
-    labels : array_like of int
-        (y, x) predicted labels; 0 is sky.
-    image : `~astrodino_seg.Image`
-        What was segmented; only the names of its bands are used.
-    classes : mapping, optional
-        Label to index into `~astrodino_seg.truth.CLASSES`, for the
-        panoptic quality of each class.
+    Of the image only the names of its bands are used; ``classes``, if given,
+    are label to index into `CLASSES`, of all labels, or it is a `ValueError`.
+    The record, for `json.dumps`, has `None` for what cannot be measured:
 
-    Returns
-    -------
-    record : dict
-        Of numbers, strings and lists, for `json.dumps`; `None` stands for
-        what cannot be measured.
-
-        - ``n_predicted``: labels, less those of void.
-        - ``haigh``: the fields of `HaighScores`.
-        - ``objects``: the objects with pixels; lists ``sn``, ``size`` (root
-          of pixels over pi), ``surface_brightness`` (root mean square of the
-          own S/N per pixel), ``blendedness``, ``kind`` and ``iou`` (of the
-          match at IoU > 0.5, or 0).
-        - ``primaries``: the same of the large galaxies, where ``iou`` is
-          that of the best label, and ``ok``, ``frag``, ``n_fragments``,
-          ``flux_share``, ``contam``, ``lost``, ``mag_error`` and
-          ``colour_error`` (found less true, in magnitudes).
-        - ``companions``: objects of at least 25 pixels with their peak on a
-          primary other than themselves, and whether ``separated``.
-        - ``classes``, if given: for the name of each, the list ``iou`` of
-          its matches, ``n_truth`` and ``n_predicted``.
-
-    Raises
-    ------
-    ValueError
-        If ``labels`` has not the shape of the truth, or ``classes`` lacks a
-        label.
+    - ``n_predicted``: labels, less those of void.
+    - ``haigh``: the fields of `HaighScores`.
+    - ``objects``: the objects with pixels; lists ``sn``, ``size`` (root of
+      pixels over pi), ``surface_brightness`` (root mean square of the own
+      S/N per pixel), ``blendedness``, ``kind`` and ``iou`` (of the match at
+      IoU > 0.5, or 0).
+    - ``primaries``: the same of the large galaxies, where ``iou`` is that of
+      the best label, and ``ok``, ``frag``, ``n_fragments``, ``flux_share``,
+      ``contam``, ``lost``, ``mag_error`` and ``colour_error`` (found less
+      true, in magnitudes).
+    - ``companions``: objects of at least 25 pixels with their peak on a
+      primary other than themselves, and whether ``separated``.
+    - ``classes``, if given: for the name of each, the list ``iou`` of its
+      matches, ``n_truth`` and ``n_predicted``.
     """
     labels, o = np.asarray(labels), truth.objects
     match = match_labels(truth.labels, labels)

@@ -13,8 +13,7 @@ crowding.
 import numpy as np
 from astropy.table import Table
 
-from astrodino_seg.evaluate.matching import MatchScores
-from astrodino_seg.evaluate.shredding import HaighScores
+from astrodino_seg.evaluate.matching import HaighScores, MatchScores
 from astrodino_seg.truth import CLASSES
 
 #: Limits of IoU for `curve`.

@@ -29,8 +29,7 @@ from matplotlib.figure import Figure
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, log_softmax
 
-from astrodino_seg.evaluate.matching import Overlap
-from astrodino_seg.evaluate.shredding import measure_primaries
+from astrodino_seg.evaluate.matching import Overlap, measure_primaries
 from astrodino_seg.evaluate.tables import (
     bootstrap,
     list_table,
