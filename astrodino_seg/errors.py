@@ -1,6 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Exceptions and warnings of the package, and the check for optional packages.
+Exceptions and warnings of the package, and the checks for optional packages
+and for settings.
 
 Wrong arguments raise `ValueError` or `TypeError`; the classes here exist only
 where a caller may want to catch one by name.
@@ -65,6 +66,20 @@ class EmptyImageError(ValueError):
 
 class ModelFileError(ValueError):
     """A weights file is corrupt, foreign, or of another format version."""
+
+
+def check_settings(values, rules):
+    """
+    Raise `ValueError` for values that are not as the rules of their names say:
+    of a type (or some), for which a function is true, which is then in words.
+    """
+    for name, value in values.items():
+        kinds, is_right, words = rules[name]
+        kinds = kinds if isinstance(kinds, tuple) else (kinds,)
+        if (not isinstance(value, kinds) or not is_right(value)
+                or isinstance(value, bool) and bool not in kinds):
+            msg = f'{name} must be {words}, got {value!r}'
+            raise ValueError(msg)
 
 
 def require(package, extra=None):

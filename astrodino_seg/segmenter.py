@@ -18,7 +18,7 @@ from photutils.segmentation import SegmentationImage
 from photutils.utils.exceptions import NoDetectionsWarning
 
 from astrodino_seg.catalog import make_table
-from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg.errors import AstroDinoUserWarning, check_settings
 from astrodino_seg.image import as_image
 from astrodino_seg.inputs.background import background_cube, threshold_cube
 from astrodino_seg.inputs.channels import tell_no_noise
@@ -41,7 +41,7 @@ from astrodino_seg.result import SegmentationResult
 __all__ = ['DinoSegmenter', 'detect_sources']
 
 LEAST_TILE = 2 * CONTEXT + STEP
-# for each parameter its type, what else it must be, and that in words
+# for each parameter what `check_settings` takes
 _RULES = {
     'n_pixels': (Integral, lambda v: v >= 1, 'a positive integer'),
     'connectivity': (Integral, lambda v: v in (4, 8), '4 or 8'),
@@ -245,7 +245,7 @@ class DinoSegmenter:
         NoDetectionsWarning
             If no object is found.
         """
-        self._validate()
+        check_settings({name: getattr(self, name) for name in _RULES}, _RULES)
         image = as_image(data, mask=mask, error=error, wcs=wcs, bands=bands)
         # an Image that was handed in is itself the input
         order = range(image.n_bands) if image is data else image.order
@@ -323,15 +323,6 @@ class DinoSegmenter:
         model.in_bfloat16 = (has_bfloat16(self.device)
                              if self.bfloat16 is None else self.bfloat16)
         return self.model_
-
-    def _validate(self):
-        for name, (kind, is_right, words) in _RULES.items():
-            value = getattr(self, name)
-            logical = isinstance(value, bool) and bool not in np.atleast_1d(
-                kind)
-            if logical or not isinstance(value, kind) or not is_right(value):
-                msg = f'{name} must be {words}, got {value!r}'
-                raise ValueError(msg)
 
 
 def detect_sources(data: Any, threshold: Any, n_pixels: Any = None, *,

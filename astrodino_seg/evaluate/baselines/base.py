@@ -15,6 +15,8 @@ from photutils.background import Background2D
 from photutils.segmentation import SegmentationImage, make_2dgaussian_kernel
 from photutils.utils.exceptions import NoDetectionsWarning
 
+from astrodino_seg.errors import check_settings
+
 _POSITIVE = (Real, lambda v: v > 0, 'a positive number')
 _NOT_NEGATIVE = (Real, lambda v: v >= 0, 'a number, 0 or more')
 _COUNT = (Integral, lambda v: v >= 1, 'a positive integer')
@@ -23,8 +25,8 @@ _QUANTILE = (Real, lambda v: 0 < v < 1, 'a number in (0, 1)')
 _SWITCH = (bool, lambda v: True, 'True or False')
 _MODES = 'exponential', 'sinh', 'linear'
 _DETECTORS = 'find_peaks', 'DAOStarFinder'
-# for each parameter its type, what else it must be, and that in words; the
-# same name means the same in all baselines
+# for each parameter what `check_settings` takes; the same name means the same
+# in all baselines
 _RULES = {
     'n_sigma': _POSITIVE,
     'n_pixels': _COUNT,
@@ -93,13 +95,7 @@ class Baseline(ABC):
         """What `find` returns; there is a pixel that is not 0."""
 
     def _validate(self):
-        for name, value in vars(self).items():
-            kind, is_right, words = _RULES[name]
-            if (not isinstance(value, kind)
-                    or isinstance(value, bool) and kind is not bool
-                    or not is_right(value)):
-                msg = f'{name} must be {words}, got {value!r}'
-                raise ValueError(msg)
+        check_settings(vars(self), _RULES)
 
 
 @dataclass(kw_only=True)
