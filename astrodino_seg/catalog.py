@@ -21,11 +21,9 @@ from astrodino_seg.photometry import (
     half_light_radius,
     measure_light,
 )
+from astrodino_seg.truth import CLASSES
 
-__all__ = ['CLASS_NAMES', 'FLAGS', 'make_table', 'measure',
-           'measure_labels', 'neighbours']
-
-CLASS_NAMES = ('star', 'galaxy', 'artifact')
+CLASS_NAMES = CLASSES[1:]
 
 #: Bits of the ``flags`` column. ``saturated``: in a band the brightest pixels
 #: are a plateau, or around a hole of invalid ones; ``uncovered``: a band has

@@ -18,8 +18,6 @@ from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.inputs.channels import detection_channel
 from astrodino_seg.predict.decode import Grouping, label_fragments
 
-__all__ = ['edit_result']
-
 
 class _UnmatchedError(Exception):
     """There is nothing that an edit could be of."""

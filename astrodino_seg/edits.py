@@ -26,8 +26,6 @@ from regions import (
 
 from astrodino_seg.image import sky_to_pixels
 
-__all__ = ['COLUMNS', 'Edit', 'as_edits', 'describe', 'label_at']
-
 #: Of a table of edits.
 COLUMNS = ('action', 'labels', 'x', 'y', 'ra', 'dec', 'class')
 ACTIONS = ('merge', 'split', 'cut', 'reclassify', 'delete', 'draw')

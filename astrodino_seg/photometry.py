@@ -8,9 +8,6 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-__all__ = ['EDGES', 'N_FEATURES', 'Growth', 'Light', 'features',
-           'growth', 'half_light_radius', 'measure_light']
-
 #: Borders of the annuli, in radii of the label: finer where most light is.
 EDGES = np.concatenate([np.linspace(0, 1, 9), np.linspace(1, 2, 6)[1:]])
 N_ANNULI = len(EDGES) - 1
@@ -20,20 +17,13 @@ N_FEATURES = 4 * N_ANNULI + 2
 
 class Growth(NamedTuple):
     """
-    Sums over elliptical annuli about each label.
+    Sums (n, annulus) over elliptical annuli about each label.
 
-    Attributes
-    ----------
-    count : `~numpy.ndarray`
-        (n, annulus) valid pixels: its own, and those of the sky that have no
-        nearer label.
-    own : `~numpy.ndarray`
-        (n, annulus) pixels of the label.
-    light : `~numpy.ndarray`
-        (n, annulus) sum over the pixels of ``count``.
-    radius : `~numpy.ndarray`
-        (n,) radius of the circle of the label's area, pixels. The annuli
-        have the area of those between circles of `EDGES` times this.
+    ``count`` are valid pixels: its own, and those of the sky that have no
+    nearer label; ``own`` pixels of the label; ``light`` the sum over those of
+    ``count``; ``radius``, (n,), that of the circle of the label's area,
+    pixels. The annuli have the area of those between circles of `EDGES` times
+    this.
     """
 
     count: np.ndarray
@@ -51,15 +41,9 @@ class Light(NamedTuple):
     """
     The light of labels in all bands together.
 
-    Attributes
-    ----------
-    flux, error : `~numpy.ndarray`
-        (n,) within the label, and its noise.
-    growth : `Growth`
-        About it.
-    weights : `~numpy.ndarray`
-        (band,) of which the combination is the sum, 0 for a band without
-        valid pixels.
+    ``flux`` and its ``error``, (n,), are within the label, ``growth`` is about
+    it, and ``weights``, (band,), tell of which bands it is the sum, 0 for one
+    without valid pixels.
     """
 
     flux: np.ndarray
@@ -73,21 +57,8 @@ def measure_light(image, background, noise, labels, table):
     Measure all bands as one, each with the weight that is best for a spectrum
     as flat as its noise.
 
-    Parameters
-    ----------
-    image : `~astrodino_seg.Image`
-        The image.
-    background, noise : `~numpy.ndarray`
-        (band, y, x) as of `~astrodino_seg.inputs.channels.Normalised`.
-    labels : `~numpy.ndarray`
-        (y, x) int, consecutive from 1.
-    table : `~astropy.table.Table`
-        With ``flux_<band>`` and ``flux_err_<band>`` of each label.
-
-    Returns
-    -------
-    light : `Light`
-        Of each label.
+    Takes background, noise (band, y, x), labels (y, x) from 1, and a table
+    with ``flux_<band>`` and ``flux_err_<band>``.
     """
     weights = np.zeros(len(noise))
     light = np.zeros(image.shape, np.float32)
@@ -114,21 +85,8 @@ def measure_light(image, background, noise, labels, table):
 
 def growth(light, valid, labels):
     """
-    Add up the light in annuli about each label.
-
-    Parameters
-    ----------
-    light : `~numpy.ndarray`
-        (y, x) less the background.
-    valid : `~numpy.ndarray`
-        (y, x) bool.
-    labels : `~numpy.ndarray`
-        (y, x) int, consecutive from 1.
-
-    Returns
-    -------
-    growth : `Growth`
-        Of each label.
+    The `Growth` of (y, x) ``light`` less the background, in annuli about each
+    of the (y, x) labels from 1; ``valid`` (y, x) bool.
     """
     n = int(labels.max(initial=0))
     radius, (x0, y0, xx, xy, yy) = _ellipses(light, labels, n)
@@ -198,20 +156,9 @@ def features(light):
 
 def half_light_radius(one, total):
     """
-    Where half of the light is within.
-
-    Parameters
-    ----------
-    one : `Growth`
-        The annuli.
-    total : `~numpy.ndarray`
-        (n,) all light.
-
-    Returns
-    -------
-    radius : `~numpy.ndarray`
-        (n,) radius of the circle of the area of the ellipse, pixels; NaN if
-        it is not within the annuli.
+    Where half of ``total`` (n,) is within: (n,) radius of the circle of the
+    area of the ellipse, pixels; NaN if it is not within the annuli of a
+    `Growth`.
     """
     light = one.light / np.maximum(one.count, 1) * one.area
     within = np.maximum.accumulate(np.pad(np.cumsum(light, axis=1),

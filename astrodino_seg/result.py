@@ -15,8 +15,6 @@ from astrodino_seg.models.decision import Totals
 from astrodino_seg.report import report_result
 from astrodino_seg.truth import CLASSES
 
-__all__ = ['SegmentationResult']
-
 
 @dataclass(frozen=True, repr=False)
 class SegmentationResult:

@@ -45,27 +45,11 @@ _NARROW = re.compile(r'(?:NB|IA|IB|IBC)0*(\d{3,4})', re.I)
 
 def canonical(name):
     """
-    Reduce the name of a filter to the short one of this module.
+    The short name of a filter, as ``'g'``, ``'Ks'`` or ``'F444W'``, or `None`.
 
-    Parameters
-    ----------
-    name : str
-        A name as users or headers write it, with or without the survey,
-        instrument or catalogue number around it.
-
-    Returns
-    -------
-    short : str or `None`
-        For example ``'g'``, ``'Ks'`` or ``'F444W'``; `None` if no known
-        filter is recognised. Lower and upper case of one letter are
-        different filters where both exist (``'z'`` and VISTA ``'Z'``); where
-        only one exists, the other case means that one.
-
-    Examples
-    --------
-    >>> from astrodino_seg.image.filters import canonical
-    >>> canonical('g DECam SDSS c0001 4720.0 1520.0'), canonical('HSC-G')
-    ('g', 'g')
+    The name may have survey, instrument or catalogue number around it. Lower
+    and upper case of one letter are different filters where both exist
+    (``'z'`` and VISTA ``'Z'``); where one does, the other case means that one.
     """
     name = str(name).strip().replace("'", '')
     if name in _WAVELENGTHS:
@@ -116,27 +100,7 @@ def _known_letter(letter, sdss_like):
 
 
 def wavelength(name):
-    """
-    Effective wavelength of a filter.
-
-    Parameters
-    ----------
-    name : str
-        The name of the filter; see `canonical` for what is understood.
-
-    Returns
-    -------
-    wavelength : float or `None`
-        The wavelength in micron, or `None` for an unknown name.
-
-    Examples
-    --------
-    >>> from astrodino_seg.image.filters import wavelength
-    >>> wavelength('f444w')
-    4.402
-    >>> wavelength('band0') is None
-    True
-    """
+    """The effective wavelength in micron, or `None` of an unknown name."""
     short = canonical(name)
     if short is None:
         return None
@@ -148,29 +112,10 @@ def wavelength(name):
 
 def order_bands(names):
     """
-    Order of the bands from the shortest to the longest wavelength.
+    The indices, a tuple, that sort bands from blue to red.
 
-    Parameters
-    ----------
-    names : sequence of str
-        The names of the bands.
-
-    Returns
-    -------
-    order : tuple of int
-        The indices that sort ``names``. Bands of the same wavelength keep
-        their order. If any name is unknown, this is ``(0, 1, 2, ...)``.
-
-    Warns
-    -----
-    BandWarning
-        If some names are known and others are not.
-
-    Examples
-    --------
-    >>> from astrodino_seg.image.filters import order_bands
-    >>> order_bands(['z', 'g', 'r'])
-    (1, 2, 0)
+    Bands of the same wavelength keep their order. If any name is unknown, this
+    is ``(0, 1, 2, ...)``, with a `BandWarning` if others are known.
     """
     known = [wavelength(name) for name in names]
     unknown = [str(name) for name, value in zip(names, known)

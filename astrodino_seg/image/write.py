@@ -21,9 +21,6 @@ from astrodino_seg.image.fits import (
 from astrodino_seg.image.grid import same_grid
 from astrodino_seg.image.wcs import celestial_wcs
 
-__all__ = ['read_label_map', 'read_plane', 'write_image', 'write_label_map',
-           'write_maps', 'write_plane']
-
 
 def write_label_map(path, labels, image, *, meta=None, overwrite=False):
     """
@@ -175,25 +172,10 @@ def _add_meta(header, meta):
 
 def read_label_map(path, name=None):
     """
-    Read a label map, as written by `write_label_map` or other programs.
+    Labels (y, x) int of `write_label_map` or another program, blank ones 0.
 
-    Parameters
-    ----------
-    path : str or `~pathlib.Path`
-        The FITS file.
-    name : str, optional
-        The EXTNAME of the image to read; by default, the first 2-D image is
-        read.
-
-    Returns
-    -------
-    labels : 2-D `~numpy.ndarray` of int
-        The labels, in the native byte order. Blank pixels (``BLANK``) are 0.
-
-    Raises
-    ------
-    ValueError
-        If there is no such image, or its pixels are no integers.
+    They are of the image with an EXTNAME, or else of the first 2-D one. Raises
+    `ValueError` if there is none, or its pixels are no integers.
     """
     labels, blank = _first_plane(path, name, (2,))
     if blank:
@@ -207,24 +189,10 @@ def read_label_map(path, name=None):
 
 def read_plane(path, window=None):
     """
-    The pixels of the first image of a FITS file, whatever they mean.
+    The pixels of the first image of a FITS file, whatever they mean, or those
+    in a window, (y, x) slices.
 
-    Parameters
-    ----------
-    path : str or `~pathlib.Path`
-        The file.
-    window : tuple of slice, optional
-        (y, x), of which alone the pixels are read.
-
-    Returns
-    -------
-    pixels : `~numpy.ndarray`
-        (y, x) or (band, y, x), in the native byte order.
-
-    Raises
-    ------
-    ValueError
-        If there is no image.
+    Gives (y, x) or (band, y, x).
     """
     pixels, _ = _first_plane(path, None, (2, 3), window)
     return pixels.astype(pixels.dtype.newbyteorder('='))
@@ -245,18 +213,8 @@ def _first_plane(path, name, n_axes, window=None):
 
 def write_plane(path, pixels, image=None, *, meta=None):
     """
-    Write pixels as the primary image of a FITS file.
-
-    Parameters
-    ----------
-    path : str or `~pathlib.Path`
-        The file; there must be none yet.
-    pixels : `~numpy.ndarray`
-        (y, x) or (plane, y, x) values.
-    image : `Image`, optional
-        Whose WCS goes into the header.
-    meta : dict, optional
-        Further keywords, as `write_label_map` takes them.
+    Write (y, x) or (plane, y, x) pixels as the primary image of a new FITS
+    file, with the WCS of an `Image`.
     """
     _refuse_existing(path)
     header = fits.Header() if image is None else _wcs_header(image)
@@ -299,23 +257,8 @@ def write_image(path, image, *, meta=None):
 
 def write_maps(path, maps, image, *, meta=None):
     """
-    Write maps on the pixels of an image as a FITS file, each an extension.
-
-    Parameters
-    ----------
-    path : str or `~pathlib.Path`
-        The file; there must be none yet.
-    maps : dict of str to `~numpy.ndarray`
-        (y, x) or (plane, y, x) each, by the EXTNAME.
-    image : `Image`
-        The image that they are for; its WCS goes into their headers.
-    meta : dict, optional
-        Keywords for the primary header, as `write_label_map` takes them.
-
-    Raises
-    ------
-    ValueError
-        If a map has other pixels than the image.
+    Write maps, (y, x) or (plane, y, x) by their EXTNAMEs, on the pixels of an
+    image as the extensions of a new FITS file.
     """
     for name, values in maps.items():
         if np.shape(values)[-2:] != tuple(image.shape):
