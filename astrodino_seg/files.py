@@ -134,6 +134,22 @@ def max_bytes():
         raise ValueError(msg) from None
 
 
+@contextmanager
+def one_error(text):
+    """
+    Make whatever is wrong with a file one `ValueError`, of this text and why:
+    libraries raise many kinds of errors for one that is damaged.
+    """
+    try:
+        yield
+    except (PermissionError, TooLargeError):
+        raise
+    except Exception as err:  # noqa: BLE001  anything, if it is damaged
+        reason = str(err).strip().split('\n')[0] or type(err).__name__
+        msg = f'{text}: {reason}'
+        raise ValueError(msg) from err
+
+
 def check_bytes(n_bytes, name):
     """Raise `TooLargeError` for what would take more bytes than the limit."""
     limit = max_bytes()

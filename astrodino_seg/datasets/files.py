@@ -1,20 +1,50 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-HDF5 and Parquet files whose rows are images, read row by row.
-
-h5py and pyarrow raise many kinds of errors for a damaged file; here each is
-one clear `ValueError`.
+Sequences of images, and HDF5 and Parquet files whose rows are images, read
+row by row.
 """
 
 import math
+from collections.abc import Sequence
 from contextlib import contextmanager
+from copy import copy
 from io import BytesIO
+from operator import index
 from pathlib import Path
 
 import numpy as np
 
-from astrodino_seg.errors import TooLargeError, require
-from astrodino_seg.files import check_bytes
+from astrodino_seg.errors import require
+from astrodino_seg.files import check_bytes, one_error
+
+
+class Images(Sequence):
+    """
+    A sequence of images, each made by ``_image`` when it is asked for.
+
+    ``_rows`` names the attributes that have an entry an image.
+    """
+
+    _rows = ()
+
+    def __len__(self):
+        return len(getattr(self, self._rows[0]))
+
+    def __getitem__(self, i):
+        """
+        One image; for a slice, a mask or an array, the sequence of those.
+        """
+        if not isinstance(i, (slice, list, np.ndarray)):
+            return self._image(range(len(self))[index(i)])
+        part = copy(self)
+        for name in self._rows:
+            values = getattr(self, name)
+            if isinstance(values, list):
+                values = [values[k] for k in np.arange(len(self))[i]]
+            elif values is not None:
+                values = values[i]
+            setattr(part, name, values)
+        return part
 
 
 def data_files(path, suffixes):
@@ -44,17 +74,9 @@ def as_text(values):
                      for one in text])
 
 
-@contextmanager
-def one_error(path):
-    """Make whatever is wrong with a file one `ValueError`."""
-    try:
-        yield
-    except TooLargeError:
-        raise
-    except Exception as err:  # noqa: BLE001  anything, if it is damaged
-        reason = str(err).strip().split('\n')[0] or type(err).__name__
-        msg = f'path: {str(path)!r} cannot be read: {reason}'
-        raise ValueError(msg) from err
+def readable(path):
+    """Whatever is wrong with a file is one `ValueError`."""
+    return one_error(f'path: {str(path)!r} cannot be read')
 
 
 class Hdf5File:
@@ -105,7 +127,7 @@ class Hdf5File:
     @contextmanager
     def _open(self):
         h5py = require('h5py', 'survey')
-        with one_error(self.path), h5py.File(self.path, 'r') as file:
+        with readable(self.path), h5py.File(self.path, 'r') as file:
             yield file
 
 
@@ -153,7 +175,7 @@ class ParquetFile:
                 self._kept = group, file.read_row_group(
                     group, [self._pixels]).column(0)
         start = self._ends[group - 1] if group else 0
-        with one_error(self.path):
+        with readable(self.path):
             item = self._kept[1][int(row - start)].as_py()
             content = item['bytes'] if isinstance(item, dict) else item
             return np.array(Image.open(BytesIO(content)).convert('RGB'))
@@ -161,5 +183,5 @@ class ParquetFile:
     @contextmanager
     def _open(self):
         parquet = require('pyarrow.parquet', 'survey')
-        with one_error(self.path), parquet.ParquetFile(self.path) as file:
+        with readable(self.path), parquet.ParquetFile(self.path) as file:
             yield file

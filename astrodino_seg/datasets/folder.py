@@ -4,15 +4,14 @@ FITS files as images: the bundled sample; a folder or a table as a sequence.
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
-from copy import copy
-from operator import index
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from astropy.table import Table
 from tqdm import tqdm
 
+from astrodino_seg.datasets.files import Images
 from astrodino_seg.datasets.tables import read_table
 from astrodino_seg.errors import SkippedWarning
 from astrodino_seg.image import as_image
@@ -32,7 +31,7 @@ def demo_image():
     return as_image(Path(__file__).parents[1] / 'data' / 'demo_griz.fits.fz')
 
 
-class FolderImages(Sequence):
+class FolderImages(Images):
     """
     The FITS files of a folder, or of a table, as a sequence of images.
 
@@ -82,6 +81,8 @@ class FolderImages(Sequence):
         what is wrong in its ``skipped``.
     """
 
+    _rows = 'paths', 'table'
+
     def __init__(self, path, *, pattern='*.fits*', column='path', bands=None,
                  check=True, progress_bar=False):
         self.bands = bands
@@ -96,16 +97,8 @@ class FolderImages(Sequence):
     def __repr__(self):
         return f'<FolderImages: {len(self)} images>'
 
-    def __len__(self):
-        return len(self.paths)
-
-    def __getitem__(self, i):
-        """
-        One image; for a slice, a mask or an array, the sequence of those.
-        """
-        if isinstance(i, (slice, list, np.ndarray)):
-            return self._take(i)
-        paths = self.paths[index(i)]
+    def _image(self, i):
+        paths = self.paths[i]
         if paths is None:
             msg = f'row {i} of the table has no path'
             raise ValueError(msg)
@@ -116,12 +109,6 @@ class FolderImages(Sequence):
                 raise
             msg = f'{str(paths)!r}: {err}'
             raise ValueError(msg) from err
-
-    def _take(self, rows):
-        part = copy(self)
-        part.paths = [self.paths[k] for k in np.arange(len(self))[rows]]
-        part.table = None if self.table is None else self.table[rows]
-        return part
 
     def _list_folder(self, folder, pattern):
         if not folder.is_dir():
@@ -173,7 +160,7 @@ class FolderImages(Sequence):
                    f'first: {skipped[0][1]}')
             raise ValueError(msg)
         if skipped:
-            vars(self).update(vars(self._take(good)))
+            vars(self).update(vars(self[good]))
             warnings.warn(SkippedWarning('files', skipped))
 
 

@@ -4,8 +4,6 @@ Cutouts of the DESI Legacy Imaging Surveys, by position.
 """
 
 import warnings
-from collections.abc import Sequence
-from copy import copy
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from operator import index
@@ -17,6 +15,7 @@ from astropy.config import paths
 from tqdm import tqdm
 
 from astrodino_seg.datasets.download import FileCache, get
+from astrodino_seg.datasets.files import Images
 from astrodino_seg.datasets.legacy_request import (
     NATIVE_SCALE,
     SERVICE,
@@ -66,7 +65,7 @@ def legacy_cutout(position, **options):
     return cutouts[0]
 
 
-class LegacyCutouts(Sequence):
+class LegacyCutouts(Images):
     """
     Cutouts of the Legacy Surveys around many positions.
 
@@ -131,6 +130,8 @@ class LegacyCutouts(Sequence):
     variance, or, where there is none at all, those that are exactly 0.
     """
 
+    _rows = ('table',)
+
     def __init__(self, positions, *, size=160, bands='griz',
                  pixel_scale=NATIVE_SCALE, layer='ls-dr10', ivar=True,
                  cache=None, n_connections=4, n_retries=5, backoff=1.0,
@@ -155,18 +156,8 @@ class LegacyCutouts(Sequence):
                 f'{"".join(ask.bands)}, {ask.size} pixels of '
                 f'{ask.pixel_scale:g} arcsec>')
 
-    def __len__(self):
-        return len(self.table)
-
-    def __getitem__(self, i):
-        """
-        One image; for a slice, a mask or an array, the sequence of those.
-        """
-        if isinstance(i, (slice, list, np.ndarray)):
-            part = copy(self)
-            part.table = self.table[i]
-            return part
-        position = self._position(range(len(self))[index(i)])
+    def _image(self, i):
+        position = self._position(i)
         name = self._request.file_name(*position)
         files = FileCache(self._folder)
         path = files.find(name)

@@ -14,7 +14,7 @@ from pathlib import Path
 import astropy.units as u
 import numpy as np
 
-from astrodino_seg.datasets.files import as_text, data_files, one_error
+from astrodino_seg.datasets.files import as_text, data_files, readable
 from astrodino_seg.errors import SkippedWarning, require
 from astrodino_seg.image import as_image
 
@@ -185,7 +185,7 @@ def _flux_image(planes):
 def _read_hdf5(path):
     """The records of one HDF5 file."""
     h5py = require('h5py', 'survey')
-    with one_error(path):
+    with readable(path):
         file = h5py.File(path, 'r')
     with file:
         # the flux is called so for JWST, and image_array for the others
@@ -197,11 +197,11 @@ def _read_hdf5(path):
             msg = (f'source: {str(path)!r} has no {sorted(missing)}; it has '
                    f'{sorted(file)}')
             raise ValueError(msg)
-        with one_error(path):
+        with readable(path):
             scalars = {key: file[key][:] for key in file if
                        file[key].ndim == 1}
         for i in range(len(file[flux])):
-            with one_error(path):
+            with readable(path):
                 planes = {key: file[name][i] for key, name in columns.items()}
             planes['band'] = as_text(planes['band'])
             if planes['mask'].ndim < planes['flux'].ndim:  # one for all

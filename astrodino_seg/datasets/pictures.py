@@ -9,8 +9,6 @@ one HDF5 file, ``Galaxy10_DECals.h5``, and as ``gz10`` of the Multimodal
 Universe in HDF5 or Parquet.
 """
 
-from collections.abc import Sequence
-from copy import copy
 from operator import index
 from pathlib import Path
 
@@ -20,9 +18,10 @@ from PIL import Image as Picture
 
 from astrodino_seg.datasets.files import (
     Hdf5File,
+    Images,
     ParquetFile,
     data_files,
-    one_error,
+    readable,
 )
 from astrodino_seg.image import as_image
 
@@ -51,35 +50,16 @@ def picture_image(picture):
     return as_image({'g': blue, 'r': green, 'z': red})
 
 
-class PictureFolder(Sequence):
+class PictureFolder(Images):
     """
     The pictures of a folder, and of all folders in it, as images.
 
-    A file is read when its picture is asked for, and forgotten then.
-
-    Parameters
-    ----------
-    path : path-like
-        The folder.
-
-    Attributes
-    ----------
-    paths : list of `~pathlib.Path`
-        The files, sorted.
-    labels : `~numpy.ndarray`
-        The name of the folder that each file is in, its class if there is
-        a folder a class: str, of shape (picture,).
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such folder, or no picture in it.
-
-    Notes
-    -----
-    The pixels are colours made for the eye, not fluxes. `rgb` returns them
-    as they are; for an `Image` of them see `picture_image`.
+    ``paths`` are the files, sorted, and ``labels`` the names, str of shape
+    (picture,), of the folders that they are in. The pixels are colours made
+    for the eye, not fluxes; `rgb` returns them as they are.
     """
+
+    _rows = 'paths', 'labels'
 
     def __init__(self, path):
         self.paths = data_files(path, SUFFIXES)
@@ -88,46 +68,17 @@ class PictureFolder(Sequence):
     def __repr__(self):
         return f'<PictureFolder: {len(self)} pictures>'
 
-    def __len__(self):
-        return len(self.paths)
-
-    def __getitem__(self, i):
-        """
-        One image; for a slice, a mask or an array, the sequence of those.
-        """
-        if isinstance(i, (slice, list, np.ndarray)):
-            part = copy(self)
-            rows = np.arange(len(self))[i]
-            part.paths = [self.paths[row] for row in rows]
-            part.labels = self.labels[rows]
-            return part
+    def _image(self, i):
         return picture_image(self.rgb(i))
 
     def rgb(self, i):
-        """
-        One picture as it is stored.
-
-        Parameters
-        ----------
-        i : int
-            Its position.
-
-        Returns
-        -------
-        pixels : uint8 `~numpy.ndarray`
-            (y, x, 3) red, green, blue, from the top row down.
-
-        Raises
-        ------
-        ValueError
-            If the file is damaged.
-        """
+        """(y, x, 3) uint8 as it is stored, from the top row down."""
         path = Path(self.paths[index(i)])
-        with one_error(path), Picture.open(path) as opened:
+        with readable(path), Picture.open(path) as opened:
             return np.array(opened.convert('RGB'))
 
 
-class Galaxy10(Sequence):
+class Galaxy10(Images):
     """
     Galaxy10 DECaLS as a sequence of images with labels.
 
@@ -164,6 +115,8 @@ class Galaxy10(Sequence):
     The first row is the northern one, unlike in FITS, and there is no WCS.
     """
 
+    _rows = 'table', '_where'
+
     def __init__(self, path):
         self._files = [
             Hdf5File(one, PIXELS) if one.suffix in ('.h5', '.hdf5')
@@ -183,17 +136,7 @@ class Galaxy10(Sequence):
     def __repr__(self):
         return f'<Galaxy10: {len(self)} images>'
 
-    def __len__(self):
-        return len(self.table)
-
-    def __getitem__(self, i):
-        """
-        One image; for a slice, a mask or an array, the sequence of those.
-        """
-        if isinstance(i, (slice, list, np.ndarray)):
-            part = copy(self)
-            part.table, part._where = self.table[i], self._where[i]
-            return part
+    def _image(self, i):
         return picture_image(self.rgb(i))
 
     @property

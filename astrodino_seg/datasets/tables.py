@@ -11,11 +11,11 @@ from pathlib import Path
 import astropy.units as u
 import numpy as np
 from astropy.coordinates import SkyCoord
-from astropy.table import Table
+from astropy.table import QTable, Table
 from astropy.utils.exceptions import AstropyWarning
 from astropy_healpix import HEALPix
 
-from astrodino_seg.errors import TooLargeError
+from astrodino_seg.files import one_error
 from astrodino_seg.image.fits import check_table
 
 #: Names of columns in lower case, in pairs: on the sky, in pixels from 0, and
@@ -30,30 +30,29 @@ PIXELS_FROM_1 = (('xwin_image', 'ywin_image'), ('x_image', 'y_image'),
                  ('xpeak_image', 'ypeak_image'))
 
 
-def read_table(path):
-    """Read a table from a file of any format that astropy recognises."""
+def read_table(path, **options):
+    """
+    Read a table from a file of any format that astropy recognises; with
+    ``options`` of `~astropy.table.QTable.read`, that.
+    """
     if not Path(path).is_file():
         msg = f'no such file: {str(path)!r}'
         raise FileNotFoundError(msg)
-    try:
-        with warnings.catch_warnings():     # of several tables in a file
-            warnings.simplefilter('ignore', AstropyWarning)
-            check_table(path)
-            try:                            # as SExtractor writes FITS_LDAC
-                table = Table.read(os.fspath(path), hdu='LDAC_OBJECTS',
-                                   format='fits')
-            except (OSError, KeyError, ValueError, TypeError):
-                table = Table.read(os.fspath(path))
+    with (one_error(f'{str(path)!r} cannot be read as a table'),
+          warnings.catch_warnings()):       # of several tables in a file
+        warnings.simplefilter('ignore', AstropyWarning)
+        check_table(path)
+        if options:
+            return QTable.read(path, **options)
+        try:                                # as SExtractor writes FITS_LDAC
+            table = Table.read(os.fspath(path), hdu='LDAC_OBJECTS',
+                               format='fits')
+        except (OSError, KeyError, ValueError, TypeError):
+            table = Table.read(os.fspath(path))
         if 'Field Header Card' in table.colnames:   # of LDAC_IMHEAD
             msg = 'its LDAC_OBJECTS is missing or broken'
             raise ValueError(msg)
         return table
-    except TooLargeError:
-        raise
-    except Exception as err:  # noqa: BLE001  every format raises its own
-        reason = str(err).strip().split('\n')[0] or type(err).__name__
-        msg = f'{str(path)!r} cannot be read as a table: {reason}'
-        raise ValueError(msg) from err
 
 
 def as_table(positions):

@@ -6,8 +6,6 @@ A cutout is made when it is asked for: memory does not grow with their number.
 What lies beyond the edge of the image is masked, and the cutout is flagged.
 """
 
-from collections.abc import Sequence
-from copy import copy
 from operator import index
 
 import astropy.units as u
@@ -17,6 +15,7 @@ from astropy.nddata import overlap_slices
 from astropy.table import QTable, Table
 from photutils.segmentation import SegmentationImage
 
+from astrodino_seg.datasets.files import Images
 from astrodino_seg.datasets.tables import (
     as_table,
     pixel_positions,
@@ -37,11 +36,12 @@ IDS = ('id', 'label', 'object_id', 'source_id')
 MARGIN, MIN_SIDE = 1.5, 32      # of the square about a label
 
 
-class Cutouts(Sequence):
+class Cutouts(Images):
     """
     Cutouts of one image; made by `cutouts` and `label_cutouts`.
 
-    Takes ``labels`` (y, x) int.
+    Each is an `~astrodino_seg.Image` without a WCS, or `None` if its position
+    is not on the image.
 
     Attributes
     ----------
@@ -53,10 +53,14 @@ class Cutouts(Sequence):
         was known of the positions.
     shapes : `~numpy.ndarray`
         (n, 2) int, rows and columns of each.
+    labels : `~numpy.ndarray` or None
+        (y, x) int, if pixels of other labels are masked.
     """
 
-    def __init__(self, image, table, shapes, labels=None):
-        self.image, self.table, self.labels = image, table, labels
+    _rows = 'table', 'shapes'
+
+    def __init__(self, image, table, shapes):
+        self.image, self.table, self.labels = image, table, None
         self.shapes = np.broadcast_to(shapes, (len(table), 2)).astype(int)
         centre = np.stack([table['y'], table['x']], axis=-1)
         with np.errstate(invalid='ignore'):
@@ -71,19 +75,8 @@ class Cutouts(Sequence):
     def __repr__(self):
         return f'<Cutouts: {len(self)} of {self.image!r}>'
 
-    def __len__(self):
-        return len(self.table)
-
-    def __getitem__(self, i):
-        """
-        One `~astrodino_seg.Image`, without a WCS; `None` if its position is
-        not on the image; for a slice, a mask or an array, the cutouts of
-        those.
-        """
-        if isinstance(i, (slice, list, np.ndarray)):
-            part = copy(self)
-            part.table, part.shapes = self.table[i], self.shapes[i]
-            return part
+    def _image(self, i):
+        """Without a WCS; `None` if its position is not on the image."""
         image, n_bands = self.image, self.image.n_bands
         cube = self.cut(i, image.cube, np.zeros(n_bands))
         if cube is None:

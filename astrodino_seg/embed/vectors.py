@@ -8,11 +8,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-from astropy.table import QTable
 
-from astrodino_seg.errors import TooLargeError, require
+from astrodino_seg.datasets.tables import read_table
+from astrodino_seg.errors import require
 from astrodino_seg.files import whole_or_not
-from astrodino_seg.image.fits import check_table
 
 FORMATS = {'.fits': 'fits', '.parquet': 'parquet'}
 
@@ -81,19 +80,8 @@ def read_embeddings(path):
         If it cannot be read, or has no such column or no rows.
     """
     path = Path(path)
-    if not path.is_file():
-        msg = f'no such file: {str(path)!r}'
-        raise FileNotFoundError(msg)
     options = {'mask_invalid': False} if path.suffix == '.fits' else {}
-    try:
-        check_table(path)
-        table = QTable.read(path, format=FORMATS.get(path.suffix), **options)
-    except TooLargeError:
-        raise
-    except Exception as err:  # noqa: BLE001  every format raises its own
-        reason = str(err).strip().split('\n')[0] or type(err).__name__
-        msg = f'{str(path)!r} cannot be read as a table: {reason}'
-        raise ValueError(msg) from err
+    table = read_table(path, format=FORMATS.get(path.suffix), **options)
     if 'embedding' not in table.colnames or table['embedding'].ndim != 2 or (
             not len(table)):
         msg = (f'{str(path)!r} has no vectors in a column embedding; it has '

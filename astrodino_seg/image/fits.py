@@ -2,8 +2,8 @@
 """
 FITS files: open them, and read keywords and pixels of an HDU.
 
-Astropy raises many kinds of errors for a corrupt file, and takes some for
-shorter ones; here each is one clear `ValueError`.
+Astropy takes some corrupt files for shorter ones; here each is one clear
+`ValueError`.
 """
 
 import math
@@ -17,8 +17,8 @@ import numpy as np
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 
-from astrodino_seg.errors import AstroDinoUserWarning, TooLargeError
-from astrodino_seg.files import check_bytes, read_all
+from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg.files import check_bytes, one_error, read_all
 
 IMAGE_HDUS = (fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU)
 _COMPRESSED = {b'\x1f\x8b': 'gzip', b'BZh': 'bz2', b'\xfd7zXZ': 'lzma'}
@@ -63,14 +63,13 @@ def open_fits(path):
         msg = f'no such file: {str(path)!r}'
         raise FileNotFoundError(msg)
     with ExitStack() as stack:
-        try:
-            with quiet_headers() as caught:
-                hdus = stack.enter_context(_open(path, stack))
-                last = _read_headers(hdus) - 1
-        except (PermissionError, TooLargeError):
-            raise
-        except Exception as err:  # noqa: BLE001  anything, if it is corrupt
-            raise _corrupt(path, err) from err
+        with _readable(path), quiet_headers() as caught:
+            file, magic = _whole_file(path, stack)
+            for start, what in _OTHER_FILES.items():
+                if magic.startswith(start):
+                    raise ValueError(f'it is {what}')
+            hdus = stack.enter_context(fits.open(file))
+            last = _read_headers(hdus) - 1
         if any('Error validating header' in str(one.message)
                for one in caught):
             msg = f'{str(path)!r} is damaged after HDU {last}'
@@ -78,24 +77,27 @@ def open_fits(path):
         yield hdus
 
 
-def _open(path, stack):
+def _readable(label):
+    return one_error(f'{str(label)!r} cannot be read as a FITS image')
+
+
+def _whole_file(path, stack):
     """
-    The HDUs of a file, which is closed with the stack.
+    A file, which is closed with the stack, and how it begins.
 
     Compressed files are read here, as astropy takes a truncated one for a
     shorter one.
     """
-    file = stack.enter_context(path.open('rb'))
+    file = stack.enter_context(
+        Path(path).open('rb'))  # noqa: SIM115  the stack closes it
     magic = file.read(6)
     file.seek(0)
-    for start, what in _OTHER_FILES.items():
-        if magic.startswith(start):
-            raise ValueError(f'it is {what}')
     for start, module in _COMPRESSED.items():
         if magic.startswith(start):
-            with import_module(module).open(file) as content:
-                return fits.open(BytesIO(read_all(content, repr(str(path)))))
-    return fits.open(file)
+            with import_module(module).open(file) as stream:
+                content = read_all(stream, repr(str(path)))
+            return BytesIO(content), bytes(content[:6])
+    return file, magic
 
 
 def check_table(path):
@@ -104,14 +106,7 @@ def check_table(path):
     compressed and becomes too large, or FITS whose headers lead nowhere.
     """
     with ExitStack() as stack:
-        file = stack.enter_context(Path(path).open('rb'))
-        magic = file.read(6)
-        file.seek(0)
-        for start, module in _COMPRESSED.items():
-            if magic.startswith(start):
-                stream = stack.enter_context(import_module(module).open(file))
-                file = BytesIO(read_all(stream, repr(str(path))))
-                magic = bytes(file.getbuffer()[:6])
+        file, magic = _whole_file(path, stack)
         if magic == b'SIMPLE':
             _read_headers(stack.enter_context(fits.open(file)))
 
@@ -134,13 +129,6 @@ def _read_headers(hdus):
                    f'{info["datSpan"]} bytes')
             raise ValueError(msg)
         n += 1
-
-
-def _corrupt(label, err):
-    """The error for a file that cannot be read."""
-    reason = str(err).strip().split('\n')[0] or type(err).__name__
-    return ValueError(f'{str(label)!r} cannot be read as a FITS image: '
-                      f'{reason}')
 
 
 def is_plane(hdu):
@@ -167,10 +155,8 @@ def read_pixels(hdu, label, window=None):
     if isinstance(hdu, fits.CompImageHDU):
         check_bytes(math.prod(hdu.shape) * abs(hdu._bitpix) // 8,
                     f'the image in {str(label)!r}')
-    try:
+    with _readable(label):
         at = (..., *window) if window else ...
         if 'data' in vars(hdu) or hdu.fileinfo() is None:
             return np.asarray(hdu.data)[at]
         return np.asarray(hdu.section[at])
-    except Exception as err:  # noqa: BLE001  anything, if it is corrupt
-        raise _corrupt(label, err) from err

@@ -7,7 +7,6 @@ import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from zipfile import BadZipFile
 
 import astropy.units as u
 import numpy as np
@@ -15,19 +14,13 @@ from astropy.io import fits
 from astropy.nddata import NDData
 from astropy.utils.masked import Masked
 
-from astrodino_seg.errors import (
-    AstroDinoUserWarning,
-    TooLargeError,
-    require,
-)
-from astrodino_seg.files import check_bytes
+from astrodino_seg.errors import AstroDinoUserWarning, require
+from astrodino_seg.files import check_bytes, one_error
 from astrodino_seg.image.fits import IMAGE_HDUS
 from astrodino_seg.image.layer import check_shape, split_cube
 from astrodino_seg.image.layouts import bands_of, warn_of_bits
 from astrodino_seg.image.planes import read_hdus, read_path
 from astrodino_seg.image.wcs import fits_wcs, image_plane
-
-__all__ = ['Cutout', 'check_name', 'convert_unit', 'cut_out', 'read_input']
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +113,7 @@ def array_file(path, *, mapped=False):
             content.arrays())
     if not str(path).endswith(('.npy', '.npz')) or not os.path.isfile(path):
         return None
-    try:
+    with one_error(f'{str(path)!r} cannot be read as a file of numpy'):
         # mapped: what the header says is compared with the file
         content = np.load(path, mmap_mode='r')
         if isinstance(content, np.ndarray):
@@ -129,12 +122,6 @@ def array_file(path, *, mapped=False):
             check_bytes(sum(one.file_size for one in content.zip.infolist()),
                         repr(str(path)))
             arrays = dict(content)
-    except TooLargeError:
-        raise
-    except (ValueError, OSError, EOFError, MemoryError, OverflowError,
-            BadZipFile) as err:
-        msg = f'{str(path)!r} cannot be read as a file of numpy: {err}'
-        raise ValueError(msg) from err
     if len(arrays) == 1:
         return next(iter(arrays.values()))
     planes = {'mask', 'error', 'noise', 'ivar', 'weight'} & set(arrays)
