@@ -21,8 +21,12 @@ from pathlib import Path
 import numpy as np
 from photutils.utils.exceptions import NoDetectionsWarning
 
-from astrodino_seg.blocks import Assembly, segment_block
-from astrodino_seg.cluster import recipe_of, run_all
+from astrodino_seg.blocks import (
+    Assembly,
+    recipe_of,
+    run_all,
+    segment_block,
+)
 from astrodino_seg.errors import AstroDinoUserWarning, EmptyImageError
 from astrodino_seg.files import sha256_of, whole_or_not
 from astrodino_seg.image import as_image, cut_out, grid_of

@@ -36,7 +36,7 @@ LAZY = {'dask', 'datasets', 'galsim', 'h5py', 'lightning_fabric', 'matplotlib',
 # packages that few modules know, anywhere in them
 ONLY = {
     'astropy.io.fits': 'image',
-    'dask': 'cluster',
+    'dask': 'blocks',
     'safetensors': 'models simulate',
     'matplotlib': 'plotting cli',
 }

@@ -13,7 +13,7 @@ from astrodino_seg.cli.products import as_prefix, product_paths
 
 def run_each(work, args, finder, dials):
     """Every image by itself, as ``work`` does it; 0 if all went well."""
-    from astrodino_seg.cluster import recipe_of, run_all
+    from astrodino_seg.blocks import recipe_of, run_all
 
     folder = Path(args.output or '.')
     items = _cutouts(args) if args.positions else _files(args.images)

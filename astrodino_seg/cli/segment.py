@@ -213,7 +213,7 @@ def _finder(args):
 
 def _one(job):
     """Segment one image of many: its status, and what was wrong with it."""
-    from astrodino_seg.cluster import finder_of
+    from astrodino_seg.blocks import finder_of
 
     recipe, dials, args = job
     try:
