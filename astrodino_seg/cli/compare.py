@@ -29,8 +29,7 @@ def add_compare(commands):
                     'PREFIX_matched.ecsv, and PREFIX_FINDER_segm.fits for '
                     'each finder.')
     add = compare.add_argument
-    add('images', nargs='*', metavar='IMAGE',
-        help='FITS file with all bands, or one file a band')
+    add_image_options(add, '*')
     add('--finders',
         help='names from --list with commas between, the one that the others '
              'are compared with first; default: dino and all at hand. Options '
@@ -42,7 +41,6 @@ def add_compare(commands):
         help='pixels that objects must have, of all finders that have it')
     add('--list', action='store_true', help='name the finders and stop')
     add('--truth', metavar='LABELS', help='FITS file of the true labels')
-    add_image_options(add)
     add('--closeups', type=int, default=6,
         help='how many places of the largest differences to draw')
     add('--model', help='a weights file; default: bundled')

@@ -118,7 +118,7 @@ def add_embed(commands):
         help='mask the pixels of other labels')
     add('--size', type=int, metavar='PIXELS',
         help='side that the network sees; default: as it is')
-    add_image_options(add, output=False)
+    add_image_options(add, None, output=False)
     add_network_options(add)
     add('--overwrite', action='store_true', help='replace an old table')
     embed.set_defaults(run=run_embed)
@@ -265,8 +265,6 @@ def add_attention(commands):
                     'PREFIX_headN_segm.fits, PREFIX_mean_segm.fits, and '
                     'PREFIX_attention.png.')
     add = attention.add_argument
-    add('images', nargs='+', metavar='IMAGE',
-        help='FITS file with all bands, or one file a band')
     add_image_options(add)
     add('--backbone', metavar='NAME',
         help='a weights file, or a name of timm; default: bundled')

@@ -25,8 +25,11 @@ MAPS = {'fragments': lambda result: result.fragments.data,
         'noise': lambda result: result.noise}
 
 
-def add_image_options(add, *, output=True):
+def add_image_options(add, n_images='+', *, output=True):
     """The options of commands that read an image and write products."""
+    if n_images:
+        add('images', nargs=n_images, metavar='IMAGE',
+            help='FITS file with all bands, or one file a band')
     if output:
         add('-o', '--output', metavar='PREFIX',
             help="prefix of the products, or a folder; default: the first "

@@ -34,8 +34,6 @@ def add_segment(commands):
         description='Write PREFIX_segm.fits, PREFIX_catalog.ecsv, '
                     'PREFIX.reg and PREFIX.png.')
     add = segment.add_argument
-    add('images', nargs='+', metavar='IMAGE',
-        help='FITS file with all bands, or one file a band')
     add_image_options(add)
     add('--each', action='store_true',
         help='each IMAGE by itself, or each FITS file of a folder: its '
@@ -79,11 +77,9 @@ def add_report(commands):
         description='Write one HTML page with the image, the labels and the '
                     'table, which needs no network.')
     add = report.add_argument
-    add('images', nargs='+', metavar='IMAGE',
-        help='FITS file with all bands, or one file a band')
+    add_image_options(add, output=False)
     add('-o', '--output', metavar='PAGE',
         help="the page, or a folder; default: the first file's name, here")
-    add_image_options(add, output=False)
     add('--finders', default='photutils',
         help='finders to blink with, as of compare, or none (%(default)s)')
     _add_dials(report)
