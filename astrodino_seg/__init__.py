@@ -8,6 +8,8 @@ imports neither torch nor photutils nor matplotlib.
 
 import lazy_loader
 
+__version__ = '0.1.dev0'
+
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     'errors': ['AstroDinoUserWarning', 'AstroDinoWarning', 'BandWarning',
                'ModelFileError'],
@@ -15,5 +17,4 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     'models.instance': ['Model'],
     'models.load': ['load_model'],
     'result': ['SegmentationResult'],
-    'segmenter': ['DinoSegmenter', 'detect_sources'],
-    'version': ['__version__']})
+    'segmenter': ['DinoSegmenter', 'detect_sources']})

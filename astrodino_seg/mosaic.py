@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from photutils.utils.exceptions import NoDetectionsWarning
 
+from astrodino_seg import __version__
 from astrodino_seg.blocks import (
     Assembly,
     recipe_of,
@@ -33,7 +34,6 @@ from astrodino_seg.image import as_image, cut_out, grid_of
 from astrodino_seg.models.load import digest, weights_file
 from astrodino_seg.predict.pyramid import tiles
 from astrodino_seg.segmenter import DinoSegmenter
-from astrodino_seg.version import __version__
 
 __all__ = ['MosaicResult', 'segment_mosaic']
 

@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from cutout_service import BAD, CutoutServer
 
+from astrodino_seg import __version__
 from astrodino_seg.datasets.download import get
 from astrodino_seg.errors import DownloadError
-from astrodino_seg.version import __version__
 
 pytest.importorskip('urllib3')
 QUERY = '?ra=150.1&dec=2.2&layer=ls-dr10&size=24&bands=g'

@@ -12,7 +12,7 @@ from benchmark_toys import script
 from numpy.testing import assert_allclose
 
 from astrodino_seg.evaluate.baselines import TUNED
-from astrodino_seg.evaluate.scores import scene_scores
+from astrodino_seg.evaluate.benchmark import scene_scores
 from astrodino_seg.evaluate.tables import summary
 from astrodino_seg.simulate import make_scene, observe
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import label
 
-from astrodino_seg.evaluate.scores import reference_bands, scene_scores
+from astrodino_seg.evaluate.benchmark import reference_bands, scene_scores
 from astrodino_seg.evaluate.tables import (
     EDGES,
     IOU_LIMITS,

@@ -11,6 +11,7 @@ import sys
 import warnings
 from contextlib import ExitStack
 
+from astrodino_seg import __version__
 from astrodino_seg.cli.compare import add_benchmark, add_compare
 from astrodino_seg.cli.embed import add_attention, add_embed, add_search
 from astrodino_seg.cli.probe import add_probe
@@ -23,7 +24,6 @@ from astrodino_seg.cli.simulate import (
 )
 from astrodino_seg.cli.tools import add_demo, add_fetch, add_info
 from astrodino_seg.errors import AstroDinoWarning
-from astrodino_seg.version import __version__
 
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError,
                FloatingPointError)

@@ -86,8 +86,8 @@ def history(names, weights, **dials):
     files ``names`` and that of the weights (`False` for none) with a hash
     each, the version, and the dials.
     """
+    from astrodino_seg import __version__
     from astrodino_seg.models.load import weights_file
-    from astrodino_seg.version import __version__
 
     lines = [f'astrodino_seg {__version__}']
     files = [('input', name) for name in names]

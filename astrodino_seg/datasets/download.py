@@ -16,9 +16,9 @@ from shutil import rmtree
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from astrodino_seg import __version__
 from astrodino_seg.errors import DownloadError, require
 from astrodino_seg.files import sha256_of
-from astrodino_seg.version import __version__
 
 # too many requests, and what a proxy says of a service that is busy or down
 TRY_AGAIN = (429, 502, 503, 504)

@@ -20,6 +20,7 @@ from astropy.table import QTable
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
+from astrodino_seg import __version__
 from astrodino_seg.embed.cutout import FLAGS, Cutouts, plain_columns
 from astrodino_seg.embed.prepare import Inputs
 from astrodino_seg.embed.vectors import RowStore, check_path, write_embeddings
@@ -28,7 +29,6 @@ from astrodino_seg.files import locked
 from astrodino_seg.image import Image
 from astrodino_seg.models.backbone import check_size
 from astrodino_seg.models.load import digest, load_backbone
-from astrodino_seg.version import __version__
 
 #: What can be taken as the vector of an image, and its length in units of
 #: that of a token.

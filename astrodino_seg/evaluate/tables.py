@@ -3,7 +3,7 @@
 Quality over many simulated scenes.
 
 `summary`, `binned` and `curve` pool the records of
-`~astrodino_seg.evaluate.scores.scene_scores`; without a scene they raise
+`~astrodino_seg.evaluate.benchmark.scene_scores`; without a scene they raise
 `ValueError`. Errors are the 16th and 84th percentiles over bootstraps of the
 scenes (`Efron 1979 <https://doi.org/10.1214/aos/1176344552>`_): of scenes and
 not of objects, because the objects of one scene share its PSF, depth and

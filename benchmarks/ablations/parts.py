@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from astrodino_seg.evaluate.scores import scene_scores
+from astrodino_seg.evaluate.benchmark import scene_scores
 from astrodino_seg.evaluate.tables import (
     bootstrap,
     list_table,

@@ -29,8 +29,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from astrodino_seg.evaluate.baselines import FINDERS, TUNED, detection_image
-from astrodino_seg.evaluate.benchmark import split_scene
-from astrodino_seg.evaluate.scores import scene_scores
+from astrodino_seg.evaluate.benchmark import scene_scores, split_scene
 from astrodino_seg.evaluate.tables import (
     bootstrap,
     list_table,

@@ -11,7 +11,7 @@ The network looks at each scene once; FOLDER keeps the rendered scenes.
 import argparse
 import itertools
 
-from astrodino_seg.evaluate.scores import scene_scores
+from astrodino_seg.evaluate.benchmark import scene_scores
 from astrodino_seg.evaluate.tables import summary
 from benchmarks.common import Network
 

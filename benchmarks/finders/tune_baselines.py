@@ -31,8 +31,11 @@ from astrodino_seg.evaluate.baselines import (
     available_finders,
     detection_image,
 )
-from astrodino_seg.evaluate.benchmark import read_lines, split_scene
-from astrodino_seg.evaluate.scores import scene_scores
+from astrodino_seg.evaluate.benchmark import (
+    read_lines,
+    scene_scores,
+    split_scene,
+)
 from astrodino_seg.files import whole_or_not
 from astrodino_seg.simulate import SceneLibrary
 

@@ -22,9 +22,12 @@ from scipy.ndimage import gaussian_filter
 from scipy.special import gammaincinv
 
 from astrodino_seg import DinoSegmenter
-from astrodino_seg.evaluate.benchmark import read_lines, split_scene
+from astrodino_seg.evaluate.benchmark import (
+    read_lines,
+    reference_bands,
+    split_scene,
+)
 from astrodino_seg.evaluate.matching import match_labels
-from astrodino_seg.evaluate.scores import reference_bands
 from astrodino_seg.evaluate.tables import list_table
 from astrodino_seg.simulate import SceneLibrary
 
