@@ -302,7 +302,7 @@ def plot_neighbours(images, found, *, n_queries=6, width=1.6):
     Pictures of the first queries and of what was found for each.
 
     ``images`` are what the table was made of, and ``found`` is of
-    `~astrodino_seg.embed.search.similar`, for rows of the table. A row a
+    `~astrodino_seg.embed.vectors.similar`, for rows of the table. A row a
     query, which comes first; then what is most like it, with the similarity.
     """
     names = list(dict.fromkeys(np.asarray(found['query']).tolist()))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from astrodino_seg.embed import anomaly_scores, search, similar
-from astrodino_seg.embed.search import nearest
+from astrodino_seg.embed.vectors import nearest
 from astrodino_seg.plotting import plot_neighbours
 
 VECTORS = np.array([[1, 0], [0, 2], [3, 3], [-1, 0], [np.nan, 0], [0, 0]],

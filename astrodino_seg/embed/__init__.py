@@ -14,5 +14,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     'embedding': ['embed', 'embedding_table'],
     'networks': ['evaluate_network'],
     'probe': ['evaluate', 'run_study'],
-    'search': ['anomaly_scores', 'similar'],
-    'vectors': ['read_embeddings', 'write_embeddings']})
+    'vectors': ['anomaly_scores', 'read_embeddings', 'similar',
+                'write_embeddings']})
