@@ -8,7 +8,7 @@ import pytest
 from helpers import check_promises
 from numpy.testing import assert_array_equal
 
-from astrodino_seg.datasets.pictures import PictureFolder, picture_image
+from astrodino_seg.datasets.folder import PictureFolder, picture_image
 
 Picture = pytest.importorskip('PIL.Image')
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 8, 9, 3), np.uint8)

@@ -61,7 +61,7 @@ def open_images(names, bands=None, *, quiet=True):
     from astropy.table import Table
 
     from astrodino_seg.datasets import FolderImages, Galaxy10
-    from astrodino_seg.datasets.pictures import PictureFolder
+    from astrodino_seg.datasets.folder import PictureFolder
 
     path = Path(names[0])
     alone = len(names) == 1

@@ -1,20 +1,26 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-FITS files as images: the bundled sample; a folder or a table as a sequence.
+Sequences of images: the FITS files of a folder or of a table, pictures; and
+the bundled sample.
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import copy
+from operator import index
 from pathlib import Path
 
 import numpy as np
 from astropy.table import Table
+from PIL import Image as Picture
 from tqdm import tqdm
 
-from astrodino_seg.datasets.files import Images
 from astrodino_seg.datasets.tables import read_table
 from astrodino_seg.errors import SkippedWarning
+from astrodino_seg.files import one_error
 from astrodino_seg.image import as_image
+
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.JPG', '.JPEG', '.PNG')
 
 
 def demo_image():
@@ -29,6 +35,35 @@ def demo_image():
         ``benchmarks/model/make_demo.py``.
     """
     return as_image(Path(__file__).parents[1] / 'data' / 'demo_griz.fits.fz')
+
+
+class Images(Sequence):
+    """
+    A sequence of images, each made by ``_image`` when it is asked for.
+
+    ``_rows`` names the attributes that have an entry an image.
+    """
+
+    _rows = ()
+
+    def __len__(self):
+        return len(getattr(self, self._rows[0]))
+
+    def __getitem__(self, i):
+        """
+        One image; for a slice, a mask or an array, the sequence of those.
+        """
+        if not isinstance(i, (slice, list, np.ndarray)):
+            return self._image(range(len(self))[index(i)])
+        part = copy(self)
+        for name in self._rows:
+            values = getattr(self, name)
+            if isinstance(values, list):
+                values = [values[k] for k in np.arange(len(self))[i]]
+            elif values is not None:
+                values = values[i]
+            setattr(part, name, values)
+        return part
 
 
 class FolderImages(Images):
@@ -169,3 +204,66 @@ def _full_path(folder, value):
     if value is np.ma.masked or not str(value):
         return None
     return folder / str(value)
+
+
+def data_files(path, suffixes):
+    """The data files of a folder."""
+    path = Path(path)
+    if path.is_dir():
+        found = sorted(one for one in path.rglob('*')
+                       if one.suffix in suffixes and one.is_file())
+        if not found:
+            msg = f'path: no file {", ".join(suffixes)} in {str(path)!r}'
+            raise FileNotFoundError(msg)
+        return found
+    if not path.is_file():
+        msg = f'path: no such file or folder: {str(path)!r}'
+        raise FileNotFoundError(msg)
+    if path.suffix not in suffixes:
+        msg = f'path: {str(path)!r} is none of {", ".join(suffixes)}'
+        raise ValueError(msg)
+    return [path]
+
+
+def readable(path):
+    """Whatever is wrong with a file is one `ValueError`."""
+    return one_error(f'path: {str(path)!r} cannot be read')
+
+
+def picture_image(picture):
+    """
+    A picture as an image of three bands, as the Legacy Surveys' viewer has
+    them.
+
+    Takes ``picture`` (y, x, 3) uint8.
+    """
+    red, green, blue = np.moveaxis(picture, -1, 0)
+    return as_image({'g': blue, 'r': green, 'z': red})
+
+
+class PictureFolder(Images):
+    """
+    The pictures of a folder, and of all folders in it, as images.
+
+    ``paths`` are the files, sorted, and ``labels`` the names, str of shape
+    (picture,), of the folders that they are in. The pixels are colours made
+    for the eye, not fluxes; `rgb` returns them as they are.
+    """
+
+    _rows = 'paths', 'labels'
+
+    def __init__(self, path):
+        self.paths = data_files(path, SUFFIXES)
+        self.labels = np.array([one.parent.name for one in self.paths])
+
+    def __repr__(self):
+        return f'<PictureFolder: {len(self)} pictures>'
+
+    def _image(self, i):
+        return picture_image(self.rgb(i))
+
+    def rgb(self, i):
+        """(y, x, 3) uint8 as it is stored, from the top row down."""
+        path = Path(self.paths[index(i)])
+        with readable(path), Picture.open(path) as opened:
+            return np.array(opened.convert('RGB'))

@@ -15,7 +15,7 @@ from astropy.config import paths
 from tqdm import tqdm
 
 from astrodino_seg.datasets.download import FileCache, get
-from astrodino_seg.datasets.files import Images
+from astrodino_seg.datasets.folder import Images
 from astrodino_seg.datasets.legacy_request import (
     NATIVE_SCALE,
     SERVICE,

@@ -14,7 +14,8 @@ from pathlib import Path
 import astropy.units as u
 import numpy as np
 
-from astrodino_seg.datasets.files import as_text, data_files, readable
+from astrodino_seg.datasets.folder import data_files, picture_image, readable
+from astrodino_seg.datasets.pictures import as_text
 from astrodino_seg.errors import SkippedWarning, require
 from astrodino_seg.image import as_image
 
@@ -31,8 +32,7 @@ def record_image(record):
             msg = (f'record: rgb_image must be uint8 of shape (y, x, 3), got '
                    f'{rgb.dtype} of shape {rgb.shape}')
             raise ValueError(msg)
-        red, green, blue = np.moveaxis(rgb, -1, 0)
-        return as_image({'g': blue, 'r': green, 'z': red})
+        return picture_image(rgb)
     msg = f'record has neither image nor rgb_image; it has {sorted(record)}'
     raise ValueError(msg)
 

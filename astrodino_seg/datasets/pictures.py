@@ -1,7 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Colour pictures with labels: folders of JPEG or PNG, one folder a class, and
-Galaxy10 DECaLS, 17,736 galaxies in ten classes of morphology.
+Galaxy10 DECaLS: colour pictures of 17,736 galaxies in ten classes of
+morphology, in HDF5 and Parquet files, which are read row by row.
 
 Leung & Bovy made Galaxy10 from the votes of Galaxy Zoo and images of the DESI
 Legacy Imaging Surveys; see https://github.com/henrysky/Galaxy10. It comes as
@@ -9,23 +9,23 @@ one HDF5 file, ``Galaxy10_DECals.h5``, and as ``gz10`` of the Multimodal
 Universe in HDF5 or Parquet.
 """
 
+import math
+from contextlib import contextmanager
+from io import BytesIO
 from operator import index
-from pathlib import Path
 
 import numpy as np
 from astropy.table import Table, vstack
-from PIL import Image as Picture
 
-from astrodino_seg.datasets.files import (
-    Hdf5File,
+from astrodino_seg.datasets.folder import (
     Images,
-    ParquetFile,
     data_files,
+    picture_image,
     readable,
 )
-from astrodino_seg.image import as_image
+from astrodino_seg.errors import require
+from astrodino_seg.files import check_bytes
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.JPG', '.JPEG', '.PNG')
 #: The names of the classes 0 to 9.
 GALAXY10_CLASSES = (
     'disturbed', 'merging', 'round smooth', 'in-between round smooth',
@@ -37,45 +37,6 @@ COLUMNS = {'label': ('ans', 'gz10_label'), 'ra': ('ra',), 'dec': ('dec',),
            'pixel_scale': ('pxscale', 'rgb_pixel_scale'),
            'object_id': ('object_id',)}
 PIXELS = ('images', 'rgb_image')
-
-
-def picture_image(picture):
-    """
-    A picture as an image of three bands, as the Legacy Surveys' viewer has
-    them.
-
-    Takes ``picture`` (y, x, 3) uint8.
-    """
-    red, green, blue = np.moveaxis(picture, -1, 0)
-    return as_image({'g': blue, 'r': green, 'z': red})
-
-
-class PictureFolder(Images):
-    """
-    The pictures of a folder, and of all folders in it, as images.
-
-    ``paths`` are the files, sorted, and ``labels`` the names, str of shape
-    (picture,), of the folders that they are in. The pixels are colours made
-    for the eye, not fluxes; `rgb` returns them as they are.
-    """
-
-    _rows = 'paths', 'labels'
-
-    def __init__(self, path):
-        self.paths = data_files(path, SUFFIXES)
-        self.labels = np.array([one.parent.name for one in self.paths])
-
-    def __repr__(self):
-        return f'<PictureFolder: {len(self)} pictures>'
-
-    def _image(self, i):
-        return picture_image(self.rgb(i))
-
-    def rgb(self, i):
-        """(y, x, 3) uint8 as it is stored, from the top row down."""
-        path = Path(self.paths[index(i)])
-        with readable(path), Picture.open(path) as opened:
-            return np.array(opened.convert('RGB'))
 
 
 class Galaxy10(Images):
@@ -188,3 +149,119 @@ def _read_columns(file):
         raise ValueError(msg)
     table['label'] = label.astype(np.int64)
     return table
+
+
+def as_text(values):
+    """Make text of identifiers."""
+    text = [one.decode() if isinstance(one, bytes) else str(one)
+            for one in np.asarray(values).tolist()]
+    return np.array([one[2:-1] if one.startswith("b'") else one
+                     for one in text])
+
+
+class Hdf5File:
+    """
+    An HDF5 file whose datasets are columns.
+
+    It is opened for each reading, so that processes can share the object.
+    """
+
+    def __init__(self, path, pixels):
+        self.path = path
+        with self._open() as file:
+            shapes = {name: one.shape for name, one in file.items()
+                      if hasattr(one, 'shape')}
+            self.names = set(shapes)
+            name = [one for one in pixels if one in shapes]
+            dtype = file[name[0]].dtype if name else None
+        if not name:
+            msg = (f'path: {str(path)!r} has no {" or ".join(pixels)}; it '
+                   f'has {sorted(shapes)}')
+            raise ValueError(msg)
+        self._pixels = name[0]
+        shape = shapes[name[0]]
+        if len(shape) != 4 or shape[-1] != 3 or dtype != np.uint8:
+            msg = (f'path: {name[0]!r} of {str(path)!r} must be uint8 of '
+                   f'shape (row, y, x, 3), got {dtype} of shape {shape}')
+            raise ValueError(msg)
+        lengths = {name: one[:1] for name, one in shapes.items()}
+        if set(lengths.values()) != {shape[:1]}:
+            msg = f'path: columns of {str(path)!r} differ in length: {lengths}'
+            raise ValueError(msg)
+
+    def column(self, name):
+        """All values of a column, as `~numpy.ndarray`."""
+        with self._open() as file:
+            check_bytes(file[name].nbytes, f'{name!r} of {str(self.path)!r}')
+            values = file[name][:]
+        return as_text(values) if name == 'object_id' else values
+
+    def pixels(self, row):
+        """The image of a row: uint8 of shape (y, x, 3)."""
+        with self._open() as file:
+            column = file[self._pixels]
+            check_bytes(math.prod(column.shape[1:]),
+                        f'an image of {str(self.path)!r}')
+            return column[row]
+
+    @contextmanager
+    def _open(self):
+        h5py = require('h5py', 'survey')
+        with readable(self.path), h5py.File(self.path, 'r') as file:
+            yield file
+
+
+class ParquetFile:
+    """
+    A Parquet file with a column of encoded images (PNG or JPEG).
+
+    The encoded images of one row group are kept, so that reading in order is
+    fast.
+    """
+
+    def __init__(self, path, pixels):
+        self.path, self._kept = path, (None, None)
+        with self._open() as file:
+            self.names = set(file.schema_arrow.names)
+            groups = [file.metadata.row_group(k).num_rows
+                      for k in range(file.metadata.num_row_groups)]
+        self._ends = np.cumsum(groups)
+        name = [one for one in pixels if one in self.names]
+        if not name:
+            msg = (f'path: {str(path)!r} has no {" or ".join(pixels)}; it '
+                   f'has {sorted(self.names)}')
+            raise ValueError(msg)
+        self._pixels = name[0]
+
+    def column(self, name):
+        """All values of a column, as `~numpy.ndarray`."""
+        with self._open() as file:
+            column = file.read([name]).column(name)
+            if column.null_count and name != 'redshift':
+                msg = f'{column.null_count} values of {name!r} are missing'
+                raise ValueError(msg)
+            values = column.to_numpy()
+        return as_text(values) if name == 'object_id' else values
+
+    def pixels(self, row):
+        """The image of a row: uint8 of shape (y, x, 3)."""
+        from PIL import Image
+
+        group = int(np.searchsorted(self._ends, row, side='right'))
+        if self._kept[0] != group:
+            with self._open() as file:
+                check_bytes(file.metadata.row_group(group).total_byte_size,
+                            f'a group of rows of {str(self.path)!r}')
+                self._kept = group, file.read_row_group(
+                    group, [self._pixels]).column(0)
+        start = self._ends[group - 1] if group else 0
+        with readable(self.path):
+            item = self._kept[1][int(row - start)].as_py()
+            content = item['bytes'] if isinstance(item, dict) else item
+            return np.array(Image.open(BytesIO(content)).convert('RGB'))
+
+    @contextmanager
+    def _open(self):
+        parquet = require('pyarrow.parquet', 'survey')
+        with readable(self.path), parquet.ParquetFile(self.path) as file:
+            yield file

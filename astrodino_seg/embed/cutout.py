@@ -15,7 +15,7 @@ from astropy.nddata import overlap_slices
 from astropy.table import QTable, Table
 from photutils.segmentation import SegmentationImage
 
-from astrodino_seg.datasets.files import Images
+from astrodino_seg.datasets.folder import Images
 from astrodino_seg.datasets.tables import (
     as_table,
     pixel_positions,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from astrodino_seg.datasets.pictures import picture_image
+from astrodino_seg.datasets.folder import picture_image
 from astrodino_seg.errors import EmptyImageError
 from astrodino_seg.image import as_image
 from astrodino_seg.models.backbone import check_size, to_patches

@@ -44,7 +44,7 @@ import torch
 from matplotlib.figure import Figure
 
 from astrodino_seg.datasets import random_split
-from astrodino_seg.datasets.pictures import PictureFolder
+from astrodino_seg.datasets.folder import PictureFolder
 from astrodino_seg.embed import (
     attention_maps,
     cutouts,
