@@ -55,6 +55,19 @@ def locked(path, *, wait=0):
         lock.release()
 
 
+def check_new(path, *, overwrite=False):
+    """Raise unless a file can be made here; gives its `~pathlib.Path`."""
+    path = Path(path)
+    if path.exists() and not overwrite:
+        replaces = '; overwrite=True replaces it' * (overwrite is not None)
+        msg = f'{str(path)!r} exists{replaces}'
+        raise FileExistsError(msg)
+    if not path.parent.is_dir():
+        msg = f'no such directory: {str(path.parent)!r}'
+        raise FileNotFoundError(msg)
+    return path
+
+
 @contextmanager
 def whole_or_not(path):
     """A path beside ``path``, which takes its place if nothing fails."""

@@ -62,7 +62,7 @@ def _count(labels):
     return len(np.unique(labels[labels > 0]))
 
 
-def outline_rgb(rgb, labels, colour=WHITE, *, reference=None):
+def outline_rgb(rgb, labels, *, reference=None):
     """
     A copy of a picture with the outlines of labels.
 
@@ -72,7 +72,7 @@ def outline_rgb(rgb, labels, colour=WHITE, *, reference=None):
     out = rgb.copy()
     # every label's own inner edge, so that neighbours are told apart
     edges = find_boundaries(labels, mode='inner')
-    out[edges] = colour
+    out[edges] = WHITE
     if reference is not None:
         known = find_boundaries(reference, mode='thick')
         known = binary_dilation(known, np.ones((3, 3)), iterations=2)
@@ -127,15 +127,15 @@ def plot_segmentations(rgb: np.ndarray,
     return figure
 
 
-def plot_closeups(rgb, segmentations, zooms, *, width=3):
+def plot_closeups(rgb, segmentations, zooms):
     """
     One row a zoom: the picture, then each label map's outlines on it.
 
     Outlines that the first of the maps, a dict by title, does not have are
-    orange; ``width`` is that of a panel in inches.
+    orange.
     """
     shape = len(zooms), len(segmentations) + 1
-    figure = _figure(shape[1] * width, shape[0] * (width + 0.3))
+    figure = _figure(shape[1] * 3, shape[0] * 3.3)
     axes = figure.subplots(*shape, squeeze=False)
     first = next(iter(segmentations.values()))
     for row, zoom in zip(axes, zooms):
@@ -255,14 +255,10 @@ def save_figure(figure: 'Figure', path: str | os.PathLike, *,
         figure.savefig(part, dpi=dpi)
 
 
-def plot_tsne(points, labels, classes, *, width=7):
-    """
-    Points coloured by their class.
-
-    Takes ``points`` (n, 2), ``labels`` (n,) int.
-    """
+def plot_tsne(points, labels, classes):
+    """Points (n, 2) coloured by their class, of labels (n,) int."""
     colormaps = require('matplotlib', 'plot').colormaps
-    figure = _figure(width, 0.75 * width)
+    figure = _figure(7, 5.25)
     axis = figure.subplots()
     colours = colormaps['tab10' if len(classes) <= 10 else 'turbo']
     step = 1 if len(classes) <= 10 else colours.N / len(classes)
@@ -297,7 +293,7 @@ def plot_confusion(result, *, width=7):
     return figure
 
 
-def plot_neighbours(images, found, *, n_queries=6, width=1.6):
+def plot_neighbours(images, found, *, n_queries=6):
     """
     Pictures of the first queries and of what was found for each.
 
@@ -308,7 +304,7 @@ def plot_neighbours(images, found, *, n_queries=6, width=1.6):
     names = list(dict.fromkeys(np.asarray(found['query']).tolist()))
     names = names[:n_queries]
     columns = 1 + int(np.max(found['rank']))
-    figure = _figure(columns * width, len(names) * (width + 0.2))
+    figure = _figure(columns * 1.6, len(names) * 1.8)
     axes = figure.subplots(len(names), columns, squeeze=False)
     for line, name in zip(axes, names):
         part = found[np.asarray(found['query']) == name]

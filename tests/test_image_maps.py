@@ -50,7 +50,7 @@ def test_unit(tmp_path, unit):
     assert again.wcs is None
     assert again.noise is None
     assert_array_equal(again.cube, DATA)
-    with pytest.raises(OSError, match='already exists'):
+    with pytest.raises(OSError, match='exists'):
         write_image(tmp_path / 'a.fits', image)
 
 

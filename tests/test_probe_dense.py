@@ -3,7 +3,6 @@
 Tests for the module dense of the probe package.
 """
 
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,20 +11,16 @@ from embed_toys import Same, make_backbone, make_images
 from numpy.testing import assert_allclose, assert_array_equal
 
 from astrodino_seg.embed import linear_segmentation, patch_maps, pca_rgb
-from astrodino_seg.embed.dense import (
-    SegmentationScore,
-    class_map,
-    intersection_over_union,
-)
+from astrodino_seg.embed.dense import SegmentationScore
+from astrodino_seg.truth import pixel_classes
 
 
 def test_iou_by_hand():
     # 4 of class 0, one called 1; 3 of class 1, one called 0; none of 2; one
     # of 3, called 1
     confusion = [[3, 1, 0, 0], [1, 2, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0]]
-    iou = intersection_over_union(confusion)
-    assert_allclose(iou, [3 / 5, 2 / 5, np.nan, 0])
     score = SegmentationScore(tuple('abcd'), np.array(confusion))
+    assert_allclose(score.iou, [3 / 5, 2 / 5, np.nan, 0])
     assert_allclose(score.miou, 1 / 3)
     assert repr(score).startswith('<SegmentationScore: mIoU 0.333; a 0.600')
 
@@ -34,23 +29,22 @@ def test_iou_as_of_masks():
     rng = np.random.default_rng(0)
     true, called = rng.integers(0, 3, (2, 500))
     confusion = np.bincount(3 * true + called, minlength=9).reshape(3, 3)
-    for k, value in enumerate(intersection_over_union(confusion)):
+    score = SegmentationScore(tuple('abc'), confusion)
+    for k, value in enumerate(score.iou):
         a, b = true == k, called == k
         assert_allclose(value, (a & b).sum() / (a | b).sum())
 
 
-def test_class_map():
-    truth = SimpleNamespace(labels=np.array([[0, 2, -1], [7, 7, 2]]),
-                            objects={'id': np.array([2, 7]),
-                                     'cls': np.array([3, 1])})
-    assert_array_equal(class_map(truth), [[0, 3, -1], [1, 1, 3]])
-    truth.objects['id'] = np.array([2, 7, 9])       # 9 owns no pixel
-    truth.objects['cls'] = np.array([3, 1, 2])
-    assert_array_equal(class_map(truth), [[0, 3, -1], [1, 1, 3]])
-    nothing = SimpleNamespace(labels=np.zeros((2, 2), int),
-                              objects={'id': np.zeros(0, int),
-                                       'cls': np.zeros(0, int)})
-    assert not class_map(nothing).any()
+def test_pixel_classes():
+    labels = np.array([[0, 2, -1], [7, 7, 2]])
+    wanted = [[0, 3, -1], [1, 1, 3]]
+    objects = {'id': np.array([2, 7]), 'cls': np.array([3, 1])}
+    assert_array_equal(pixel_classes(labels, objects), wanted)
+    objects = {'id': np.array([2, 7, 9]),       # 9 owns no pixel
+               'cls': np.array([3, 1, 2])}
+    assert_array_equal(pixel_classes(labels, objects), wanted)
+    nothing = dict.fromkeys(('id', 'cls'), np.zeros(0, int))
+    assert not pixel_classes(np.zeros((2, 2), int), nothing).any()
 
 
 def squares(n, seed):

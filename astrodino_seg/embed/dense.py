@@ -19,7 +19,7 @@ from astrodino_seg.errors import require
 from astrodino_seg.models.backbone import check_size
 from astrodino_seg.models.load import load_backbone
 from astrodino_seg.models.semantic import PixelHead, at_pixels
-from astrodino_seg.truth import CLASSES, VOID, pixel_classes
+from astrodino_seg.truth import CLASSES, VOID
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,34 +39,16 @@ class SegmentationScore:
     @property
     def iou(self):
         """Intersection over union of each class; NaN of none."""
-        return intersection_over_union(self.confusion)
+        confusion = np.asarray(self.confusion, float)
+        right = np.diag(confusion)
+        union = confusion.sum(axis=0) + confusion.sum(axis=1) - right
+        return np.divide(right, union, out=np.full(len(right), np.nan),
+                         where=union > 0)
 
     @property
     def miou(self):
         """The mean over the classes that there are."""
         return np.nanmean(self.iou)
-
-
-def intersection_over_union(confusion):
-    """
-    Intersection over union from a confusion matrix.
-
-    Takes ``confusion`` (class, class).
-    """
-    confusion = np.asarray(confusion, float)
-    right = np.diag(confusion)
-    union = confusion.sum(axis=0) + confusion.sum(axis=1) - right
-    return np.divide(right, union, out=np.full(len(right), np.nan),
-                     where=union > 0)
-
-
-def class_map(truth):
-    """
-    The class of each pixel of a simulated scene.
-
-    Gives ``classes`` (y, x) int64.
-    """
-    return pixel_classes(truth.labels, truth.objects)
 
 
 def linear_segmentation(train, test, backbone=None, *, classes=CLASSES,

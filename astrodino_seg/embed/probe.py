@@ -114,15 +114,14 @@ class ProbeResult:
         return np.divide(right, times, out=np.full_like(right, np.nan),
                          where=times > 0)
 
-    def interval(self, level=0.95, *, groups=None, n_draws=1000, seed=0):
+    def interval(self, **options):
         """
-        Confidence interval of the accuracy, by bootstraps of the sample.
+        The `mean_interval` of the accuracy.
 
         What is drawn is `shares`: folds that share their training sets are
         not independent, items are.
         """
-        return mean_interval(self.shares, level, groups=groups,
-                             n_draws=n_draws, seed=seed)
+        return mean_interval(self.shares, **options)
 
     @property
     def confusion(self):

@@ -19,7 +19,7 @@ from astropy.table import QTable
 
 from astrodino_seg.datasets.tables import read_table
 from astrodino_seg.errors import require
-from astrodino_seg.files import whole_or_not
+from astrodino_seg.files import check_new, whole_or_not
 
 FORMATS = {'.fits': 'fits', '.parquet': 'parquet'}
 N_VALUES = 2**24    # similarities that are held at a time
@@ -27,19 +27,12 @@ N_VALUES = 2**24    # similarities that are held at a time
 
 def check_path(path, *, overwrite=False):
     """Check that a table can be written under a name."""
-    path = Path(path)
-    if path.suffix not in FORMATS:
+    if Path(path).suffix not in FORMATS:
         msg = f'path must end in .fits or .parquet, got {str(path)!r}'
         raise ValueError(msg)
-    if path.suffix == '.parquet':
+    if Path(path).suffix == '.parquet':
         require('pyarrow', 'survey')
-    if path.exists() and not overwrite:
-        msg = f'{str(path)!r} exists; overwrite=True replaces it'
-        raise FileExistsError(msg)
-    if not path.parent.is_dir():
-        msg = f'no such directory: {str(path.parent)!r}'
-        raise FileNotFoundError(msg)
-    return path
+    return check_new(path, overwrite=overwrite)
 
 
 def write_embeddings(table, path, *, overwrite=False):

@@ -21,6 +21,8 @@ FILL_SIDE = 8           # of the least square of equal pixels that is missing
 LEAST_STEPS = 256
 #: Values beyond this are no data; float32 could not hold their sums.
 LARGEST = 1e34
+#: What a kind of uncertainty is raised to for the 1-sigma noise.
+POWER = {'std': 1, 'var': 0.5, 'ivar': -0.5}
 
 
 @dataclass
@@ -156,15 +158,11 @@ def _check_range(cube, values, bad, label):
             continue
         largest = np.max(np.abs(plane), where=~out, initial=0)
         n_over = np.count_nonzero(~(np.abs(single) < LARGEST) & ~out)
-        if 0 < largest < 1e-34:
-            msg = (f'the values of {label} are too small for single '
-                   f'precision: the largest is {largest:.3g}; use another '
-                   f'unit')
-            raise ValueError(msg)
-        if 2 * n_over > np.count_nonzero(~out):
-            msg = (f'the values of {label} are too large for single '
-                   f'precision: the largest is {largest:.3g}; use another '
-                   f'unit')
+        is_small = 0 < largest < 1e-34
+        if is_small or 2 * n_over > np.count_nonzero(~out):
+            msg = (f'the values of {label} are too '
+                   f'{"small" if is_small else "large"} for single precision: '
+                   f'the largest is {largest:.3g}; use another unit')
             raise ValueError(msg)
 
 

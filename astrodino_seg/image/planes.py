@@ -23,7 +23,7 @@ from astrodino_seg.image.fits import (
     quiet_headers,
     read_pixels,
 )
-from astrodino_seg.image.layer import split_cube
+from astrodino_seg.image.layer import POWER, split_cube
 from astrodino_seg.image.layouts import (
     bad_pixels,
     bands_of,
@@ -323,7 +323,7 @@ def _bad(extra, headers, label, bad_bits, unused):
 def _sigma(extra, unit, label, unused):
     """The noise in the image's unit, NaN where there is none; or None."""
     array = extra.pixels(label).astype(float)
-    power = {'std': 1, 'var': 0.5, 'ivar': -0.5}[extra.role]
+    power = POWER[extra.role]
     own, factor = unit_of(extra.hdu.header)[0], 1
     # some pipelines copy that of the image without the square
     if own is not None and unit is not None and own != unit:

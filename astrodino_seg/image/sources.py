@@ -17,7 +17,7 @@ from astropy.utils.masked import Masked
 from astrodino_seg.errors import AstroDinoUserWarning, require
 from astrodino_seg.files import check_bytes, one_error
 from astrodino_seg.image.fits import IMAGE_HDUS
-from astrodino_seg.image.layer import check_shape, split_cube
+from astrodino_seg.image.layer import POWER, check_shape, split_cube
 from astrodino_seg.image.layouts import bands_of, warn_of_bits
 from astrodino_seg.image.planes import read_hdus, read_path
 from astrodino_seg.image.wcs import fits_wcs, image_plane
@@ -177,7 +177,7 @@ def _noise_of(data, shape, label):
         return None
     label = f'the uncertainty of {label}'
     kind = uncertainty.uncertainty_type
-    power = {'std': 1, 'var': 0.5, 'ivar': -0.5}.get(kind)
+    power = POWER.get(kind)
     if power is None:
         msg = f'{label} is of the unknown type {kind!r} and is not used'
         warnings.warn(msg, AstroDinoUserWarning)

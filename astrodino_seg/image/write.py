@@ -5,13 +5,12 @@ FITS files out: label maps, images, and maps on the pixels of an image.
 
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
 
 from astrodino_seg.errors import AstroDinoUserWarning
-from astrodino_seg.files import whole_or_not
+from astrodino_seg.files import check_new, whole_or_not
 from astrodino_seg.image.fits import (
     is_plane,
     open_fits,
@@ -56,28 +55,16 @@ def write_label_map(path, labels, image, *, meta=None, overwrite=False):
         it then has the WCS without the distortion.
     """
     labels = _check_labels(labels, image)
-    if Path(path).exists() and not overwrite:
-        msg = f'{str(path)!r} exists; overwrite=True replaces it'
-        raise FileExistsError(msg)
-    header = _wcs_header(image)
+    _write_primary(path, labels, image, meta, overwrite)
+
+
+def _write_primary(path, pixels, image, meta, overwrite):
+    """Write an image of one HDU; the file appears whole or not at all."""
+    check_new(path, overwrite=overwrite)
+    header = fits.Header() if image is None else _wcs_header(image)
     _add_meta(header, meta)
-    _write_file(fits.PrimaryHDU(labels, header), path)
-
-
-def _write_file(hdus, path):
-    """Write HDUs to a file, which appears whole or not at all."""
-    if not Path(path).parent.is_dir():
-        msg = f'no such directory: {str(Path(path).parent)!r}'
-        raise FileNotFoundError(msg)
     with whole_or_not(path) as part:
-        hdus.writeto(part)
-
-
-def _refuse_existing(path):
-    """Raise if there is a file."""
-    if Path(path).exists():
-        msg = f'{str(path)!r} already exists'
-        raise FileExistsError(msg)
+        fits.PrimaryHDU(pixels, header).writeto(part)
 
 
 class GrowingLabelMap:
@@ -216,10 +203,7 @@ def write_plane(path, pixels, image=None, *, meta=None):
     Write (y, x) or (plane, y, x) pixels as the primary image of a new FITS
     file, with the WCS of an `Image`.
     """
-    _refuse_existing(path)
-    header = fits.Header() if image is None else _wcs_header(image)
-    _add_meta(header, meta)
-    _write_file(fits.PrimaryHDU(pixels, header), path)
+    _write_primary(path, pixels, image, meta, None)
 
 
 def write_image(path, image, *, meta=None):
@@ -277,7 +261,7 @@ def _unit_name(unit):
 
 
 def _write(path, planes, image, meta):
-    _refuse_existing(path)
+    check_new(path, overwrite=None)
     hdus = fits.HDUList([fits.PrimaryHDU()])
     _add_meta(hdus[0].header, meta)
     wcs = _wcs_header(image)
@@ -285,4 +269,5 @@ def _write(path, planes, image, meta):
         header = wcs.copy()
         header.update(more)
         hdus.append(fits.ImageHDU(values, header, name))
-    _write_file(hdus, path)
+    with whole_or_not(path) as part:
+        hdus.writeto(part)

@@ -56,7 +56,6 @@ from astrodino_seg.embed import (
     pca_rgb,
 )
 from astrodino_seg.embed.classifiers import fold_splits
-from astrodino_seg.embed.dense import class_map
 from astrodino_seg.embed.prepare import Inputs
 from astrodino_seg.embed.probe import mean_interval
 from astrodino_seg.evaluate.tables import list_table
@@ -67,7 +66,7 @@ from astrodino_seg.simulate import make_scene, observe
 from astrodino_seg.simulate.galaxies import KINDS
 from astrodino_seg.simulate.scene_library import SPLITS
 from astrodino_seg.simulate.stamps import build_stamps
-from astrodino_seg.truth import CLASSES
+from astrodino_seg.truth import CLASSES, pixel_classes
 from benchmarks.common import add_data
 
 MORPHOLOGIES = [kind for kind in KINDS if kind != 'central']
@@ -136,7 +135,8 @@ def simulated(n_each, n_pairs, n_skies):
                     middle = np.s_[SCENE // 4:3 * SCENE // 4]
                     pairs.append((
                         cutouts(image, [[SCENE / 2] * 2], SCENE // 2)[0],
-                        class_map(truth)[middle, middle]))
+                        pixel_classes(truth.labels, truth.objects)[
+                            middle, middle]))
                 for task, label, one in take(image, truth, wanted):
                     tasks[task].append((one, label, sky))
                 if not any(sum(each.values()) for each in wanted.values()):
