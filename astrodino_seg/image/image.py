@@ -69,13 +69,12 @@ class Image:
     pedestal: tuple = ()
 
     def __post_init__(self):
-        if not self.bands:
-            names = tuple(f'band{i}' for i in range(len(self.cube)))
-            object.__setattr__(self, 'bands', names)
-        if not self.order:
-            object.__setattr__(self, 'order', tuple(range(len(self.cube))))
-        if not self.pedestal:
-            object.__setattr__(self, 'pedestal', (0.0,) * len(self.cube))
+        n = len(self.cube)
+        for name, default in (('bands', tuple(f'band{i}' for i in range(n))),
+                              ('order', tuple(range(n))),
+                              ('pedestal', (0.0,) * n)):
+            if not getattr(self, name):
+                object.__setattr__(self, name, default)
         for name in ('mask', 'noise'):
             array = getattr(self, name)
             if array is not None and array.shape != self.cube.shape:

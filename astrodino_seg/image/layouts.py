@@ -206,6 +206,22 @@ def bands_of(header, n_bands):
     return names if len(names) == n_bands and all(names) else None
 
 
+def names_of(header, primary, n_bands, band, stem):
+    """
+    The names of the bands of a science plane, or None; ``band`` is that of
+    the plane, ``stem`` the name of the file.
+    """
+    if n_bands > 1:
+        return bands_of(header, n_bands)
+    for name in (filter_of(header, primary), band,
+                 primary is not None and filter_of(primary),
+                 canonical(stem)):
+        if name:
+            return [name]
+    return bands_of(header, 1) or (
+        primary is not None and bands_of(primary, 1) or None)
+
+
 def unit_of(header, primary=None):
     """
     The unit that BUNIT names, or None; and BUNIT if it is not understood.

@@ -26,9 +26,9 @@ from astrodino_seg.image.fits import (
 from astrodino_seg.image.layer import POWER, split_cube
 from astrodino_seg.image.layouts import (
     bad_pixels,
-    bands_of,
     filter_of,
     linear,
+    names_of,
     role_of,
     unit_of,
     warn_of_bits,
@@ -297,7 +297,8 @@ def _read(plane, extras, primary, hdus, label, stem, bad_bits, unused):
         wcs = wcs.slice(plane.window)
     layers = split_cube(linear(data, header, primary), mask=mask, noise=noise,
                         label=label, stem=stem, wcs=wcs, unit=unit,
-                        names=_names(plane, primary, stem, n_bands))
+                        names=names_of(hdu.header, primary, n_bands,
+                                       plane.band, stem))
     for layer in layers:
         layer.whole = tuple(hdu.shape[-2:])
     return layers
@@ -340,17 +341,3 @@ def _sigma(extra, unit, label, unused):
         unused.append(f'{extra.name}, in which no pixel is positive')
         return None
     return noise
-
-
-def _names(plane, primary, stem, n_bands):
-    """The names of the bands of a science plane, or None."""
-    header = plane.hdu.header
-    if n_bands > 1:
-        return bands_of(header, n_bands)
-    for name in (filter_of(header, primary), plane.band,
-                 primary is not None and filter_of(primary),
-                 canonical(stem)):
-        if name:
-            return [name]
-    return bands_of(header, 1) or (
-        primary is not None and bands_of(primary, 1) or None)

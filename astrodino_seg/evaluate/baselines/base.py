@@ -88,7 +88,7 @@ class Baseline(ABC):
         return found
 
     def require(self):  # noqa: B027  most need nothing
-        """Raise an `ImportError` that says what is missing, if so."""
+        """What is run, or an `ImportError` that says what is missing."""
 
     @abstractmethod
     def _find(self, sn, mask):

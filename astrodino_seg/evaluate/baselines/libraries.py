@@ -60,11 +60,11 @@ class SEPFinder(Extractor):
     """
 
     def require(self):
-        """Raise an `ImportError` if ``sep`` cannot be imported."""
-        require('sep', 'compare')
+        """``sep``, or an `ImportError`."""
+        return require('sep', 'compare')
 
     def _find(self, sn, mask):
-        sep = require('sep', 'compare')
+        sep = self.require()
         # a bright large object has more pixels and parts than the defaults
         sep.set_extract_pixstack(max(int(1.1 * sn.size),
                                      sep.get_extract_pixstack()))

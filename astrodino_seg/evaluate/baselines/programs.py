@@ -86,10 +86,7 @@ class SExtractorFinder(Extractor):
     timeout: float = 600.0
 
     def require(self):
-        """Raise a `MissingToolError` if the program is not on the path."""
-        self._program()
-
-    def _program(self):
+        """The path of the program, or a `MissingToolError`."""
         return find_program('source-extractor', 'sextractor', 'sex')
 
     def _find(self, sn, mask):
@@ -101,7 +98,7 @@ class SExtractorFinder(Extractor):
             (folder / 'detect.sex').write_text(''.join(
                 f'{key} {value}\n' for key, value in
                 self._settings(sn.shape).items()))
-            run_program([self._program(), 'sn.fits', '-c', 'detect.sex'],
+            run_program([self.require(), 'sn.fits', '-c', 'detect.sex'],
                         folder, self.timeout)
             labels = read_label_map(folder / 'labels.fits')
         return segmentation_image(labels, mask, self.n_pixels)
@@ -139,17 +136,13 @@ class SExtractorFinder(Extractor):
 @dataclass(kw_only=True)
 class NoiseChiselFinder(Baseline):
     """
-    NoiseChisel [1]_, then Segment [2]_, on the bands' S/N.
+    NoiseChisel (Akhlaghi & Ichikawa 2015, ApJS, 220, 1), then Segment
+    (Akhlaghi 2019, arXiv:1909.11230), on the bands' S/N.
 
     NoiseChisel finds the pixels that hold signal, far below the noise;
     Segment divides them into objects, which are the labels. The parameters
     have the programs' names and defaults. Both must be on the ``PATH``, as
     ``astnoisechisel`` and ``astsegment``.
-
-    References
-    ----------
-    .. [1] Akhlaghi & Ichikawa 2015, ApJS, 220, 1.
-    .. [2] Akhlaghi 2019, arXiv:1909.11230.
     """
 
     #: Side in pixels of the tiles in which the noise is measured. An image of
@@ -176,14 +169,11 @@ class NoiseChiselFinder(Baseline):
     timeout: float = 600.0
 
     def require(self):
-        """Raise a `MissingToolError` if a program is not on the path."""
-        self._programs()
-
-    def _programs(self):
+        """The paths of the programs, or a `MissingToolError`."""
         return find_program('astnoisechisel'), find_program('astsegment')
 
     def _find(self, sn, mask):
-        noisechisel, segment = self._programs()
+        noisechisel, segment = self.require()
         with tempfile.TemporaryDirectory() as folder:
             folder = Path(folder)
             write_plane(folder / 'sn.fits',
@@ -209,18 +199,15 @@ class NoiseChiselFinder(Baseline):
 @dataclass(kw_only=True)
 class MTObjectsFinder(Baseline):
     """
-    MTObjects [1]_ on the bands' S/N: significant nodes of a max-tree.
+    MTObjects (Teeninga et al. 2016, Mathematical Morphology - Theory and
+    Applications, 1; Haigh et al. 2021, A&A, 645, A107) on the bands' S/N:
+    significant nodes of a max-tree.
 
     There is no threshold: a node of the tree is an object if its light is
     significant for its area. The environment variable
     ``ASTRODINO_MTOBJECTS`` names a checkout of
     https://github.com/CarolineHaigh/mtobjects in which its C library was
     compiled, as its README says. It is run with the present Python.
-
-    References
-    ----------
-    .. [1] Teeninga et al. 2016, Mathematical Morphology - Theory and
-       Applications, 1; Haigh et al. 2021, A&A, 645, A107.
     """
 
     #: By how many sigma the lower end of an object is moved up; less keeps
@@ -236,10 +223,7 @@ class MTObjectsFinder(Baseline):
     timeout: float = 600.0
 
     def require(self):
-        """Raise a `MissingToolError` if there is no checkout, compiled."""
-        self._checkout()
-
-    def _checkout(self):
+        """The checkout, compiled, or a `MissingToolError`."""
         name = os.environ.get(VARIABLE)
         if not name:
             msg = f'{VARIABLE} does not name a checkout of MTObjects'
@@ -255,7 +239,7 @@ class MTObjectsFinder(Baseline):
         return folder
 
     def _find(self, sn, mask):
-        checkout = self._checkout()
+        checkout = self.require()
         with tempfile.TemporaryDirectory() as folder:
             data, out = Path(folder, 'sn.fits'), Path(folder, 'labels.npy')
             write_plane(data, sn.astype(np.float32))
