@@ -10,8 +10,8 @@ import torch
 from embed_toys import Same, make_backbone, make_images
 from numpy.testing import assert_allclose, assert_array_equal
 
-from astrodino_seg.embed import linear_segmentation, patch_maps, pca_rgb
-from astrodino_seg.embed.dense import SegmentationScore
+from astrodino_seg.embed import linear_segmentation
+from astrodino_seg.embed.dense import SegmentationScore, patch_maps, pca_rgb
 from astrodino_seg.truth import pixel_classes
 
 

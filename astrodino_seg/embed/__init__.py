@@ -10,9 +10,9 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     'attention': ['attention_maps'],
     'cutout': ['cutouts', 'label_cutouts'],
-    'dense': ['linear_segmentation', 'patch_maps', 'pca_rgb'],
+    'dense': ['linear_segmentation'],
     'embedding': ['embed', 'embedding_table'],
     'networks': ['evaluate_network'],
-    'probe': ['evaluate', 'run_study'],
+    'probe': ['evaluate'],
     'vectors': ['anomaly_scores', 'read_embeddings', 'similar',
                 'write_embeddings']})

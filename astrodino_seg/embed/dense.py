@@ -179,26 +179,8 @@ def _tokens(images, backbone, size):
 
 def patch_maps(images, backbone=None, *, size=None):
     """
-    The patch tokens of images.
-
-    Parameters
-    ----------
-    images : iterable
-        As of `~astrodino_seg.embed.embedding.embed`.
-    backbone : `~astrodino_seg.models.backbone.Backbone`, str or path, optional
-        As of `~astrodino_seg.embed.embedding.embed`.
-    size : int or tuple of int, optional
-        Rows and columns that images are resampled to.
-
-    Yields
-    ------
-    tokens : `~numpy.ndarray`
-        (dim, gy, gx) float32, of the last layer, after its norm.
-
-    Raises
-    ------
-    ValueError
-        If there is nothing in an image.
+    Yield the patch tokens of images, as of `embed`, (dim, gy, gx) float32: of
+    the last layer, after its norm. A `ValueError` if there is nothing in one.
     """
     backbone = load_backbone(backbone)
     for tokens in _tokens(images, backbone, check_size(size)):
@@ -207,22 +189,13 @@ def patch_maps(images, backbone=None, *, size=None):
 
 def pca_rgb(maps):
     """
-    Colours from the first three principal components of patch tokens.
+    Colours, (gy, gx, 3) uint8 each, from the first three principal components
+    of (dim, gy, gx) patch tokens; red is the first.
 
-    As in figure 1 of DINOv2 (Oquab et al. 2023, arXiv:2304.07193), but for
-    all patches, the sky's too. The components are those of all maps together,
-    so that one colour is one thing in all of them.
-
-    Parameters
-    ----------
-    maps : sequence of `~numpy.ndarray`
-        (dim, gy, gx) tokens.
-
-    Returns
-    -------
-    pictures : list of `~numpy.ndarray`
-        (gy, gx, 3) uint8; red is the first component. Each is scaled so that
-        1% of the patches of all maps are darkest and 1% brightest.
+    As in figure 1 of DINOv2 (Oquab et al. 2023, arXiv:2304.07193), but for all
+    patches, the sky's too. The components are those of all maps together, so
+    that one colour is one thing in all of them, and 1% of the patches of all
+    are darkest and 1% brightest.
     """
     decomposition = require('sklearn.decomposition', 'probe')
     tokens = np.concatenate([one.reshape(len(one), -1).T for one in maps])

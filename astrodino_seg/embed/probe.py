@@ -213,44 +213,10 @@ def evaluate(vectors, labels, *, protocol='mlp', splits=None, classes=None,
 def run_study(images, labels, backbone=None, *, classes=None, n_seeds=5,
               seed=0, **options):
     """
-    Classify images as the study does.
+    Classify images as the study does: `embed` with its size, and `evaluate`
+    with ``n_seeds`` splits, each trained with a seed of its own.
 
-    Images are resized to 224 pixels and normalised as the backbone has it:
-    with ImageNet's statistics if it was trained on photographs, in units of
-    the noise if it is one of ours. The CLS token of the frozen network (384
-    numbers of a ViT-S, 1024 of a ViT-L) is the input of a network of one
-    hidden layer of 256 ReLU units, trained on 80% of the sample by Adam and
-    cross-entropy in 30 epochs of batches of 64, and tested on 20%.
-
-    Parameters
-    ----------
-    images : sequence
-        As of `~astrodino_seg.embed.embedding.embed`, for example
-        `~astrodino_seg.datasets.Galaxy10`.
-    labels : array_like
-        (n,) classes.
-    backbone : `~astrodino_seg.models.backbone.Backbone`, str or path, optional
-        As of `~astrodino_seg.embed.embedding.embed`.
-    classes : sequence of str, optional
-        The classes.
-    n_seeds, seed : int, optional
-        Number of splits, each trained with a seed of its own, and the first
-        seed. The study has one.
-    **options
-        Of `~astrodino_seg.embed.embedding.embed`: ``n_workers``,
-        ``progress_bar``, and ``batch_size``, which changes nothing else.
-
-    Returns
-    -------
-    result : `ProbeResult`
-        What was predicted.
-    vectors : `~numpy.ndarray`
-        (n, d) the embeddings, as for `tsne`.
-
-    Raises
-    ------
-    ValueError
-        As of `~astrodino_seg.embed.embedding.embed` and `evaluate`.
+    ``options`` are of `embed`. Gives a `ProbeResult`, and the (n, d) vectors.
     """
     encode_labels(labels, classes)      # a bad label is told first
     vectors = embed(images, backbone, what=STUDY['what'], size=STUDY['size'],

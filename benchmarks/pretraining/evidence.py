@@ -52,10 +52,9 @@ from astrodino_seg.embed import (
     evaluate,
     evaluate_network,
     linear_segmentation,
-    patch_maps,
-    pca_rgb,
 )
 from astrodino_seg.embed.classifiers import fold_splits
+from astrodino_seg.embed.dense import patch_maps, pca_rgb
 from astrodino_seg.embed.prepare import Inputs
 from astrodino_seg.embed.probe import mean_interval
 from astrodino_seg.evaluate.tables import list_table
