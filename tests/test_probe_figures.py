@@ -8,7 +8,8 @@ import pytest
 from embed_toys import blobs
 from numpy.testing import assert_array_equal
 
-from astrodino_seg.embed.probe import ProbeResult, tsne
+from astrodino_seg.embed.classifiers import ProbeResult
+from astrodino_seg.embed.probe import tsne
 from astrodino_seg.plotting import plot_confusion, plot_tsne
 
 

@@ -13,7 +13,7 @@ from embed_toys import Same, make_backbone
 from torch import nn
 
 from astrodino_seg.embed import evaluate_network
-from astrodino_seg.embed.networks import BASELINES, FineTuned, make_baseline
+from astrodino_seg.embed.probe import BASELINES, FineTuned, make_baseline
 
 try:
     import timm

@@ -10,13 +10,12 @@ from embed_toys import blobs, make_backbone, make_images
 from numpy.testing import assert_allclose, assert_array_equal
 
 from astrodino_seg.embed import embed, evaluate
-from astrodino_seg.embed.classifiers import seed_splits
-from astrodino_seg.embed.probe import (
-    STUDY,
+from astrodino_seg.embed.classifiers import (
     ProbeResult,
     mean_interval,
-    run_study,
+    seed_splits,
 )
+from astrodino_seg.embed.probe import STUDY, run_study
 
 # the classes of seven items, two splits and what was predicted
 TRUTH = np.array([0, 0, 0, 1, 1, 2, 2])

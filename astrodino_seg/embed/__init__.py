@@ -12,7 +12,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     'cutout': ['cutouts', 'label_cutouts'],
     'dense': ['linear_segmentation'],
     'embedding': ['embed', 'embedding_table'],
-    'networks': ['evaluate_network'],
-    'probe': ['evaluate'],
+    'probe': ['evaluate', 'evaluate_network'],
     'vectors': ['anomaly_scores', 'read_embeddings', 'similar',
                 'write_embeddings']})

@@ -1,13 +1,18 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Classifiers of frozen vectors, their labels, and splits of a sample.
+Classifiers of frozen vectors, their labels, splits of a sample, and what comes
+out.
 
 Each classifier is a function of (n, d) vectors and (n,) int64 labels that
 returns the (m,) labels of the others.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
+from astropy.table import Table
+from scipy.stats import bootstrap
 from torch import nn
 from torch.nn import functional as F
 
@@ -186,3 +191,132 @@ def check_splits(splits, n):
                    f'{np.intersect1d(train, test).size} items')
             raise ValueError(msg)
     return splits
+
+
+def mean_interval(values, level=0.95, *, groups=None, n_draws=1000, seed=0):
+    """
+    Confidence interval of a mean, by bootstraps (Efron 1979, Ann. Statist.
+    7, 1).
+
+    Of the difference of the `ProbeResult.shares` of two probes with the same
+    splits, it is a paired test of the two, in which what makes items hard
+    for both cancels.
+
+    Takes ``values`` (n,) float, ``groups`` (n,).
+    """
+    values = np.asarray(values, float)
+    groups = np.arange(len(values)) if groups is None else np.asarray(groups)
+    if groups.shape != values.shape:
+        msg = f'groups has shape {groups.shape}, values {values.shape}'
+        raise ValueError(msg)
+    good = np.isfinite(values)
+    if not good.any():
+        msg = 'values has no finite number'
+        raise ValueError(msg)
+    _, member = np.unique(groups[good], return_inverse=True)
+    total, count = np.bincount(member, values[good]), np.bincount(member)
+    if len(count) == 1:
+        return 2 * (float(total[0] / count[0]),)
+    found = bootstrap(
+        (total, count), lambda t, n, axis: t.sum(axis) / n.sum(axis),
+        n_resamples=n_draws, paired=True, vectorized=True, method='percentile',
+        confidence_level=level, random_state=np.random.default_rng(seed))
+    return tuple(map(float, found.confidence_interval))
+
+
+def confusion_matrix(true, called, n):
+    """(n, n) int64 counts; rows are true."""
+    metrics = require('sklearn.metrics', 'probe')
+    return metrics.confusion_matrix(true, called, labels=np.arange(n))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ProbeResult:
+    """What was predicted in the test part of each split."""
+
+    #: Of the probe.
+    name: str
+    #: The names of the classes.
+    classes: tuple
+    #: (n,) int64 classes of the sample.
+    truth: np.ndarray
+    #: Train and test of each split.
+    splits: list
+    #: (n_test,) int64 classes that were predicted in each split.
+    predictions: list
+
+    def __repr__(self):
+        low, high = self.interval()
+        train, test = self.splits[0]
+        return (f'<ProbeResult {self.name}: top-1 {self.accuracy:.3f}, '
+                f'{self.std:.3f} between {len(self.splits)} splits of '
+                f'{len(train)} + {len(test)}, 95% of the sample in '
+                f'{low:.3f} to {high:.3f}>')
+
+    @property
+    def accuracies(self):
+        """Top-1 accuracy of each split."""
+        return np.array([(self.truth[test] == predicted).mean() for
+                         (_, test), predicted in
+                         zip(self.splits, self.predictions)])
+
+    @property
+    def accuracy(self):
+        """The mean of `accuracies`."""
+        return self.accuracies.mean()
+
+    @property
+    def std(self):
+        """Their standard deviation: of seeds and splits alone."""
+        n = len(self.splits)
+        return self.accuracies.std(ddof=1) if n > 1 else np.nan
+
+    @property
+    def shares(self):
+        """(n,) share of right answers for each item; NaN if never tested."""
+        right, times = np.zeros((2, len(self.truth)))
+        for (_, test), predicted in zip(self.splits, self.predictions):
+            right[test] += self.truth[test] == predicted
+            times[test] += 1
+        return np.divide(right, times, out=np.full_like(right, np.nan),
+                         where=times > 0)
+
+    def interval(self, **options):
+        """
+        The `mean_interval` of the accuracy.
+
+        What is drawn is `shares`: folds that share their training sets are
+        not independent, items are.
+        """
+        return mean_interval(self.shares, **options)
+
+    @property
+    def confusion(self):
+        """(class, class) int64: rows are true; the sum of all splits."""
+        true = [self.truth[test] for _, test in self.splits]
+        return confusion_matrix(np.concatenate(true), np.concatenate(
+            self.predictions), len(self.classes))
+
+    def split_table(self):
+        """A table: ``split``, ``n_train``, ``n_test``, ``accuracy``."""
+        return Table({
+            'split': np.arange(len(self.splits)),
+            'n_train': [len(train) for train, _ in self.splits],
+            'n_test': [len(test) for _, test in self.splits],
+            'accuracy': self.accuracies})
+
+    def class_table(self):
+        """
+        A table of ``class``; ``n``, in the sample; ``recall``, the share of it
+        that is called so; ``precision``, the share of what is called so that
+        is right; ``f1``, their harmonic mean. NaN for none of none.
+        """
+        confusion = self.confusion
+        right = np.diag(confusion).astype(float)
+        true, called = confusion.sum(axis=1), confusion.sum(axis=0)
+        with np.errstate(invalid='ignore'):
+            return Table({
+                'class': list(self.classes),
+                'n': np.bincount(self.truth, minlength=len(self.classes)),
+                'recall': right / true, 'precision': right / called,
+                'f1': 2 * right / (true + called)})

@@ -12,9 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from astrodino_seg.embed.classifiers import fit
+from astrodino_seg.embed.classifiers import confusion_matrix, fit
 from astrodino_seg.embed.prepare import is_picture, prepare
-from astrodino_seg.embed.probe import confusion_matrix
 from astrodino_seg.errors import require
 from astrodino_seg.models.backbone import check_size
 from astrodino_seg.models.load import load_backbone

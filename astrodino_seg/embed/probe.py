@@ -1,158 +1,43 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-What a backbone has learned: classes told from frozen embeddings.
+What a backbone has learned: classes told from frozen embeddings, and by
+networks that are trained for them: a backbone, fine-tuned, and the supervised
+baselines of timm.
 
 Most of it needs scikit-learn (extra ``probe``).
 """
 
-from dataclasses import dataclass
+import copy
+from functools import partial
 
 import numpy as np
-from astropy.table import Table
-from scipy.stats import bootstrap
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
 from astrodino_seg.embed.classifiers import (
     PROTOCOLS,
+    ProbeResult,
     encode_labels,
+    fit,
     labelled_splits,
     seed_splits,
 )
 from astrodino_seg.embed.embedding import embed
+from astrodino_seg.embed.prepare import Inputs
 from astrodino_seg.embed.vectors import vectors_of
 from astrodino_seg.errors import require
+from astrodino_seg.inputs.rules import Photographic
+from astrodino_seg.models.load import load_backbone
 
 #: The numbers of the AstroDINO study; Adam's rate is its default.
 STUDY = {'what': 'cls', 'size': 224, 'test_fraction': 0.2, 'hidden': 256,
          'n_epochs': 30, 'batch_size': 64, 'rate': 1e-3}
-
-
-def mean_interval(values, level=0.95, *, groups=None, n_draws=1000, seed=0):
-    """
-    Confidence interval of a mean, by bootstraps (Efron 1979, Ann. Statist.
-    7, 1).
-
-    Of the difference of the `ProbeResult.shares` of two probes with the same
-    splits, it is a paired test of the two, in which what makes items hard
-    for both cancels.
-
-    Takes ``values`` (n,) float, ``groups`` (n,).
-    """
-    values = np.asarray(values, float)
-    groups = np.arange(len(values)) if groups is None else np.asarray(groups)
-    if groups.shape != values.shape:
-        msg = f'groups has shape {groups.shape}, values {values.shape}'
-        raise ValueError(msg)
-    good = np.isfinite(values)
-    if not good.any():
-        msg = 'values has no finite number'
-        raise ValueError(msg)
-    _, member = np.unique(groups[good], return_inverse=True)
-    total, count = np.bincount(member, values[good]), np.bincount(member)
-    if len(count) == 1:
-        return 2 * (float(total[0] / count[0]),)
-    found = bootstrap(
-        (total, count), lambda t, n, axis: t.sum(axis) / n.sum(axis),
-        n_resamples=n_draws, paired=True, vectorized=True, method='percentile',
-        confidence_level=level, random_state=np.random.default_rng(seed))
-    return tuple(map(float, found.confidence_interval))
-
-
-def confusion_matrix(true, called, n):
-    """(n, n) int64 counts; rows are true."""
-    metrics = require('sklearn.metrics', 'probe')
-    return metrics.confusion_matrix(true, called, labels=np.arange(n))
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class ProbeResult:
-    """What was predicted in the test part of each split."""
-
-    #: Of the probe.
-    name: str
-    #: The names of the classes.
-    classes: tuple
-    #: (n,) int64 classes of the sample.
-    truth: np.ndarray
-    #: Train and test of each split.
-    splits: list
-    #: (n_test,) int64 classes that were predicted in each split.
-    predictions: list
-
-    def __repr__(self):
-        low, high = self.interval()
-        train, test = self.splits[0]
-        return (f'<ProbeResult {self.name}: top-1 {self.accuracy:.3f}, '
-                f'{self.std:.3f} between {len(self.splits)} splits of '
-                f'{len(train)} + {len(test)}, 95% of the sample in '
-                f'{low:.3f} to {high:.3f}>')
-
-    @property
-    def accuracies(self):
-        """Top-1 accuracy of each split."""
-        return np.array([(self.truth[test] == predicted).mean() for
-                         (_, test), predicted in
-                         zip(self.splits, self.predictions)])
-
-    @property
-    def accuracy(self):
-        """The mean of `accuracies`."""
-        return self.accuracies.mean()
-
-    @property
-    def std(self):
-        """Their standard deviation: of seeds and splits alone."""
-        n = len(self.splits)
-        return self.accuracies.std(ddof=1) if n > 1 else np.nan
-
-    @property
-    def shares(self):
-        """(n,) share of right answers for each item; NaN if never tested."""
-        right, times = np.zeros((2, len(self.truth)))
-        for (_, test), predicted in zip(self.splits, self.predictions):
-            right[test] += self.truth[test] == predicted
-            times[test] += 1
-        return np.divide(right, times, out=np.full_like(right, np.nan),
-                         where=times > 0)
-
-    def interval(self, **options):
-        """
-        The `mean_interval` of the accuracy.
-
-        What is drawn is `shares`: folds that share their training sets are
-        not independent, items are.
-        """
-        return mean_interval(self.shares, **options)
-
-    @property
-    def confusion(self):
-        """(class, class) int64: rows are true; the sum of all splits."""
-        true = [self.truth[test] for _, test in self.splits]
-        return confusion_matrix(np.concatenate(true), np.concatenate(
-            self.predictions), len(self.classes))
-
-    def split_table(self):
-        """A table: ``split``, ``n_train``, ``n_test``, ``accuracy``."""
-        return Table({
-            'split': np.arange(len(self.splits)),
-            'n_train': [len(train) for train, _ in self.splits],
-            'n_test': [len(test) for _, test in self.splits],
-            'accuracy': self.accuracies})
-
-    def class_table(self):
-        """
-        A table of ``class``; ``n``, in the sample; ``recall``, the share of it
-        that is called so; ``precision``, the share of what is called so that
-        is right; ``f1``, their harmonic mean. NaN for none of none.
-        """
-        confusion = self.confusion
-        right = np.diag(confusion).astype(float)
-        true, called = confusion.sum(axis=1), confusion.sum(axis=0)
-        with np.errstate(invalid='ignore'):
-            return Table({
-                'class': list(self.classes),
-                'n': np.bincount(self.truth, minlength=len(self.classes)),
-                'recall': right / true, 'precision': right / called,
-                'f1': 2 * right / (true + called)})
+#: Names of timm.
+BASELINES = ('efficientnet_b0', 'convnext_nano', 'resnet18', 'densenet121')
+RATES = {'finetune': 1e-4}
+RATE = 1e-3     # of the others, whose weights may be random
 
 
 def evaluate(vectors, labels, *, protocol='mlp', splits=None, classes=None,
@@ -245,3 +130,133 @@ def tsne(vectors, *, perplexity=30.0, seed=0):
     return manifold.TSNE(
         perplexity=min(perplexity, (len(vectors) - 1) / 3), init='pca',
         random_state=seed).fit_transform(vectors)
+
+
+class FineTuned(nn.Module):
+    """A copy of a Vision Transformer, and a linear layer on its CLS token."""
+
+    def __init__(self, vit, n_classes):
+        super().__init__()
+        self.vit = copy.deepcopy(vit).requires_grad_(True)
+        self.out = nn.Linear(vit.dim, n_classes)
+
+    def forward(self, x):
+        """Logits (B, class) of (B, plane, y, x)."""
+        return self.out(self.vit.forward_features(x).cls)
+
+
+def make_baseline(name, n_classes, *, pretrained=False):
+    """A supervised baseline of timm."""
+    timm = require('timm')
+    return timm.create_model(name, pretrained=pretrained,
+                             num_classes=n_classes)
+
+
+def evaluate_network(images, labels, network='finetune', *, backbone=None,
+                     pretrained=False, splits=None, classes=None, size=224,
+                     n_epochs=30, batch_size=64, rate=None, augment=True,
+                     n_workers=0, device='cpu', seed=0, progress_bar=False):
+    """
+    Train a network on images with labels, and test it.
+
+    Parameters
+    ----------
+    images : sequence
+        As of `~astrodino_seg.embed.embedding.embed`.
+    labels : array_like
+        (n,) classes.
+    network : str, optional
+        ``'finetune'`` trains all of the backbone and a linear layer; others
+        are names as of `make_baseline`, which see the images as photographs
+        (`~astrodino_seg.inputs.rules.Photographic`).
+    backbone : `~astrodino_seg.models.backbone.Backbone`, str or path, optional
+        What to fine-tune; ignored for the others.
+    pretrained : bool, optional
+        As of `make_baseline`; ignored by ``'finetune'``.
+    splits, classes, seed
+        As of `evaluate`.
+    size : int, optional
+        Side that images are resized to.
+    n_epochs, batch_size : int, optional
+        Passes through the sample, and images a step.
+    rate : float, optional
+        Of Adam; 1e-4 to fine-tune and 1e-3 else if `None`.
+    augment : bool, optional
+        Whether training images are turned by right angles and mirrored.
+    n_workers : int, optional
+        Processes that read and prepare images.
+    device : str, optional
+        Where to train.
+    progress_bar : bool, optional
+        Whether to show one for each split.
+
+    Returns
+    -------
+    result : `ProbeResult`
+        What was predicted.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing in an image, or as of `evaluate`.
+    ImportError
+        If a baseline needs timm and that cannot be imported.
+    """
+    truth, classes, splits = labelled_splits(labels, len(images), 'images',
+                                             classes, splits, seed)
+    if network == 'finetune':
+        backbone = load_backbone(backbone)
+        inputs = Inputs(images, backbone.planes, size=size,
+                        patch_size=backbone.vit.patch_size)
+        make = partial(FineTuned, backbone.vit, len(classes))
+    else:
+        inputs = Inputs(images, Photographic(), size=size)
+        make = partial(make_baseline, network, len(classes),
+                       pretrained=pretrained)
+    loader = partial(DataLoader, batch_size=batch_size, num_workers=n_workers)
+    predictions = []
+    for k, (train, test) in enumerate(splits):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed + k)
+            model = make().to(device)
+            # a last batch of one image has no variance to normalise with
+            batches = loader(_Labelled(inputs, truth, train, augment),
+                             shuffle=True,
+                             drop_last=len(train) > batch_size)
+            epochs = tqdm(range(n_epochs), disable=not progress_bar,
+                          desc=f'{network}, split {k + 1} of {len(splits)}')
+            fit(model, (_on(batches, device) for _ in epochs),
+                rate=rate or RATES.get(network, RATE))
+        batches = loader(_Labelled(inputs, truth, test, False))
+        with torch.inference_mode():
+            predictions.append(np.concatenate([
+                model(x).argmax(dim=1).cpu().numpy()
+                for x, _ in _on(batches, device)]))
+    return ProbeResult(network, classes, truth, splits, predictions)
+
+
+def _on(batches, device):
+    return ((x.to(device), y.to(device)) for x, y in batches)
+
+
+class _Labelled(Dataset):
+    """Inputs with their labels; some of them."""
+
+    def __init__(self, inputs, truth, rows, augment):
+        self.inputs, self.truth = inputs, torch.from_numpy(truth)
+        self.rows, self.augment = rows, augment
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, k):
+        i = int(self.rows[k])
+        x = self.inputs[i].x
+        if x is None:
+            msg = f'images[{i}]: there is nothing in it'
+            raise ValueError(msg)
+        if self.augment:
+            turns = int(torch.randint(8, ()))
+            x = torch.rot90(x, turns % 4, (1, 2))
+            x = x.flip(2) if turns > 3 else x
+        return x, self.truth[i]

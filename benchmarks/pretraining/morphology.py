@@ -27,8 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from astrodino_seg.embed import embed, evaluate, evaluate_network
-from astrodino_seg.embed.networks import BASELINES
-from astrodino_seg.embed.probe import STUDY
+from astrodino_seg.embed.probe import BASELINES, STUDY
 from astrodino_seg.evaluate.tables import list_table
 from astrodino_seg.models import load_backbone
 from benchmarks.pretraining.evidence import (
