@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from astrodino_seg.embed import anomaly_scores, search, similar
+from astrodino_seg.embed import anomaly_scores, similar
 from astrodino_seg.embed.vectors import nearest
 from astrodino_seg.plotting import plot_neighbours
 
@@ -63,7 +63,7 @@ def test_blocks(monkeypatch):
     vectors = np.random.default_rng(0).normal(size=(50, 5))
     whole = nearest(vectors, vectors, 7)
     for n_values in (1, 120, 999):
-        monkeypatch.setattr(search, 'N_VALUES', n_values)
+        monkeypatch.setattr('astrodino_seg.embed.vectors.N_VALUES', n_values)
         for a, b in zip(nearest(vectors, vectors, 7), whole):
             assert_allclose(a, b, atol=1e-6)
 

@@ -15,7 +15,6 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from astrodino_seg import DinoSegmenter, ModelFileError, load_model
-from astrodino_seg.embed.dense import class_map
 from astrodino_seg.inputs.channels import PreprocessSpec
 from astrodino_seg.inputs.rules import (
     NanomaggyRGB,
@@ -30,6 +29,7 @@ from astrodino_seg.models.semantic import HEADS, SemanticModel
 from astrodino_seg.predict.instances import predict_classes, segment_classes
 from astrodino_seg.simulate import make_scene, observe
 from astrodino_seg.simulate.scene_library import SPLITS
+from astrodino_seg.truth import pixel_classes
 
 RULES = [NoiseUnits(PreprocessSpec(softening=2.0)), Photographic(),
          Photographic((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)), NanomaggyRGB()]
@@ -173,7 +173,7 @@ def test_bundled_heads(name):
     with torch.no_grad():
         found = model.probabilities(torch.from_numpy(
             model.planes(image))[None])[0].argmax(dim=0).numpy()
-    wanted = class_map(truth)
+    wanted = pixel_classes(truth.labels, truth.objects)
     known = wanted >= 0
     iou = [((found == k) & (wanted == k) & known).sum()
            / (((found == k) | (wanted == k)) & known).sum() for k in (0, 2)]
