@@ -281,14 +281,14 @@ class ProbeResult:
         return np.divide(right, times, out=np.full_like(right, np.nan),
                          where=times > 0)
 
-    def interval(self, **options):
+    def interval(self, level=0.95, **options):
         """
         The `mean_interval` of the accuracy.
 
         What is drawn is `shares`: folds that share their training sets are
         not independent, items are.
         """
-        return mean_interval(self.shares, **options)
+        return mean_interval(self.shares, level, **options)
 
     @property
     def confusion(self):
