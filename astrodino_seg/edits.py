@@ -24,6 +24,7 @@ from regions import (
     SkyRegion,
 )
 
+from astrodino_seg.datasets.tables import read_table
 from astrodino_seg.image import sky_to_pixels
 
 #: Of a table of edits.
@@ -49,12 +50,7 @@ class Edit(NamedTuple):
 def as_edits(edits, actions, result):
     """The list of `Edit` of what `SegmentationResult.edit` takes."""
     if isinstance(edits, (str, os.PathLike)):
-        path = Path(edits)
-        if path.suffix == '.reg':
-            edits = Regions.read(path, format='ds9')
-        else:
-            edits = Table.read(path, format='ascii.csv'
-                               if path.suffix == '.csv' else None)
+        edits = _read(Path(edits))
     if isinstance(edits, Region):
         edits = [edits]
     if edits is None:
@@ -74,6 +70,22 @@ def as_edits(edits, actions, result):
     return [one for edit in found for one in (
         [edit._replace(labels=(label,)) for label in edit.labels]
         if edit.action == 'split' and len(edit.points) == 0 else [edit])]
+
+
+def _read(path):
+    """The regions or the table of a file."""
+    try:
+        if path.suffix == '.reg':
+            return Regions.read(path, format='ds9')
+        if path.suffix == '.csv':
+            return Table.read(path, format='ascii.csv')
+        return read_table(path)
+    except OSError:
+        raise
+    except Exception as err:  # noqa: BLE001  every format raises its own
+        reason = str(err).strip().split('\n')[0] or type(err).__name__
+        msg = f'edits: {str(path)!r} cannot be read: {reason}'
+        raise ValueError(msg) from err
 
 
 def describe(edits):

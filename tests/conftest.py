@@ -7,10 +7,19 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # small images gain nothing from threads, and threads that wait for a core
 # of a busy machine cost ten times as much; before torch is imported
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+# the suite draws the same few examples each time, what runs at night many
+COMMON = {'deadline': None, 'print_blob': True,
+          'suppress_health_check': list(HealthCheck)}
+settings.register_profile('short', max_examples=12, derandomize=True,
+                          database=None, **COMMON)
+settings.register_profile('nightly', max_examples=10_000, **COMMON)
+settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'short'))
 
 
 @pytest.fixture(scope='session')

@@ -240,6 +240,17 @@ def test_readme_extras(readme, project):
     assert named == set(project['optional-dependencies'])
 
 
+def test_oldest_packages_are_tested(project):
+    """Each has a lower bound, and tox.ini has just that version of it."""
+    tox = (ROOT / 'tox.ini').read_text().split('[testenv:oldestdeps]')[1]
+    pinned = dict(re.findall(r'^ {4}([\w-]+)==([\d.]+?)(?:\.\*)?$', tox, re.M))
+    extras = project['optional-dependencies']
+    bounds = dict(re.findall(r'^([\w-]+)>=([\d.]+)$', '\n'.join(
+        [*project['dependencies'], *extras['plot']]), re.M))
+    assert len(bounds) == len(project['dependencies']) + 1
+    assert pinned == bounds
+
+
 def test_console_script(project):
     module, function = project['scripts']['astrodino'].split(':')
     assert callable(getattr(import_module(module), function))

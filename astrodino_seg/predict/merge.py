@@ -312,7 +312,8 @@ def _link(members, i, j, same, merge):
     m = len(members)
     if m == 1:
         return np.zeros(1, int), np.ones(1)
-    a, b = np.searchsorted(members, i), np.searchsorted(members, j)
+    # scipy 1.13 takes no other integers
+    a, b = np.searchsorted(members, [i, j]).astype(np.int32)
     steps = coo_array((-np.log(same.clip(1e-9, 1 - 1e-9)), (a, b)),
                       shape=(m, m)).tocsr()
     distance = 1 - np.exp(-shortest_path(steps, 'D', directed=False))
