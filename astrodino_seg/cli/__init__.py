@@ -25,8 +25,10 @@ from astrodino_seg.cli.simulate import (
 from astrodino_seg.cli.tools import add_demo, add_fetch, add_info
 from astrodino_seg.errors import AstroDinoWarning
 
-USER_ERRORS = (ValueError, TypeError, OSError, ImportError,
+USER_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError,
                FloatingPointError)
+#: In what torch, which raises `RuntimeError`, says of too little memory.
+NO_MEMORY = "can't allocate memory"
 COMMANDS = (add_segment, add_report, add_compare, add_attention, add_embed,
             add_probe, add_search, add_benchmark, add_demo, add_fetch,
             add_info, add_simulate, add_stamps, add_train, add_pretrain)
@@ -56,8 +58,9 @@ def main(argv=None):
             os.dup2(nowhere, sys.stdout.fileno())
             os.close(nowhere)
             return 141
-        except USER_ERRORS as err:
-            if args.debug:
+        except (*USER_ERRORS, RuntimeError) as err:
+            if args.debug or not (isinstance(err, USER_ERRORS)
+                                  or NO_MEMORY in str(err)):
                 raise
             text = ' '.join(str(err).split()) or type(err).__name__
             text = re.sub(r'^\w+', lambda name: args.options.get(

@@ -89,7 +89,7 @@ def try_one(kind, seed, whole):
         path.write_bytes(mutate((folder / kind).read_bytes(), rng))
         ended = run_forked([path.name if one is None else one
                             for one in KINDS[kind]], folder)
-        goes_on = (folder / 'out' / 'log.csv').exists()   # it trains
+        goes_on = (folder / 'out' / 'log.jsonl').exists()   # it trains
     if 'Traceback' in ended.output or ended.status not in (
             0, 1, 2, 3, *KILLED):
         return 'CRASH', ended

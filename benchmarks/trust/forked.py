@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,7 +164,10 @@ def run_forked(argv, folder, *, kill_after=None, wall=150, cpu=15,
     begin = time.monotonic()
     end = begin + min(wall, kill_after if kill_after is not None else wall)
     pages = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    pid = os.fork()
+    with warnings.catch_warnings():
+        # of threads, which have nothing to do here
+        warnings.simplefilter('ignore', DeprecationWarning)
+        pid = os.fork()
     if pid == 0:
         _become(argv, folder, log, cpu, memory)
     while True:
