@@ -84,8 +84,8 @@ def inputs(draw):
     kind = draw(st.sampled_from([None, *UNCERTAINTIES]))
     if kind is not None:
         error = np.full(cube.shape, noise)**UNCERTAINTIES[kind]
-        error[rng.random(cube.shape) < 0.01] = draw(
-            st.sampled_from([np.nan, 0]))
+        error[rng.random(cube.shape) < 0.01] = draw(st.sampled_from(
+            [np.nan, 0 if kind is InverseVariance else np.inf]))
         uncertainty = kind(error)
     cube = laid_out(cube, draw(st.sampled_from(
         ['C', 'F', 'reversed', 'strided', 'read-only'])))
