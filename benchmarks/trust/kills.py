@@ -103,7 +103,7 @@ class Kills:
             again = run_forked(COMMANDS[self.name], folder, cpu=300, wall=600)
             refused = ended.status == 0 or len(seen) == len(self.whole)
             if again.status != 0 and not (
-                    refused and 'exists; give' in again.output):
+                    refused and ' exists; ' in again.output):
                 wrong.append(f'status {again.status}: {again.output[-800:]}')
             wrong += self._differs(content_of(folder / 'out'))
         return ('ended before' if ended.status == 0 else state), wrong
