@@ -45,10 +45,12 @@ def face():
         lines |= set(lines_of(name, value))
     commands = _parser()._subparsers._group_actions[0].choices
     for name, command in commands.items():
-        options = (action.option_strings or [action.dest]
-                   for action in command._actions)
-        lines.add(f'astrodino {name} ' + ' '.join(
-            '/'.join(option) for option in options))
+        options = [(bool(action.option_strings), '/'.join(
+            action.option_strings) or action.dest)
+            for action in command._actions]
+        options.sort(key=lambda one: one if one[0] else (False, ''))
+        lines.add(' '.join(['astrodino', name, *(
+            option for _, option in options)]))
     return '\n'.join(sorted(lines)) + '\n'
 
 

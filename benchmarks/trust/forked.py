@@ -161,6 +161,7 @@ def run_forked(argv, folder, *, kill_after=None, wall=150, cpu=15,
     ``cpu`` seconds of the processor; more ``memory`` in bytes it does not get.
     """
     log = Path(folder) / '.output'
+    log.touch()
     begin = time.monotonic()
     end = begin + min(wall, kill_after if kill_after is not None else wall)
     pages = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
