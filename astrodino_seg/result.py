@@ -9,10 +9,9 @@ import numpy as np
 from astropy.table import QTable, Table
 from photutils.segmentation import SegmentationImage
 
-from astrodino_seg.draft import edit_result
+from astrodino_seg.catalog import make_table
 from astrodino_seg.image import Image
 from astrodino_seg.models.decision import Totals
-from astrodino_seg.report import report_result
 from astrodino_seg.truth import CLASSES
 
 
@@ -123,6 +122,8 @@ class SegmentationResult:
         AstroDinoUserWarning
             For each edit that finds nothing at its position and is left out.
         """
+        from astrodino_seg.draft import edit_result  # slow to import
+
         return edit_result(self, edits, actions)
 
     def report(self, path, *, others=None, title='Segmentation', lines=()):
@@ -146,5 +147,27 @@ class SegmentationResult:
         ValueError
             If a label map has another shape than the image.
         """
+        from astrodino_seg.report import report_result  # slow to import
+
         report_result(self, path, others=others or {}, title=title,
                       lines=lines)
+
+
+def result_of(image, normalised, found, model):
+    """
+    The result of an image, its `~astrodino_seg.inputs.channels.Normalised`
+    and `~astrodino_seg.predict.instances.Instances`; `None` if these are none.
+    """
+    grouping = found.grouping
+    if len(grouping.seed_of) == 0:
+        return None
+    objects, fragments = grouping.images()
+    return SegmentationResult(
+        segmentation_image=objects, fragments=fragments,
+        class_map=found.probabilities.argmax(0).astype(np.uint8),
+        probabilities=found.probabilities,
+        table=make_table(image, normalised, grouping, found.classes,
+                         model.totals, model.classes[1:]),
+        image=image, background=normalised.background,
+        noise=normalised.noise, noise_correlation=normalised.correlation,
+        totals=model.totals, class_names=model.classes)

@@ -5,36 +5,26 @@
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from numbers import Integral, Real
 from typing import Any
 
-import numpy as np
 import torch
 from astropy.wcs import WCS
 from numpy.typing import ArrayLike
 from photutils.segmentation import SegmentationImage
 from photutils.utils.exceptions import NoDetectionsWarning
 
-from astrodino_seg.catalog import make_table
 from astrodino_seg.errors import AstroDinoUserWarning, check_settings
-from astrodino_seg.image import as_image
-from astrodino_seg.inputs.background import background_cube, threshold_cube
-from astrodino_seg.inputs.channels import tell_no_noise
-from astrodino_seg.models.backbone import DenseModel
+from astrodino_seg.many import read, results_of, segment_all
+from astrodino_seg.models.backbone import DenseModel, has_bfloat16
 from astrodino_seg.models.load import load_model
 from astrodino_seg.predict.decode import MERGE, MIN_SEED
-from astrodino_seg.predict.instances import (
-    find_instances,
-    has_pixels,
-    input_of,
-)
 from astrodino_seg.predict.pyramid import (
     CONTEXT,
     STEP,
     TILE_SIZE,
-    has_bfloat16,
 )
 from astrodino_seg.result import SegmentationResult
 
@@ -246,56 +236,50 @@ class DinoSegmenter:
             If no object is found.
         """
         check_settings({name: getattr(self, name) for name in _RULES}, _RULES)
-        image = as_image(data, mask=mask, error=error, wcs=wcs, bands=bands)
-        # an Image that was handed in is itself the input
-        order = range(image.n_bands) if image is data else image.order
-        limit = threshold_cube(threshold, image, order)
-        if limit is not None and self.n_sigma is not None:
-            msg = (f'n_sigma={self.n_sigma} is not used, as there is a '
-                   f'threshold')
-            warnings.warn(msg, AstroDinoUserWarning)
-        background = background_cube(background, image, order)
-        model = self._fetch_model()
-        normalised, planes = input_of(
-            model, image, background=background, device=self.device,
-            tile_size=self.tile_size)
-        tell_no_noise(image, normalised.noise)
-        dead = ~np.isfinite(normalised.noise).any(axis=0)
-        detected = True
-        if limit is not None:
-            pedestal = np.array(image.pedestal)[:, None, None]
-            detected = ((image.cube > limit - pedestal)
-                        & ~image.mask).any(axis=0)
-        elif self.n_sigma is not None:
-            detected = normalised.channels[0] > np.arcsinh(
-                self.n_sigma / model.preprocess.softening)
-
-        def keep(labels, n):
-            return has_pixels(np.where(detected, labels, 0), n,
-                              self.n_pixels, self.connectivity)
-
-        found = find_instances(
-            model, planes, n_pixels=self.n_pixels, mask=dead, keep=keep,
-            bin_factor=self.bin_factor or model.binning(normalised.channels),
-            connectivity=self.connectivity, merge=self.merge,
-            min_seed=self.min_seed, tile_size=self.tile_size,
-            device=self.device, progress=self.progress_bar)
-        grouping = found.grouping
-        if len(grouping.seed_of) == 0:
+        one = read(self, data, threshold, mask=mask, error=error,
+                   background=background, wcs=wcs, bands=bands)
+        result = next(results_of(self, [one]))
+        if result is None:
             warnings.warn('No sources were found.', NoDetectionsWarning,
                           stacklevel=2)
-            return None
-        objects, fragments = grouping.images()
-        return SegmentationResult(
-            segmentation_image=objects, fragments=fragments,
-            class_map=found.probabilities.argmax(0).astype(np.uint8),
-            probabilities=found.probabilities,
-            table=make_table(image, normalised, grouping, found.classes,
-                             model.totals, model.classes[1:]),
-            image=image, background=normalised.background,
-            noise=normalised.noise,
-            noise_correlation=normalised.correlation,
-            totals=model.totals, class_names=model.classes)
+        return result
+
+    def segment_many(self, images: Any, threshold: Any = None, *,
+                     mask: Any = None, error: Any = None,
+                     background: Any = None,
+                     bands: Sequence[str] | None = None) -> Iterator:
+        """
+        Segment many images; small ones pass the network together.
+
+        Parameters
+        ----------
+        images : iterable, array_like or path-like
+            Images, each as of `segment`: a list, an array (image, band, y, x)
+            or (image, y, x), `~astrodino_seg.embed.cutout.cutouts` around
+            positions; or a folder, of which the FITS files are taken in the
+            order of their names.
+        threshold, background, bands : optional
+            As of `segment`, for all images.
+        mask, error : optional
+            As of `segment`, for all images; or a list, or an array (image,
+            band, y, x), of one for each.
+
+        Yields
+        ------
+        result : `SegmentationResult`, `None` or `Exception`
+            Of each image, in their order: what `segment` gives, or the error
+            that it would raise, so that no image ends the run. Labels are
+            those of `segment`, but for single pixels in bfloat16.
+
+        Examples
+        --------
+        >>> stamps = np.zeros((1000, 4, 160, 160))  # doctest: +SKIP
+        >>> tables = [one.table for one in finder.segment_many(stamps)
+        ...           if one]  # doctest: +SKIP
+        """
+        check_settings({name: getattr(self, name) for name in _RULES}, _RULES)
+        return segment_all(self, images, threshold=threshold, mask=mask,
+                           error=error, background=background, bands=bands)
 
     def _fetch_model(self):
         """The model, ready to run; a file is read once."""

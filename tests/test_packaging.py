@@ -167,6 +167,17 @@ def test_import_is_light():
     assert not heavy & set(done.stdout.split())
 
 
+def test_segmenter_starts_fast():
+    """To find labels takes nothing that only figures and edits need."""
+    code = 'import sys, astrodino_seg.segmenter; print(*sys.modules)'
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True,
+                          capture_output=True, text=True)
+    heavy = {'matplotlib', 'PIL', 'astropy.visualization', 'timm', 'regions',
+             'skimage.segmentation', 'torchvision', 'torch._dynamo',
+             'distributed', 'sklearn', 'pandas', 'sympy'}
+    assert not heavy & set(done.stdout.split())
+
+
 @pytest.mark.parametrize('name', astrodino_seg.__all__)
 def test_public_names(name):
     assert name in dir(astrodino_seg)

@@ -15,12 +15,12 @@ from test_backbones import dinov2
 from astrodino_seg.image import as_image
 from astrodino_seg.inputs.rules import WithNoiseUnits
 from astrodino_seg.models import load_backbone
+from astrodino_seg.models.backbone import has_bfloat16
 from astrodino_seg.models.head import InstanceHead
 from astrodino_seg.models.load import Model
 from astrodino_seg.predict import pyramid
 from astrodino_seg.predict.pyramid import (
     CONTEXT,
-    has_bfloat16,
     look,
     taper,
     tiles,

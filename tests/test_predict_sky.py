@@ -51,21 +51,21 @@ def test_sky_beneath_a_disc(model, scale, peak):
 def test_galaxy_larger_than_the_image(model):
     """Where all is galaxy, the darkest part stands for the sky."""
     light, image = disc(80, 50)
-    objects = find_objects(model, image)
+    objects = find_objects(model, [image])[0]
     assert 0.05 < (~objects).mean() < 0.3
     assert light[~objects].max() < np.quantile(light, 0.4)
 
 
 def test_noise_is_sky(model):
     noise = np.random.default_rng(0).normal(size=(400, 444))
-    objects = find_objects(model, as_image(noise))
+    objects = find_objects(model, [as_image(noise)])[0]
     assert objects.shape == (400, 444)
     assert objects.mean() < 0.1
 
 
 def test_small_images_are_as_they_are(model):
     image = as_image(np.random.default_rng(0).normal(size=(40, 90)))
-    assert find_objects(model, image) is None
+    assert find_objects(model, [image]) == [None]
     assert_array_equal(input_of(model, image)[1],
                        normalise(image, model.preprocess).channels)
 

@@ -12,8 +12,11 @@ from astrodino_seg.cli.products import as_prefix, product_paths
 
 
 def run_each(work, args, finder, dials):
-    """Every image by itself, as ``work`` does it; 0 if all went well."""
+    """
+    Every image by itself, as ``work`` does some of them; 0 if all went well.
+    """
     from astrodino_seg.blocks import recipe_of, run_all
+    from astrodino_seg.many import AT_ONCE
 
     folder = Path(args.output or '.')
     items = _cutouts(args) if args.positions else _files(args.images)
@@ -36,15 +39,20 @@ def run_each(work, args, finder, dials):
         del job['until_end']        # of this command
         jobs.append((one, job))
     recipe = recipe_of(finder)
-    for k, (status, text) in run_all(
-            work, ((recipe, dials, job) for _, job in jobs),
-            n_jobs=len(jobs), scheduler=args.scheduler,
-            progress=not args.quiet, unit='image'):
-        if text:
-            print(f'astrodino: error: {_label(jobs[k][0])}: {text}',
-                  file=sys.stderr)
-        n_good += not text
-        worst = worst or status * (status != 3)
+    # files may be large: a worker is given one
+    n = AT_ONCE if args.positions or args.scheduler is None else 1
+    some = [jobs[k:k + n] for k in range(0, len(jobs), n)]
+    for k, said in run_all(
+            work, ((recipe, dials, [job for _, job in part])
+                   for part in some), n_jobs=len(some),
+            scheduler=args.scheduler, progress=not args.quiet,
+            unit='image' if n == 1 else f'{n} images'):
+        for (one, _), (status, text) in zip(some[k], said):
+            if text:
+                print(f'astrodino: error: {_label(one)}: {text}',
+                      file=sys.stderr)
+            n_good += not text
+            worst = worst or status * (status != 3)
     print(f'{n_good} of {len(names)} images')
     if args.join:
         _join(args.join, done)

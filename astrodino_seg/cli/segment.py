@@ -26,6 +26,9 @@ from astrodino_seg.cli.products import (
 )
 from astrodino_seg.errors import require
 
+#: What one image of many may end with.
+USER_ERRORS = ValueError, TypeError, OSError
+
 
 def add_segment(commands):
     """Add the subcommand."""
@@ -161,7 +164,7 @@ def run_segment(args):
             refuse_options(args, ['columns'], 'with --block')
         return _mosaic(args, finder, dials)
     if many:
-        return run_each(_one, args, finder, dials)
+        return run_each(_some, args, finder, dials)
     refuse_options(args, ['scheduler'],
                    'without --block, --each or --positions')
     return _segment(args, finder, dials)
@@ -179,9 +182,12 @@ def run_report(args):
             else prefix.with_name(prefix.name + '.html'))
     paths = {'page': path}
     reserve(args, path, paths, overwrite=args.overwrite)
-    result, lines = _found(args, finder, dials)
+    image = _image(args)
+    result = _edited(args, finder.segment(
+        image, **_in_unit(args, image.unit)))
     if result is None:
         return 3
+    lines = _history(args, dials)
     with written(path, paths) as parts:
         result.report(parts['page'], title=path.stem, lines=lines, others={
             name: run_finder(name, other, result.image)[0]
@@ -207,17 +213,35 @@ def _finder(args):
                          progress_bar=not args.quiet), dials
 
 
-def _one(job):
-    """Segment one image of many: its status, and what was wrong with it."""
+def _some(job):
+    """Segment some images of many: of each its status, and what was wrong."""
     from astrodino_seg.blocks import finder_of
+    from astrodino_seg.many import segment_each
 
-    recipe, dials, args = job
+    recipe, dials, jobs = job
+    said = []
+    with ExitStack() as until_end:
+        jobs = [Namespace(**args, until_end=until_end) for args in jobs]
+        for args, found in zip(jobs, segment_each(finder_of(recipe),
+                                                  map(_item, jobs))):
+            try:
+                if isinstance(found, Exception):
+                    raise found
+                said.append((_write(args, found, dials), ''))
+            except USER_ERRORS as err:
+                said.append((1, ' '.join(str(err).split())
+                             or type(err).__name__))
+    return said
+
+
+def _item(args):
+    """An image and its options; an error in its place if there is one."""
     try:
-        with ExitStack() as until_end:
-            return _segment(Namespace(**args, until_end=until_end),
-                            finder_of(recipe), dials), ''
-    except (ValueError, TypeError, OSError) as err:
-        return 1, ' '.join(str(err).split()) or type(err).__name__
+        reserve(args, *_products(args), overwrite=args.overwrite)
+        image = _image(args)
+        return image, _in_unit(args, image.unit)
+    except USER_ERRORS as err:
+        return err, {}
 
 
 def _mosaic(args, finder, dials):
@@ -268,36 +292,47 @@ def _history(args, dials):
                    **dials)
 
 
-def _found(args, finder, dials):
-    """
-    What is found in one image, of one file or more, or `None`, and the lines
-    of its `history`.
-    """
+def _image(args):
+    """The image, of one file or more."""
     from astrodino_seg.blocks import read_planes
 
-    image = read_images(
+    return read_images(
         args.images, args.bands, args.reference, args.bad_bits, args.window,
         **read_planes(args.mask, _number(args.error), args.weight,
                       window=args.window))
-    result = finder.segment(image, **_in_unit(args, image.unit))
+
+
+def _edited(args, result):
+    """The result with the edits that were given; it is told what it is."""
     if result is None:
         print('no sources were found', file=sys.stderr)
-    else:
-        if args.edits is not None:
-            result = result.edit(args.edits)
-        print(summarise(result))
-    return result, _history(args, dials)
+        return None
+    if args.edits is not None:
+        result = result.edit(args.edits)
+    print(summarise(result))
+    return result
+
+
+def _products(args):
+    """What the names of the products of one image begin with, and they."""
+    prefix = as_prefix(args.output, args.images[0])
+    return prefix, product_paths(prefix, args.catalog_format, maps=args.maps,
+                                 png=not args.no_png)
 
 
 def _segment(args, finder, dials):
+    """Segment one image, and write its products."""
+    reserve(args, *_products(args), overwrite=args.overwrite)
+    image = _image(args)
+    return _write(args, finder.segment(image, **_in_unit(args, image.unit)),
+                  dials)
+
+
+def _write(args, result, dials):
     """Write the products of one image."""
-    prefix = as_prefix(args.output, args.images[0])
-    paths = product_paths(prefix, args.catalog_format, maps=args.maps,
-                          png=not args.no_png)
-    reserve(args, prefix, paths, overwrite=args.overwrite)
-    result, lines = _found(args, finder, dials)
+    result = _edited(args, result)
     if result is None:
         return 3
-    write_products(result, prefix, paths, maps=args.maps,
-                   columns=args.columns, lines=lines)
+    write_products(result, *_products(args), maps=args.maps,
+                   columns=args.columns, lines=_history(args, dials))
     return 0

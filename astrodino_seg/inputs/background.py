@@ -13,6 +13,8 @@ from scipy.ndimage import gaussian_filter
 
 #: Share of a box, and pixels, that must be left when objects are masked.
 LEAST_SHARE, LEAST_PIXELS = 0.1, 8
+#: Pixels of images that are measured sooner than a thread is started.
+SMALL = 256**2
 #: Sides of the squares whose sums tell how the noise is correlated, in pixels,
 #: and how many squares are needed.
 SIDES = 1, 2, 4, 8, 16
@@ -160,6 +162,11 @@ def measure_background(image, box_size, background, noise, *, objects=None,
         elif given is not None:
             background[b] = given[b] if np.ndim(given) == 3 else given
 
+    if ny * nx < SMALL:
+        for b in range(image.n_bands):
+            measure(b)
+            yield b
+        return
     with ThreadPoolExecutor(2) as pool:     # numpy lets others run
         for b, _ in enumerate(pool.map(measure, range(image.n_bands))):
             yield b

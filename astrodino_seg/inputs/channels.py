@@ -13,7 +13,6 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from astropy.visualization import make_lupton_rgb
 
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.inputs.background import (
@@ -300,6 +299,8 @@ def rgb_image(image, background=None, noise=None, *, stretch=None, q=8):
     rgb : `~numpy.ndarray`
         (y, x, 3) uint8.
     """
+    from astropy.visualization import make_lupton_rgb  # takes matplotlib
+
     sn = np.empty_like(image.cube)
     for b, (band, bad) in enumerate(zip(image.cube, image.mask)):
         if background is None or noise is None:

@@ -7,6 +7,8 @@ the models that stand on one have in common.
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -253,17 +255,9 @@ class DenseModel(nn.Module, ABC):
     @abstractmethod
     def binning(self, channels):
         """
-        By how many pixels an image is binned before the network sees it.
-
-        Parameters
-        ----------
-        channels : `~numpy.ndarray`
-            (C, y, x) of `~astrodino_seg.inputs.rules.NoiseUnits`.
-
-        Returns
-        -------
-        factor : int
-            Pixels, in x and in y.
+        By how many pixels, in x and in y, an image is binned before the
+        network sees it: ``channels`` (C, y, x) of
+        `~astrodino_seg.inputs.rules.NoiseUnits`.
         """
 
     @abstractmethod
@@ -323,3 +317,31 @@ def write_weights(path, model, *, half=False, backbone=None):
                if backbone is None or not k.startswith('vit.')}
     with whole_or_not(path) as part:
         part.write_bytes(to_bytes(tensors, metadata))
+
+
+@contextmanager
+def side_by_side(model, device):
+    """
+    What runs the network in threads of one core each: its steps are short, and
+    many cores for each would wait for one another, and for other programs.
+    """
+    kind, n_threads = torch.device(device).type, torch.get_num_threads()
+
+    def run(function, *args):
+        with torch.inference_mode(), torch.autocast(
+                kind, torch.bfloat16, enabled=model.in_bfloat16):
+            return function(*args)
+
+    try:
+        with ThreadPoolExecutor(n_threads if kind == 'cpu' else 1,
+                                initializer=torch.set_num_threads,
+                                initargs=(1,)) as pool:
+            yield lambda function, *args: pool.submit(run, function, *args)
+    finally:                    # of threads that are yet to come
+        torch.set_num_threads(n_threads)
+
+
+def has_bfloat16(device):
+    """Whether a network runs in bfloat16 unless it is told otherwise."""
+    test = getattr(torch.cpu, '_is_avx512_bf16_supported', bool)
+    return torch.device(device).type == 'cpu' and test()

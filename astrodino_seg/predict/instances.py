@@ -36,7 +36,8 @@ from astrodino_seg.predict.pyramid import (
     LEAST_SIDE,
     TILE_SIZE,
     blend,
-    look,
+    look_at_all,
+    sky_at_all,
     tiles,
 )
 
@@ -75,11 +76,23 @@ def input_of(model, image, *, background=None, **options):
 
     Gives ``planes`` (C, y, x) float32.
     """
+    return inputs_of(model, [image], [background], **options)[0]
+
+
+def inputs_of(model, images, backgrounds, **options):
+    """As `input_of`, of each of some images of one shape."""
     in_noise = isinstance(model.planes, NoiseUnits)
-    objects = None
-    if in_noise and hasattr(model, 'decision') and (
-            background is None or isinstance(background, str)):
-        objects = find_objects(model, image, **options)
+    objects = dict.fromkeys(range(len(images)))
+    if in_noise and hasattr(model, 'decision'):
+        some = [k for k, one in enumerate(backgrounds)
+                if one is None or isinstance(one, str)]
+        objects.update(zip(some, find_objects(
+            model, [images[k] for k in some], **options)))
+    return [_input(model, image, objects[k], background, in_noise)
+            for k, (image, background) in enumerate(zip(images, backgrounds))]
+
+
+def _input(model, image, objects, background, in_noise):
     normalised = normalise(image, model.preprocess, objects=objects,
                            background=background)
     if in_noise:
@@ -90,32 +103,39 @@ def input_of(model, image, *, background=None, **options):
     return normalised, model.planes(image)
 
 
-def find_objects(model, image, **options):
+def find_objects(model, images, **options):
     """
     Tell the sky from what stands before it, faint outskirts included.
 
-    Gives ``objects`` (y, x) bool.
+    Of images of one shape; gives ``objects`` (y, x) bool of each, or `None`.
     """
-    factor = min(BIN_FACTOR,
-                 2**int(np.log2(max(min(image.shape) / LEAST_SIDE, 1))))
+    objects = [None] * len(images)
+    if not images:
+        return objects
+    factor = min(BIN_FACTOR, 2**int(np.log2(max(
+        min(images[0].shape) / LEAST_SIDE, 1))))
     if factor < 2:
-        return None
-    binned = _bin(image, factor)
+        return objects
+    binned = [_bin(image, factor) for image in images]
     spec = model.preprocess
     spec = replace(spec, box_size=max(spec.box_size // factor, 16))
-    objects = None
     for _ in range(N_PASSES):
-        channels = normalise(binned, spec, objects=objects).channels
-        sky = None
-        for level in look(model, channels, n_levels=2, **options):
-            one = level.probabilities[0]
-            if sky is not None:
-                one = np.minimum(sky, _repeated(one, 2, sky.shape))
-            sky = one
-        objects = _grow(sky < SKY)
-        if objects.mean() > 1 - LEAST_SKY:
-            objects = sky < np.quantile(sky, 1 - LEAST_SKY)
-    return _repeated(objects, factor, image.shape)
+        channels = [normalise(image, spec, objects=one).channels
+                    for image, one in zip(binned, objects)]
+        objects = list(map(_in_front, *sky_at_all(
+            model, channels, n_levels=2, **options)))
+    return [_repeated(one, factor, image.shape)
+            for one, image in zip(objects, images)]
+
+
+def _in_front(sky, *coarser):
+    """What is no sky at any level, (y, x) bool of the first."""
+    for one in coarser:
+        sky = np.minimum(sky, _repeated(one, 2, sky.shape))
+    objects = _grow(sky < SKY)
+    if objects.mean() > 1 - LEAST_SKY:
+        objects = sky < np.quantile(sky, 1 - LEAST_SKY)
+    return objects
 
 
 def _bin(image, n):
@@ -224,49 +244,60 @@ class Instances:
     probabilities: np.ndarray
 
 
-@singledispatch
-def find_instances(model, planes, *, bin_factor=1, n_pixels=5, connectivity=8,
-                   merge=MERGE, min_seed=MIN_SEED, mask=None, keep=None,
-                   tile_size=TILE_SIZE, device='cpu', progress=False):
+def find_instances(model, planes, *, mask=None, keep=None, **options):
     """
     Find the objects of an image.
 
     Takes ``planes`` (plane, y, x) float32.
     """
+    return next(find_all(model, [planes], [{'mask': mask, 'keep': keep}],
+                         **options))
+
+
+@singledispatch
+def find_all(model, images, rules, *, bin_factor=1, n_pixels=5,
+             connectivity=8, merge=MERGE, min_seed=MIN_SEED,
+             tile_size=TILE_SIZE, device='cpu', progress=False):
+    """
+    Find the objects of images of one shape, which the network sees at once.
+
+    ``images`` are planes, and ``rules`` the ``mask`` and ``keep`` of each;
+    yields their `Instances`.
+    """
     msg = f'model must be a model of this package, got {type(model).__name__}'
     raise TypeError(msg)
 
 
-@find_instances.register
-def _(model: Model, planes, *, bin_factor=1, connectivity=8, merge=MERGE,
-      min_seed=MIN_SEED, tile_size=TILE_SIZE, device='cpu', progress=False,
-      **rules):
+@find_all.register
+def _(model: Model, images, rules, *, bin_factor=1, connectivity=8,
+      tile_size=TILE_SIZE, device='cpu', progress=False, **common):
     """Seeds at all levels of a pyramid, joined to objects."""
-    shape = planes.shape[1:]
-    levels = look(model, planes, bin_factor=bin_factor, tile_size=tile_size,
-                  device=device, progress=progress)
-    grouping = decode(levels, model.decision, shape, merge=merge,
-                      min_seed=min_seed, **rules)
-    classes, heat = (gather(levels, key)[grouping.seed_of]
-                     for key in ('classes', 'heat'))
+    shape = images[0].shape[1:]
+    seen = look_at_all(model, images, bin_factor=bin_factor,
+                       tile_size=tile_size, device=device, progress=progress)
     calibration = read_calibration(model.calibration)
-    grouping = calibration.rate(grouping, heat)
-    fine = levels[0].probabilities
-    if bin_factor > 1:
-        fine = np.stack([enlarge(one, bin_factor)[:shape[0], :shape[1]]
-                         for one in fine])
-    return Instances(grouping=grouping, probabilities=fine,
-                     classes=calibration.class_probabilities(classes))
+    for levels, own in zip(seen, rules):
+        grouping = decode(levels, model.decision, shape, **own, **common)
+        classes, heat = (gather(levels, key)[grouping.seed_of]
+                         for key in ('classes', 'heat'))
+        grouping = calibration.rate(grouping, heat)
+        fine = levels[0].probabilities
+        if bin_factor > 1:
+            fine = np.stack([enlarge(one, bin_factor)[:shape[0], :shape[1]]
+                             for one in fine])
+        yield Instances(grouping=grouping, probabilities=fine,
+                        classes=calibration.class_probabilities(classes))
 
 
-@find_instances.register
-def _(model: SemanticModel, planes, *, bin_factor=1, merge=MERGE,
+@find_all.register
+def _(model: SemanticModel, images, rules, *, bin_factor=1, merge=MERGE,
       min_seed=MIN_SEED, tile_size=TILE_SIZE, device='cpu', progress=False,
-      **rules):
+      **common):
     """Connected regions of one class."""
-    probabilities = predict_classes(model, planes, bin_factor=bin_factor,
-                                    tile_size=tile_size, device=device,
-                                    progress=progress)
-    grouping, classes = segment_classes(probabilities, **rules)
-    return Instances(grouping=grouping, classes=classes,
-                     probabilities=probabilities)
+    for planes, own in zip(images, rules):
+        probabilities = predict_classes(
+            model, planes, bin_factor=bin_factor, tile_size=tile_size,
+            device=device, progress=progress)
+        grouping, classes = segment_classes(probabilities, **own, **common)
+        yield Instances(grouping=grouping, classes=classes,
+                        probabilities=probabilities)

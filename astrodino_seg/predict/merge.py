@@ -312,6 +312,10 @@ def _link(members, i, j, same, merge):
     m = len(members)
     if m == 1:
         return np.zeros(1, int), np.ones(1)
+    if m == 2:      # most of them, and sooner done than put in a tree
+        apart = 1 - same
+        return ((np.zeros(2, int), 1 - apart) if apart[0] < merge
+                else (np.arange(2), np.repeat(apart, 2)))
     # scipy 1.13 takes no other integers
     a, b = np.searchsorted(members, [i, j]).astype(np.int32)
     steps = coo_array((-np.log(same.clip(1e-9, 1 - 1e-9)), (a, b)),

@@ -5,8 +5,6 @@ Looks of one network, in overlapping tiles, at the image and its binned copies.
 Shapes in comments: ``S`` seeds of a level, ``E`` length of the embedding.
 """
 
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +13,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from astrodino_seg.inputs.channels import bin_channels
+from astrodino_seg.models.backbone import side_by_side
 from astrodino_seg.models.head import STRIDES
 from astrodino_seg.models.instance import KEPT
 
@@ -135,17 +134,17 @@ def taper(tile, shape, *, step=16):
 
 def blend(parts, shape, step):
     """
-    Maps (n, rows, columns) of cells of ``step`` pixels, of an image of a
+    Maps (..., rows, columns) of cells of ``step`` pixels, of an image of a
     shape, from pairs of a tile and its map, averaged where tiles overlap.
     """
     cells = [n // step for n in shape]
     total, weights = 0, torch.zeros(cells)
     for tile, part in parts:
         if isinstance(total, int):
-            total = torch.zeros(len(part), *cells)
+            total = torch.zeros(*part.shape[:-2], *cells)
         weight = torch.from_numpy(taper(tile, shape, step=step))
         where = _cells(tile.outer, step)
-        total[:, *where] += weight * part
+        total[..., *where] += weight * part
         weights[where] += weight
     return total / weights
 
@@ -170,64 +169,71 @@ def find_peaks(heat, min_heat):
     return columns[order].float(), rows[order].float(), value.sigmoid()
 
 
-def look(model, channels, *, bin_factor=1, n_levels=None, min_heat=MIN_HEAT,
-         tile_size=TILE_SIZE, device='cpu', progress=False):
-    """
-    Look at an image at all levels.
+def look(model, channels, **options):
+    """Look at an image (C, y, x) at all levels, as `look_at_all`."""
+    return look_at_all(model, [channels], **options)[0]
 
-    Takes ``channels`` (C, y, x) float32.
+
+def look_at_all(model, images, *, bin_factor=1, min_heat=MIN_HEAT,
+                device='cpu', **options):
     """
-    if len(channels) != model.planes.n_planes:
-        msg = (f'channels must be the {model.planes.n_planes} planes of the '
-               f'model, got {len(channels)}')
-        raise ValueError(msg)
+    Look at images of one shape, all at once.
+
+    Takes ``images``, each (C, y, x) float32, and options of `_maps_of_levels`;
+    gives the levels of each.
+    """
+    levels = [[_read(model, x[i], shape, bin_factor * 2**k, k > 0, min_heat,
+                     device, heat[i], pixels[i], [one[i] for one in pyramid])
+               for i in range(len(images))]
+              for k, (x, shape, heat, pixels, pyramid) in enumerate(
+                  _maps_of_levels(model, images, bin_factor=bin_factor,
+                                  device=device, **options))]
+    return [list(of_image) for of_image in zip(*levels)]
+
+
+def sky_at_all(model, images, **options):
+    """The probability (image, y, x) of the sky at each level."""
+    skies = []
+    for _, (ny, nx), _, pixels, _ in _maps_of_levels(model, images, **options):
+        classes = model.head.split_pixels(pixels[:, :ny, :nx])[2]
+        skies.append(_softmax(classes.permute(3, 0, 1, 2).contiguous()
+                              .numpy())[0])
+    return skies
+
+
+def _maps_of_levels(model, images, *, bin_factor=1, n_levels=None,
+                    tile_size=TILE_SIZE, device='cpu', progress=False):
+    """
+    Yield, of each level, the planes (image, C, y, x), which are padded, the
+    shape that they had, heat, pixels and pyramid of the head.
+    """
+    for channels in images:
+        if len(channels) != model.planes.n_planes:
+            msg = (f'channels must be the {model.planes.n_planes} planes of '
+                   f'the model, got {len(channels)}')
+            raise ValueError(msg)
     n = model.head.in_channels      # then come planes of the transformer
-    images = [bin_channels(channels, bin_factor, n)]
-    while (min(images[-1].shape[1:]) >= 2 * LEAST_SIDE
-           and len(images) != n_levels):
-        images.append(bin_channels(images[-1], 2, n))
-    shapes = [one.shape[1:] for one in images]
-    images = [_pad(torch.from_numpy(one), n) for one in images]
-    cuts = [tiles(tuple(one.shape[1:]), size=tile_size, margin=CONTEXT)
-            for one in images]
+    binned = [[bin_channels(one, bin_factor, n) for one in images]]
+    while (min(binned[-1][0].shape[1:]) >= 2 * LEAST_SIDE
+           and len(binned) != n_levels):
+        binned.append([bin_channels(one, 2, n) for one in binned[-1]])
+    shapes = [some[0].shape[1:] for some in binned]
+    batches = [torch.stack([_pad(torch.from_numpy(one), n) for one in some])
+               for some in binned]
+    cuts = [tiles(tuple(x.shape[2:]), size=tile_size, margin=CONTEXT)
+            for x in batches]
     with (tqdm(total=sum(map(len, cuts)), disable=not progress,
                desc='segmenting', unit='tile', leave=False) as bar,
-          _side_by_side(model, device) as submit):
+          side_by_side(model, device) as submit):
         parts = [_submit_tiles(submit, model, x, cut, device)
-                 for x, cut in zip(images, cuts)]
+                 for x, cut in zip(batches, cuts)]
         maps = []
-        for k, (x, cut, part) in enumerate(zip(images, cuts, parts)):
+        for k, (x, cut, part) in enumerate(zip(batches, cuts, parts)):
             tokens = _tokens(x, cut, part, bar)
-            maps.append(_submit_maps(submit, model.head, x[:n], tokens, k > 0,
-                                     device))
-        return [_read(model, x, shape, bin_factor * 2**k, k > 0, min_heat,
-                      device, *_maps(x, *part))
-                for k, (x, shape, part) in enumerate(
-                    zip(images, shapes, maps))]
-
-
-@contextmanager
-def _side_by_side(model, device):
-    """
-    What runs the network in threads of one core each.
-
-    Many cores for each of its many short steps would wait for one another,
-    and for whatever else the machine does.
-    """
-    kind, n_threads = torch.device(device).type, torch.get_num_threads()
-
-    def run(function, *args):
-        with torch.inference_mode(), torch.autocast(
-                kind, torch.bfloat16, enabled=model.in_bfloat16):
-            return function(*args)
-
-    try:
-        with ThreadPoolExecutor(n_threads if kind == 'cpu' else 1,
-                                initializer=torch.set_num_threads,
-                                initargs=(1,)) as pool:
-            yield lambda function, *args: pool.submit(run, function, *args)
-    finally:                    # of threads that are yet to come
-        torch.set_num_threads(n_threads)
+            maps.append(_submit_maps(submit, model.head, x[:, :n], tokens,
+                                     k > 0, device))
+        for x, shape, part in zip(batches, shapes, maps):
+            yield x, shape, *_maps(x, *part)
 
 
 def _read(model, x, shape, factor, is_binned, min_heat, device, heat, pixels,
@@ -285,64 +291,60 @@ def _submit_tiles(submit, model, x, cuts, device):
     """Futures of the tokens of some tiles each, and which those are."""
     same = {}
     for k, tile in enumerate(cuts):
-        same.setdefault(x[0, *tile.outer].shape, []).append(k)
+        same.setdefault(x[0, 0, *tile.outer].shape, []).append(k)
     some = [which[k:k + AT_ONCE] for which in same.values()
             for k in range(0, len(which), AT_ONCE)]
 
     def tokens(which):
-        planes = torch.stack([x[:, *cuts[k].outer] for k in which])
-        return model.tokens(planes.to(device)).cpu()
+        planes = torch.cat([x[..., *cuts[k].outer] for k in which])
+        return model.tokens(planes.to(device)).cpu().split(len(x))
 
     return [(which, submit(tokens, which)) for which in some]
 
 
 def _tokens(x, cuts, parts, bar):
-    """Tokens of the image, averaged where tiles overlap."""
+    """Tokens of the images, averaged where tiles overlap."""
     def done():
         for which, future in parts:
             for k, part in zip(which, future.result()):
                 yield cuts[k], part
                 bar.update()
 
-    return blend(done(), x.shape[1:], STEP)
+    return blend(done(), x.shape[2:], STEP)
 
 
 def _submit_maps(submit, head, x, tokens, is_binned, device):
     """Tiles of the head, and the future of the maps of each."""
     binned = torch.tensor([int(is_binned)], device=device)
-    cuts = tiles(tuple(x.shape[1:]), size=MAP_TILE, margin=REACH)
+    cuts = tiles(tuple(x.shape[2:]), size=MAP_TILE, margin=REACH)
 
     def maps(tile):
-        out = head(x[None, :, *tile.outer].to(device),
-                   tokens[None, :, *_cells(tile.outer)].to(device), binned)
-        return (out.heat[0].cpu(), out.pixels[0].cpu(),
-                [level[0].cpu() for level in out.pyramid])
+        out = head(x[..., *tile.outer].to(device),
+                   tokens[..., *_cells(tile.outer)].to(device), binned)
+        return (out.heat.cpu(), out.pixels.cpu(),
+                [level.cpu() for level in out.pyramid])
 
     return cuts, [submit(maps, tile) for tile in cuts]
 
 
 def _maps(x, cuts, parts):
-    """Heat, pixels and pyramid of an image, on the CPU."""
+    """Heat, pixels and pyramid of the images, on the CPU."""
     if len(cuts) == 1:
         return parts[0].result()
-    heat = torch.empty(x.shape[1:])
+    shape = x.shape[2:]
+    heat = torch.empty(len(x), *shape)
     pixels = pyramid = None
     while parts:                    # what is in place is not kept
         tile = cuts[-len(parts)]
         one = parts.pop(0).result()
         if pixels is None:
-            pixels = torch.empty(*x.shape[1:], one[1].shape[-1])
-            pyramid = [torch.empty(level.shape[0], x.shape[1] // s,
-                                   x.shape[2] // s, dtype=level.dtype)
+            pixels = torch.empty(*heat.shape, one[1].shape[-1])
+            pyramid = [torch.empty(*level.shape[:2], shape[0] // s,
+                                   shape[1] // s, dtype=level.dtype)
                        for s, level in zip(STRIDES, one[2])]
-        heat[tile.core] = one[0][tile.inner]
-        pixels[tile.core] = one[1][tile.inner]
+        heat[:, *tile.core] = one[0][:, *tile.inner]
+        pixels[:, *tile.core] = one[1][:, *tile.inner]
         for s, level, out in zip(STRIDES, one[2], pyramid):
-            out[:, *_cells(tile.core, s)] = level[:, *_cells(tile.inner, s)]
+            out[..., *_cells(tile.core, s)] = level[
+                ..., *_cells(tile.inner, s)]
     return heat, pixels, pyramid
-
-
-def has_bfloat16(device):
-    """Whether a network runs in bfloat16 unless it is told otherwise."""
-    test = getattr(torch.cpu, '_is_avx512_bf16_supported', bool)
-    return torch.device(device).type == 'cpu' and test()
