@@ -10,9 +10,10 @@ from astropy.io import fits
 from astropy.table import QTable, Table
 from embed_toys import blobs
 
-from astrodino_seg.cli import main
+from astrodino_seg.cli import main, probe
 from astrodino_seg.embed import evaluate, write_embeddings
-from astrodino_seg.embed.classifiers import fold_splits
+from astrodino_seg.embed.classifiers import PROTOCOLS, fold_splits
+from astrodino_seg.embed.probe import BASELINES
 
 pytest.importorskip('sklearn')
 pytest.importorskip('matplotlib')
@@ -172,3 +173,9 @@ def test_bad_galaxy10(tmp_path, capsys, damage, message):
     assert message in err
     assert err.count('\n') == 1
     assert not list(tmp_path.glob('x*'))
+
+
+def test_choices_are_those_of_the_probes():
+    # written down twice, so that --help needs no torch
+    assert set(probe.PROBES) == set(PROTOCOLS)
+    assert probe.BASELINES == BASELINES
