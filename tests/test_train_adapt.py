@@ -38,7 +38,7 @@ from astrodino_seg.train import (
 from astrodino_seg.train.crops import Window
 from astrodino_seg.train.data import ClassCrops, LevelCrops
 from astrodino_seg.train.instance import instance_losses
-from astrodino_seg.train.labelled import balanced_weights
+from astrodino_seg.train.head import balanced_weights
 from astrodino_seg.train.semantic import (
     CLASS_WEIGHTS,
     TokenCrop,
@@ -205,7 +205,7 @@ def test_head_of_a_model(tmp_path):
 def test_stops_early_and_goes_on(tmp_path, monkeypatch):
     """The quality decides when it ends, also of a run that was killed."""
     quality = iter([.1, .3, .2, .25, .9])
-    monkeypatch.setattr('astrodino_seg.train.validation.panoptic_quality',
+    monkeypatch.setattr('astrodino_seg.train.labelled.panoptic_quality',
                         lambda model, scenes: next(quality))
     data = [as_labelled(*one[:2]) for one in labelled_scenes(2)]
 

@@ -28,7 +28,8 @@ from astrodino_seg.simulate import SceneLibrary
 from astrodino_seg.train.batches import Mixture, ObservedScenes
 from astrodino_seg.train.checks import check
 from astrodino_seg.train.decision import fit_decision
-from astrodino_seg.train.labelled import as_labelled, fit_head
+from astrodino_seg.train.head import fit_head
+from astrodino_seg.train.labelled import as_labelled
 from astrodino_seg.train.methods import DINO, SimDINO
 from astrodino_seg.train.ssl import pretrain
 from astrodino_seg.train.supervised import fit_model

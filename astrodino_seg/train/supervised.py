@@ -30,7 +30,7 @@ from astrodino_seg.train.runner import (
 )
 from astrodino_seg.train.semantic import TokenCrops, semantic_losses
 from astrodino_seg.train.totals import fit_totals
-from astrodino_seg.train.validation import EarlyStopping
+from astrodino_seg.train.labelled import EarlyStopping
 
 
 def cosine_rate(step, n_steps, *, peak, warmup=200):

@@ -28,7 +28,7 @@ from astrodino_seg.models import load_backbone
 from astrodino_seg.models.semantic import SemanticModel
 from astrodino_seg.simulate import make_scene, observe
 from astrodino_seg.train import as_labelled, fit_head
-from astrodino_seg.train.validation import match_scenes
+from astrodino_seg.train.labelled import match_scenes
 
 #: Seeds of the scenes: those to adapt on, and those that are held out.
 FIRST, HELD_OUT = 1_050_000, 1_060_000
