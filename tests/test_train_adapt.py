@@ -37,8 +37,8 @@ from astrodino_seg.train import (
 )
 from astrodino_seg.train.crops import Window
 from astrodino_seg.train.data import ClassCrops, LevelCrops
-from astrodino_seg.train.instance import instance_losses
 from astrodino_seg.train.head import balanced_weights
+from astrodino_seg.train.instance import instance_losses
 from astrodino_seg.train.semantic import (
     CLASS_WEIGHTS,
     TokenCrop,

@@ -20,6 +20,7 @@ from astrodino_seg.train.data import (
 )
 from astrodino_seg.train.decision import fit_decision
 from astrodino_seg.train.instance import CLASS_WEIGHTS, WEIGHTS, level_losses
+from astrodino_seg.train.labelled import EarlyStopping
 from astrodino_seg.train.runner import (
     Run,
     device_name,
@@ -30,7 +31,6 @@ from astrodino_seg.train.runner import (
 )
 from astrodino_seg.train.semantic import TokenCrops, semantic_losses
 from astrodino_seg.train.totals import fit_totals
-from astrodino_seg.train.labelled import EarlyStopping
 
 
 def cosine_rate(step, n_steps, *, peak, warmup=200):
