@@ -21,7 +21,7 @@ from astrodino_seg.models.decision import (
     log_odds,
     read_calibration,
 )
-from astrodino_seg.predict.decode import Grouping, decode
+from astrodino_seg.predict.decode import decode
 from astrodino_seg.predict.instances import has_pixels, input_of
 from astrodino_seg.predict.pyramid import look
 
@@ -135,19 +135,6 @@ def test_confidences():
         np.array([1.0, 0.5]), np.array([0.3, 1.0]))
     assert_allclose(found, [DECISION_LIMIT, 0.5])
     assert Calibration().confidences(decision, heat) is decision
-
-
-def test_rate():
-    labels = np.array([[1, 2]])
-    before = Grouping(labels, labels, {}, np.array([4, 0]),
-                      np.array([0.6, 0.9]), np.ones(2, int))
-    heat = np.array([0.2, 0.7])
-    after = Calibration(confidence=(0, 1, 0)).rate(before, heat)
-    assert_allclose(after.confidence, heat, rtol=1e-6)
-    assert after.groups is labels
-    assert_array_equal(before.confidence, [0.6, 0.9])
-    assert_array_equal(Calibration().rate(before, heat).confidence,
-                       before.confidence)
 
 
 # ------------------------------------------------------------ of the model

@@ -10,7 +10,7 @@ enough: a temperature for the classes (`Guo et al. 2017
 yes and no (Platt 1999), fitted by ``benchmarks/calibration/calibration.py``.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from numbers import Real
 
 import numpy as np
@@ -215,14 +215,6 @@ class Calibration:
         *weights, bias = self.confidence
         total = features_of(decision, heat) @ np.array(weights, float) + bias
         return 1 / (1 + np.exp(-np.clip(total, -50, 50)))
-
-    def rate(self, grouping, heat):
-        """
-        The labels, a `~astrodino_seg.predict.decode.Grouping`, with
-        calibrated confidence.
-        """
-        return replace(grouping, confidence=self.confidences(
-            grouping.confidence, heat))
 
 
 def log_odds(probability, limit=1 - 1e-7):

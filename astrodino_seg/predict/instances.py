@@ -280,7 +280,8 @@ def _(model: Model, images, rules, *, bin_factor=1, connectivity=8,
         grouping = decode(levels, model.decision, shape, **own, **common)
         classes, heat = (gather(levels, key)[grouping.seed_of]
                          for key in ('classes', 'heat'))
-        grouping = calibration.rate(grouping, heat)
+        grouping = replace(grouping, confidence=calibration.confidences(
+            grouping.confidence, heat))
         fine = levels[0].probabilities
         if bin_factor > 1:
             fine = np.stack([enlarge(one, bin_factor)[:shape[0], :shape[1]]
