@@ -185,8 +185,10 @@ class InstanceHead(nn.Module):
             detail.append(stage(detail[-1]))
         pyramid = [self.fuse(torch.cat(
             [detail[3], (tokens + deep).to(detail[3].dtype)], dim=1))]
-        for i in (2, 1, 0):
-            pyramid.insert(0, self._finer(i, pyramid[0], detail[i]))
+        for i in (2, 1, 0):     # at twice the resolution, with more detail
+            wide = F.interpolate(self.reduce[i](pyramid[0]), scale_factor=2,
+                                 mode='bilinear', align_corners=False)
+            pyramid.insert(0, self.refine[i](wide.add_(detail[i])))
         middle = self.middle(torch.cat([pyramid[0], first], dim=1))
         cells = middle.permute(0, 2, 3, 1)                  # (B, H/2, W/2, M)
         if dense:
@@ -237,12 +239,6 @@ class InstanceHead(nn.Module):
         embedding, rest, classes, vote = pixels.split(
             [self.n_embedding, 1, len(CLASSES), 2], dim=-1)
         return embedding, rest[..., 0], classes, VOTE_SCALE * vote
-
-    def _finer(self, i, feature, detail):
-        """Features at twice the resolution, with the image's detail."""
-        wide = F.interpolate(self.reduce[i](feature), scale_factor=2,
-                             mode='bilinear', align_corners=False)
-        return self.refine[i](wide.add_(detail))
 
     def read_seeds(self, pyramid, x, y):
         """
