@@ -61,6 +61,7 @@ class Model(DenseModel):
 
     #: Name and version of the file format.
     FORMAT = 'astrodino_seg/2'
+    save = DenseModel.save      # so that the API page has it
 
     def __init__(self, *, vit=None, head=None, preprocess=None, planes=None,
                  decision=None, totals=None, calibration=None,

@@ -61,6 +61,7 @@ class SemanticModel(DenseModel):
 
     #: Name and version of the file format.
     FORMAT = 'astrodino_seg/semantic-1'
+    save = DenseModel.save      # so that the API page has it
 
     def __init__(self, *, vit=None, planes=None, head=None, provenance=None):
         super().__init__(Backbone.from_spec(vit=vit, planes=planes),
