@@ -23,12 +23,12 @@ SETS = {
                'none'],
     'compare': ['compare', 'image.fits', '--finders', 'photutils',
                 '--closeups', '1', '-o', 'out/x'],
-    'simulate': ['simulate', '-o', 'out/x', '--size', '48', '--bands', 'gri'],
-    'embed': ['embed', 'images', '-q', '-o', 'out/x.fits']}
+    'simulate': ['simulate', '-o', 'out/x', '--size', '48', '--bands', 'grz']}
 #: What the same command goes on with.
 RESUMED = {
+    'embed': ['embed', 'images', '-q', '-o', 'out/x.fits'],
     'stamps': ['stamps', 'out', '--skies', '2', '--large', '1', '--small',
-               '3', '--bands', 'gri', '-q'],
+               '3', '--bands', 'grz', '-q'],
     'train': ['train', 'train.toml', '-o', 'out'],
     'pretrain': ['pretrain', 'pretrain.toml', '-q', '-o', 'out'],
     'benchmark': ['benchmark', '-o', 'out', '--scenes', '1', '--finders',
@@ -37,10 +37,11 @@ COMMANDS = {**SETS, **RESUMED}
 
 
 def content_of(folder):
-    """Hashes of the files in a folder by their names."""
+    """Hashes of the files in a folder by their names, TensorBoard's not."""
     return {str(path.relative_to(folder)): hashlib.sha256(
         path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob('*')) if path.is_file()}
+        for path in sorted(folder.rglob('*'))
+        if path.is_file() and 'tfevents' not in path.name}
 
 
 def visible(content):
