@@ -172,7 +172,8 @@ def measure_scene(finder, image, truth):
     labels, table, seconds = run_finder(repr(finder), finder, image,
                                         ignored=Warning)
     classes = None
-    if table is not None and {*table['class']} <= {*CLASSES}:
+    # a table of nothing has no columns
+    if table is not None and {row['class'] for row in table} <= {*CLASSES}:
         classes = {int(row['label']): CLASSES.index(row['class'])
                    for row in table}
     return {**scene_scores(truth, labels, image, classes),
