@@ -41,6 +41,7 @@ from astrodino_seg import (
     SegmentationResult,
     as_image,
     load_model,
+    many,
     segmenter,
 )
 from astrodino_seg.catalog import CLASS_NAMES, FLAGS
@@ -1038,8 +1039,8 @@ def drawn(monkeypatch):
         found = Instances(
             grouping=grouping, classes=np.eye(3)[np.arange(n) % 3],
             probabilities=np.full((4, *groups.shape), 0.25, np.float32))
-        monkeypatch.setattr(segmenter, 'find_instances',
-                            lambda *args, **kwargs: found)
+        monkeypatch.setattr(many, 'find_all',
+                            lambda *args, **kwargs: [found])
         return DinoSegmenter(**kwargs)
     return make
 
