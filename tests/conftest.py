@@ -18,7 +18,8 @@ COMMON = {'deadline': None, 'print_blob': True,
           'suppress_health_check': list(HealthCheck)}
 settings.register_profile('short', max_examples=12, derandomize=True,
                           database=None, **COMMON)
-settings.register_profile('nightly', max_examples=10_000, **COMMON)
+settings.register_profile('nightly', max_examples=int(os.environ.get(
+    'HYPOTHESIS_EXAMPLES', 10_000)), **COMMON)
 settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'short'))
 
 
