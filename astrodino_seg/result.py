@@ -96,7 +96,7 @@ class SegmentationResult:
             ``cut={3: (point, point)}``
                 The same along the straight line through two points.
             ``reclassify={3: 'star'}``
-                The class: star, galaxy or artifact.
+                The class, one of ``class_names`` but the first.
             ``delete=3``
                 A label or a list of them that are nothing.
             ``draw=polygon`` or ``draw={'galaxy': polygon}``
