@@ -10,6 +10,7 @@ import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.io.votable import from_table
+from astropy.io.votable.tree import CooSys
 from astropy.nddata import CCDData, NDData, StdDevUncertainty
 from astropy.table import Column, QTable, Table, vstack
 from regions import PolygonSkyRegion, Regions
@@ -267,9 +268,9 @@ def to_votable(table):
     Returns
     -------
     votable : `~astropy.io.votable.tree.VOTableFile`
-        Positions are ``ra`` and ``dec`` (degrees, ICRS), columns have UCDs,
-        and units that VOUnit does not know are in the descriptions. Its
-        ``to_xml(path)`` writes it.
+        Positions are ``ra`` and ``dec`` (degrees) of a COOSYS, which is ICRS,
+        columns have UCDs, and units that VOUnit does not know are in the
+        descriptions. Its ``to_xml(path)`` writes it.
     """
     new = Table()
     for name in table.colnames:
@@ -295,6 +296,11 @@ def to_votable(table):
         if known:
             new[name].meta['ucd'] = UCDS[max(known, key=len)]
     file = from_table(new)
+    system = CooSys(ID='sky', system='ICRS')
+    for field in file.get_first_table().fields:
+        if (field.ucd or '').startswith('pos.eq.'):
+            field.ref = system.ID
+            file.resources[0].coordinate_systems[:] = [system]
     file.description = '; '.join(
         f'{key}: {", ".join(value) if isinstance(value, list) else value}'
         for key, value in table.meta.items())
