@@ -59,7 +59,7 @@ def write_report(path, image, rgb, maps, tables, *, title, class_map=None,
         'classes': class_colours(class_names), 'picture': _png(picture),
         'class_map': None if class_map is None else _deflated(
             bin_labels(class_map, factor)),
-        'maps': [{'name': name, 'columns': _columns(tables[name]),
+        'maps': [{'name': name, 'columns': plain_columns(tables[name]),
                   'labels': _deflated(bin_labels(labels, factor))}
                  for name, labels in maps.items()]}
     # a script ends at the first </script>, even within a string
@@ -131,7 +131,7 @@ def _blocks(plane, factor, **pad):
     return plane.reshape(ny, factor, nx, factor, *plane.shape[2:])
 
 
-def _columns(table):
+def plain_columns(table):
     """Columns of numbers and texts, named as in ECSV; what is NaN is none."""
     out = []
     for column in represent_mixins_as_columns(QTable(table)).itercols():

@@ -30,8 +30,8 @@ TORCH = 'models predict embed train segmenter cli'
 
 # never imported at the head of a module: optional, slow, or liable to fail
 LAZY = {'dask', 'datasets', 'galsim', 'h5py', 'lightning_fabric', 'matplotlib',
-        'pyarrow', 'pydantic', 'sep', 'sklearn', 'timm', 'torchvision',
-        'urllib3'}
+        'napari', 'pyarrow', 'pydantic', 'sep', 'sklearn', 'timm',
+        'torchvision', 'urllib3'}
 
 # packages that few modules know, anywhere in them
 ONLY = {
