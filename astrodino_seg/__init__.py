@@ -6,9 +6,14 @@ Names are imported at their first use (PEP 562), so that importing the package
 imports neither torch nor photutils nor matplotlib.
 """
 
+from importlib import metadata
+
 import lazy_loader
 
-__version__ = '0.1.dev0'
+try:
+    __version__ = metadata.version(__name__)
+except metadata.PackageNotFoundError:       # a checkout on the path
+    __version__ = 'unknown'
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     'errors': ['AstroDinoUserWarning', 'AstroDinoWarning', 'BandWarning',

@@ -5,6 +5,7 @@ Tests of the plugin for napari: its manifest, and the layers it makes.
 
 import inspect
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -46,8 +47,9 @@ def test_manifest():
     with (ROOT / 'pyproject.toml').open('rb') as stream:
         entry, = tomllib.load(stream)['project']['entry-points'][
             'napari.manifest'].values()
-    package, path = entry.split(':')
-    manifest = npe2.PluginManifest.from_file(ROOT / package / path)
+    package, name = entry.split(':')
+    folder, = find_spec(package).submodule_search_locations
+    manifest = npe2.PluginManifest.from_file(Path(folder) / name)
     manifest.validate_imports()
     assert manifest.name == 'astrodino_seg'
     assert {one.id for one in manifest.contributions.commands} == {

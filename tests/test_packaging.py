@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tomllib
 from graphlib import CycleError, TopologicalSorter
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -194,14 +194,6 @@ def test_run_as_a_module():
 def test_unknown_name():
     with pytest.raises(AttributeError, match='attribute SourceFinder'):
         astrodino_seg.SourceFinder  # noqa: B018
-
-
-def test_version():
-    try:
-        installed = metadata.version(NAME)
-    except metadata.PackageNotFoundError:
-        pytest.skip('the package is not installed')
-    assert astrodino_seg.__version__ == installed
 
 
 # -------------------------------------------- README, .ci and pyproject
