@@ -10,6 +10,7 @@ hypothesis draws: some in the suite, 10,000 of each property with::
 import warnings
 
 import numpy as np
+import torch
 from astropy.nddata import (
     InverseVariance,
     NDData,
@@ -187,6 +188,25 @@ def test_what_changes_nothing(given, names, random):
         if hasattr(first, 'table'):
             assert_array_equal(again.segmentation_image.data,
                                first.segmentation_image.data, what)
+
+
+@given(cubes())
+def test_threads(given):
+    """Labels are the same whatever the number of threads."""
+    cube, _ = given
+    before, found = torch.get_num_threads(), []
+    try:
+        for n_threads in (1, 2):
+            torch.set_num_threads(n_threads)
+            found.append(segment(ONE, cube))
+    finally:
+        torch.set_num_threads(before)
+    one, other = found
+    told(one)
+    assert type(one) is type(other)
+    if hasattr(one, 'table'):
+        assert_array_equal(one.segmentation_image.data,
+                           other.segmentation_image.data)
 
 
 def quiet_image(cube, bands):
