@@ -57,7 +57,7 @@ def to_regions(result, *, sky=True):
     result : `~astrodino_seg.SegmentationResult`
         The segmentation.
     sky : bool, optional
-        Whether they are on the sky, in the frame of the image if ds9 has it
+        Whether they are on the sky, in the frame of the image if DS9 has it
         and else in ICRS; in pixels if there is no WCS.
 
     Returns

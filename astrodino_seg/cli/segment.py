@@ -121,7 +121,7 @@ def _add_dials(command):
         help='side of the tiles in pixels (%(default)s)')
     add('--edits', metavar='FILE',
         help='edits by hand to apply to the labels: a table (CSV, ECSV) or '
-             'ds9 regions (.reg)')
+             'DS9 regions (.reg)')
     add('--model', help='a weights file; default: bundled')
     add('--device', default='cpu')
     add('--float32', dest='bfloat16', action='store_const', const=False,

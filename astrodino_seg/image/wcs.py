@@ -180,7 +180,7 @@ def sky_to_pixels(image, positions):
 
 
 def ds9_positions(image, x, y):
-    """Positions of pixels in a frame that ds9 has."""
+    """Positions of pixels in a frame that DS9 has."""
     sky = image.sky(x, y)
     if sky is None:
         return None
