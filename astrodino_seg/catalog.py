@@ -202,7 +202,7 @@ def _flags(image, normalised, grouping, covered):
     groups, n = grouping.groups, covered.shape[1]
     flags = np.zeros(n + 1, np.int32)
     flags[1:][grouping.confidence < 0.5] |= FLAGS['low_confidence']
-    flags[np.unique(neighbours(groups))] |= FLAGS['blended']
+    flags[np.unique(neighbours(groups)[0])] |= FLAGS['blended']
     flags[1:][(covered == 0).any(axis=0)] |= FLAGS['uncovered']
     flags[1:][((covered > 0) & (covered < 1)).any(axis=0)] |= (
         FLAGS['part_covered'])
@@ -224,16 +224,21 @@ def _flags(image, normalised, grouping, covered):
     return flags[1:]
 
 
-def neighbours(groups):
-    """(2, m) pairs of labels in pixels that touch by an edge or a corner."""
+def neighbours(groups, *planes, connectivity=8):
+    """
+    (2, m) labels of pixels that touch, by a corner too if the connectivity is
+    8, and for each (y, x) plane its (2, m) values there.
+    """
     ny, nx = groups.shape
     found = []
-    for dy, dx in ((0, 1), (1, -1), (1, 0), (1, 1)):
-        one = groups[:ny - dy, max(-dx, 0):nx - max(dx, 0)]
-        other = groups[dy:, max(dx, 0):nx + min(dx, 0)]
+    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1))[:connectivity // 2]:
+        here = np.s_[:ny - dy, max(-dx, 0):nx - max(dx, 0)]
+        there = np.s_[dy:, max(dx, 0):nx + min(dx, 0)]
+        one, other = groups[here], groups[there]
         both = (one != other) & (one > 0) & (other > 0)
-        found.append([one[both], other[both]])
-    return np.concatenate(found, axis=1)
+        found.append([[plane[here][both], plane[there][both]]
+                      for plane in (groups, *planes)])
+    return [np.concatenate(part, axis=1) for part in zip(*found)]
 
 
 def _saturated(data, noise, groups, n):

@@ -232,7 +232,7 @@ def lsst_table(result):
         false of blends.
     """
     groups, n = result.segmentation_image.data, len(result.table)
-    pairs = neighbours(groups)
+    pairs = neighbours(groups)[0]
     _, blend = connected_components(coo_array(
         (np.ones(pairs.shape[1]), pairs), shape=(n + 1, n + 1)))
     size = np.bincount(blend)

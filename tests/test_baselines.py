@@ -27,9 +27,8 @@ from astrodino_seg.evaluate.baselines import (
     TUNED,
     PhotutilsFinder,
     available_finders,
-    detection_image,
 )
-from astrodino_seg.evaluate.baselines.base import segmentation_image
+from astrodino_seg.evaluate.finders import detection_image, segmentation_image
 from astrodino_seg.image import as_image
 
 CLASSES = [one for name, one in vars(baselines).items()

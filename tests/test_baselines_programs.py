@@ -23,9 +23,10 @@ from astrodino_seg.evaluate.baselines import (
     NoiseChiselFinder,
     SEPFinder,
     SExtractorFinder,
-    detection_image,
+    find_program,
+    run_program,
 )
-from astrodino_seg.evaluate.baselines.programs import find_program, run_program
+from astrodino_seg.evaluate.finders import detection_image
 from astrodino_seg.image import as_image
 
 SAMPLE = Path(astrodino_seg.__file__).parent / 'data' / 'demo_griz.fits.fz'

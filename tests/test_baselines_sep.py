@@ -11,8 +11,8 @@ import sep
 from numpy.testing import assert_allclose, assert_array_equal
 
 import astrodino_seg
-from astrodino_seg.evaluate.baselines import SEPFinder, detection_image
-from astrodino_seg.evaluate.baselines.base import detection_kernel
+from astrodino_seg.evaluate.baselines import SEPFinder
+from astrodino_seg.evaluate.finders import detection_image, detection_kernel
 from astrodino_seg.image import as_image
 
 SAMPLE = Path(astrodino_seg.__file__).parent / 'data' / 'demo_griz.fits.fz'

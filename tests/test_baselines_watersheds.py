@@ -15,7 +15,7 @@ from astrodino_seg.evaluate.baselines import (
     RegionFinder,
     SEPFinder,
 )
-from astrodino_seg.evaluate.baselines.libraries import touching
+from astrodino_seg.evaluate.finders import touching
 
 NO_MASK = np.zeros((64, 64), bool)
 WITHIN = [PhotutilsFinder(), SEPFinder(), PeakFinder(),

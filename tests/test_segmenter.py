@@ -46,7 +46,7 @@ from astrodino_seg import (
 )
 from astrodino_seg.catalog import CLASS_NAMES, FLAGS
 from astrodino_seg.errors import AstroDinoUserWarning
-from astrodino_seg.evaluate.baselines import PhotutilsFinder, detection_image
+from astrodino_seg.evaluate.finders import PhotutilsFinder, detection_image
 from astrodino_seg.evaluate.matching import match_labels
 from astrodino_seg.inputs.background import SIDES
 from astrodino_seg.inputs.channels import PreprocessSpec

@@ -28,8 +28,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from astrodino_seg.evaluate.baselines import FINDERS, TUNED, detection_image
+from astrodino_seg.evaluate.baselines import FINDERS, TUNED
 from astrodino_seg.evaluate.benchmark import scene_scores, split_scene
+from astrodino_seg.evaluate.finders import detection_image
 from astrodino_seg.evaluate.tables import (
     bootstrap,
     list_table,

@@ -26,16 +26,13 @@ from pathlib import Path
 
 import numpy as np
 
-from astrodino_seg.evaluate.baselines import (
-    FINDERS,
-    available_finders,
-    detection_image,
-)
+from astrodino_seg.evaluate.baselines import FINDERS, available_finders
 from astrodino_seg.evaluate.benchmark import (
     read_lines,
     scene_scores,
     split_scene,
 )
+from astrodino_seg.evaluate.finders import detection_image
 from astrodino_seg.files import whole_or_not
 from astrodino_seg.simulate import SceneLibrary
 

@@ -18,8 +18,7 @@ from pathlib import Path
 import numpy as np
 from photutils.segmentation import deblend_sources, detect_sources
 
-from astrodino_seg.evaluate.baselines import detection_image
-from astrodino_seg.evaluate.baselines.base import smooth
+from astrodino_seg.evaluate.finders import detection_image, smooth
 from astrodino_seg.plotting import (
     plot_classes,
     plot_segmentations,

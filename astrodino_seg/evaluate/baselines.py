@@ -1,22 +1,27 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Traditional tools that are programs: Source Extractor, NoiseChisel, MTObjects.
+All finders to compare with, by name, and those of them that are programs:
+Source Extractor, the library SEP made of it, NoiseChisel, MTObjects.
 """
 
+import io
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from astrodino_seg.errors import MissingToolError, ProgramError
-from astrodino_seg.evaluate.baselines.base import (
+from astrodino_seg.errors import MissingToolError, ProgramError, require
+from astrodino_seg.evaluate.finders import (
     Baseline,
-    Extractor,
+    PeakFinder,
+    PhotutilsFinder,
+    RegionFinder,
     detection_kernel,
     segmentation_image,
 )
@@ -51,10 +56,8 @@ def find_program(*names):
 
 def run_program(command, folder, timeout, line=-1):
     """
-    Run a program in a folder, for some seconds at most.
-
-    If it fails or takes too long, a `ProgramError` has the given line of its
-    standard error.
+    Run a program in a folder, for some seconds at most; the `ProgramError` of
+    one that fails has the given line of its standard error.
     """
     name = Path(command[0]).name
     try:
@@ -74,13 +77,53 @@ def run_program(command, folder, timeout, line=-1):
 
 
 @dataclass(kw_only=True)
+class Extractor(Baseline):
+    """
+    Source Extractor (Bertin & Arnouts 1996, A&AS, 117, 393), by its defaults.
+    """
+
+    n_sigma: float = 1.5
+    n_pixels: int = 5
+    n_levels: int = 32
+    contrast: float = 0.005
+    #: Whether to drop objects that the wings of a neighbour explain.
+    clean: bool = True
+    fwhm: float = 2.0
+    box_size: int = 64
+
+
+@dataclass(kw_only=True)
+class SEPFinder(Extractor):
+    """
+    SEP, the library made of Source Extractor (Barbary 2016, JOSS, 1(6), 58),
+    on the bands' S/N. Needs ``sep`` (extra ``compare``).
+    """
+
+    def require(self):
+        """``sep``, or an `ImportError`."""
+        return require('sep', 'compare')
+
+    def _find(self, sn, mask):
+        sep = self.require()
+        # a bright large object has more pixels and parts than the defaults
+        sep.set_extract_pixstack(max(int(1.1 * sn.size),
+                                     sep.get_extract_pixstack()))
+        sep.set_sub_object_limit(max(8192, sep.get_sub_object_limit()))
+        _, labels = sep.extract(
+            np.ascontiguousarray(sn, dtype=np.float64), self.n_sigma,
+            mask=np.ascontiguousarray(mask), minarea=self.n_pixels,
+            filter_kernel=detection_kernel(self.fwhm),
+            deblend_nthresh=self.n_levels, deblend_cont=self.contrast,
+            clean=self.clean, segmentation_map=True)
+        return segmentation_image(labels, mask, self.n_pixels)
+
+
+@dataclass(kw_only=True)
 class SExtractorFinder(Extractor):
     """
-    The program Source Extractor on the bands' S/N.
-
-    It subtracts no background here and weights nothing, as the S/N needs
-    neither. The program must be on the ``PATH``, as ``source-extractor``,
-    ``sextractor`` or ``sex``. ``timeout`` is as of `Baseline`.
+    The program Source Extractor on the bands' S/N, which needs no background
+    and no weights. It must be on the ``PATH``, as ``source-extractor``,
+    ``sextractor`` or ``sex``.
     """
 
     timeout: float = 600.0
@@ -106,9 +149,10 @@ class SExtractorFinder(Extractor):
     def _filter(self):
         """The text of the filter's file."""
         kernel = detection_kernel(self.fwhm)
-        rows = [[1.0]] if kernel is None else kernel.tolist()
-        lines = [' '.join(f'{value:.8f}' for value in row) for row in rows]
-        return '\n'.join(['CONV NORM', *lines, ''])
+        text = io.StringIO()
+        np.savetxt(text, [[1.0]] if kernel is None else kernel, '%.8f',
+                   header='CONV NORM', comments='')
+        return text.getvalue()
 
     def _settings(self, shape):
         """What the configuration file says."""
@@ -137,12 +181,9 @@ class SExtractorFinder(Extractor):
 class NoiseChiselFinder(Baseline):
     """
     NoiseChisel (Akhlaghi & Ichikawa 2015, ApJS, 220, 1), then Segment
-    (Akhlaghi 2019, arXiv:1909.11230), on the bands' S/N.
-
-    NoiseChisel finds the pixels that hold signal, far below the noise;
-    Segment divides them into objects, which are the labels. The parameters
-    have the programs' names and defaults. Both must be on the ``PATH``, as
-    ``astnoisechisel`` and ``astsegment``.
+    (Akhlaghi 2019, arXiv:1909.11230), on the bands' S/N; the parameters have
+    their names and defaults. Both, ``astnoisechisel`` and ``astsegment``, must
+    be on the ``PATH``.
     """
 
     #: Side in pixels of the tiles in which the noise is measured. An image of
@@ -201,13 +242,11 @@ class MTObjectsFinder(Baseline):
     """
     MTObjects (Teeninga et al. 2016, Mathematical Morphology - Theory and
     Applications, 1; Haigh et al. 2021, A&A, 645, A107) on the bands' S/N:
-    significant nodes of a max-tree.
+    nodes of a max-tree whose light is significant for their area.
 
-    There is no threshold: a node of the tree is an object if its light is
-    significant for its area. The environment variable
-    ``ASTRODINO_MTOBJECTS`` names a checkout of
+    The environment variable ``ASTRODINO_MTOBJECTS`` names a checkout of
     https://github.com/CarolineHaigh/mtobjects in which its C library was
-    compiled, as its README says. It is run with the present Python.
+    compiled. It is run with the present Python.
     """
 
     #: By how many sigma the lower end of an object is moved up; less keeps
@@ -252,3 +291,60 @@ class MTObjectsFinder(Baseline):
             run_program(command, checkout, self.timeout)
             labels = np.load(out)
         return segmentation_image(labels + 1, mask, self.n_pixels)
+
+
+#: Settings of best panoptic quality on the validation split, by
+#: ``benchmarks/finders/tune_baselines.py``: of all settings of its grid, on 12
+#: scenes.
+TUNED = {
+    'detect': {'n_sigma': 1.5, 'n_pixels': 20, 'fwhm': 3.0},
+    'photutils': {'n_sigma': 1.5, 'n_pixels': 20, 'contrast': 0.1},
+    'sep': {'n_sigma': 1.5, 'n_pixels': 15, 'contrast': 0.02, 'fwhm': 2.0},
+    'peaks': {'detector': 'find_peaks', 'n_sigma': 1.5, 'n_pixels': 10,
+              'min_separation': 10.0},
+    'regions': {'n_sigma': 1.5, 'n_pixels': 30, 'saddle': 0.5,
+                'prominence': 0.25},
+    'sextractor': {'n_sigma': 1.5, 'n_pixels': 15, 'contrast': 0.005},
+    'noisechisel': {'tile_size': 20, 'qthresh': 0.9, 'detgrowquant': 1.0,
+                    'objbordersn': 0.1},
+    'mtobjects': {'move_factor': 1.0, 'min_distance': 0.0, 'gain': 1.0},
+}
+
+_DEFAULT = {
+    'detect': partial(PhotutilsFinder, deblend=False),
+    'photutils': PhotutilsFinder,
+    'sep': SEPFinder,
+    'peaks': PeakFinder,
+    'regions': RegionFinder,
+    'sextractor': SExtractorFinder,
+    'noisechisel': NoiseChiselFinder,
+    'mtobjects': MTObjectsFinder,
+}
+
+#: By name, what makes a finder when called: the tools with their own
+#: defaults, and with ``-tuned`` after the name with the settings of `TUNED`.
+FINDERS = _DEFAULT | {f'{name}-tuned': partial(_DEFAULT[name], **settings)
+                      for name, settings in TUNED.items()}
+
+
+def available_finders():
+    """
+    The baselines that can be run here, and why others cannot.
+
+    Returns
+    -------
+    finders : dict
+        By name, a finder: what `FINDERS` makes.
+    missing : dict
+        By name, a sentence that says what is missing.
+    """
+    finders, missing = {}, {}
+    for name, make in FINDERS.items():
+        finder = make()
+        try:
+            finder.require()
+        except ImportError as err:
+            missing[name] = str(err)
+        else:
+            finders[name] = finder
+    return finders, missing

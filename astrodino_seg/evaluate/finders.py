@@ -1,27 +1,169 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Traditional tools that are libraries: photutils, SEP, and watersheds of
-scikit-image.
+Traditional tools as callables, `~astrodino_seg.Image` to
+`~photutils.segmentation.SegmentationImage`, for comparison: what they have in
+common, and those of photutils and scikit-image.
+
+All of them look at the same detection image, the bands' S/N added up, and
+differ only in what they do with it.
 """
 
 import warnings
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from math import ceil
+from numbers import Integral, Real
 
 import numpy as np
+from astropy.convolution import convolve
+from photutils.background import Background2D
 from photutils.detection import DAOStarFinder, find_peaks
-from photutils.segmentation import SourceFinder
+from photutils.segmentation import (
+    SegmentationImage,
+    SourceFinder,
+    make_2dgaussian_kernel,
+)
 from photutils.utils.exceptions import NoDetectionsWarning
 from skimage.graph import RAG, merge_hierarchical
 from skimage.segmentation import watershed
 
-from astrodino_seg.errors import require
-from astrodino_seg.evaluate.baselines.base import (
-    Baseline,
-    Extractor,
-    detection_kernel,
-    segmentation_image,
-    smooth,
-)
+from astrodino_seg.catalog import neighbours
+from astrodino_seg.errors import check_settings
+
+_POSITIVE = (Real, lambda v: v > 0, 'a positive number')
+_NOT_NEGATIVE = (Real, lambda v: v >= 0, 'a number, 0 or more')
+_COUNT = (Integral, lambda v: v >= 1, 'a positive integer')
+_SHARE = (Real, lambda v: 0 <= v <= 1, 'a number in [0, 1]')
+_QUANTILE = (Real, lambda v: 0 < v < 1, 'a number in (0, 1)')
+_SWITCH = (bool, lambda v: True, 'True or False')
+_MODES = 'exponential', 'sinh', 'linear'
+_DETECTORS = 'find_peaks', 'DAOStarFinder'
+# for each parameter what `check_settings` takes; the same name means the same
+# in all baselines
+_RULES = {
+    'n_sigma': _POSITIVE,
+    'n_pixels': _COUNT,
+    'connectivity': (Integral, lambda v: v in (4, 8), '4 or 8'),
+    'deblend': _SWITCH,
+    'n_levels': _COUNT,
+    'contrast': _SHARE,
+    'mode': (str, lambda v: v in _MODES, f'one of {_MODES}'),
+    'box_size': _COUNT,
+    'fwhm': _NOT_NEGATIVE,
+    'clean': _SWITCH,
+    'detector': (str, lambda v: v in _DETECTORS, f'one of {_DETECTORS}'),
+    'min_separation': _POSITIVE,
+    'saddle': _SHARE,
+    'prominence': _NOT_NEGATIVE,
+    'tile_size': _COUNT,
+    'qthresh': _QUANTILE,
+    'dthresh': (Real, lambda v: abs(v) < np.inf, 'a finite number'),
+    'snquant': _QUANTILE,
+    'detgrowquant': (Real, lambda v: 0 < v <= 1, 'a number in (0, 1]'),
+    'clump_snquant': _QUANTILE,
+    'gthresh': (Real, lambda v: abs(v) < np.inf, 'a finite number'),
+    'objbordersn': _NOT_NEGATIVE,
+    'move_factor': _NOT_NEGATIVE,
+    'min_distance': _NOT_NEGATIVE,
+    'gain': ((Real, type(None)), lambda v: v is None or v > 0,
+             'a positive number or None'),
+    'timeout': _POSITIVE,
+}
+
+
+class Baseline(ABC):
+    """
+    A traditional tool: an `~astrodino_seg.Image` in, labels out.
+
+    A subclass is a dataclass whose fields are its settings, which are looked
+    at when it is called; its `_find` takes a detection image.
+    """
+
+    def __call__(self, image):
+        """
+        The `~photutils.segmentation.SegmentationImage` of an image, or `None`
+        with a ``NoDetectionsWarning``.
+        """
+        self._validate()
+        return self.find(*detection_image(image, self.box_size))
+
+    def find(self, sn, mask):
+        """The same of a `detection_image`, (y, x) S/N and mask."""
+        self._validate()
+        self.require()
+        found = self._find(sn, mask) if sn.any() else None
+        if found is None:
+            warnings.warn('No sources were found.', NoDetectionsWarning,
+                          stacklevel=3)
+        return found
+
+    def require(self):  # noqa: B027  most need nothing
+        """What is run, or an `ImportError` that says what is missing."""
+
+    @abstractmethod
+    def _find(self, sn, mask):
+        """What `find` returns; there is a pixel that is not 0."""
+
+    def _validate(self):
+        check_settings(vars(self), _RULES)
+
+
+def segmentation_image(labels, mask, n_pixels):
+    """
+    Labels of a tool, of which 0 and less are sky, as photutils has them, less
+    those of fewer than ``n_pixels``; `None` if there is none.
+    """
+    values, numbers, area = np.unique(
+        np.where(mask, 0, np.maximum(labels, 0)), return_inverse=True,
+        return_counts=True)
+    keep = (values > 0) & (area >= n_pixels)
+    if not keep.any():
+        return None
+    new = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
+    return SegmentationImage(new[numbers].reshape(labels.shape))
+
+
+def detection_image(image, box_size=64):
+    """
+    The bands' (y, x) S/N, added up to unit noise, by `Background2D`, and the
+    (y, x) bool mask of pixels without a valid band, where it is 0.
+    """
+    total = np.zeros(image.shape)
+    n_valid = np.zeros(image.shape)
+    box = min(box_size, *image.shape)
+    for b in range(image.n_bands):
+        mask = image.mask[b]
+        if mask.all():
+            continue
+        background = Background2D(image.cube[b], box, filter_size=3,
+                                  mask=mask, exclude_percentile=90)
+        sigma = (background.background_rms if image.noise is None
+                 else image.noise[b])
+        good = ~mask & (sigma > 0)
+        sn = (image.cube[b] - background.background) / np.where(
+            good, sigma, 1)
+        total += np.where(good, sn, 0)
+        n_valid += good
+    return total / np.sqrt(np.maximum(n_valid, 1)), n_valid == 0
+
+
+def smooth(sn, fwhm):
+    """S/N after a Gaussian of a FWHM in pixels, in units of before it."""
+    if not fwhm:
+        return sn
+    size = max(5, 2 * ceil(fwhm) - 1)
+    return convolve(sn, make_2dgaussian_kernel(fwhm, size=size))
+
+
+def detection_kernel(fwhm):
+    """
+    The filter of Source Extractor, of sum 1, for a FWHM in pixels; that of 2
+    is its default and that of SEP. `None` for 0.
+    """
+    if not fwhm:
+        return None
+    size = max(3, 2 * ceil(fwhm) - 1)
+    return np.array(make_2dgaussian_kernel(fwhm, size=size, mode='center'))
 
 
 @dataclass(kw_only=True)
@@ -50,32 +192,6 @@ class PhotutilsFinder(Baseline):
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', NoDetectionsWarning)
             return finder(smooth(sn, self.fwhm), self.n_sigma, mask=mask)
-
-
-@dataclass(kw_only=True)
-class SEPFinder(Extractor):
-    """
-    SEP, the library made of Source Extractor (Barbary 2016, JOSS, 1(6), 58),
-    on the bands' S/N. Needs ``sep`` (extra ``compare``).
-    """
-
-    def require(self):
-        """``sep``, or an `ImportError`."""
-        return require('sep', 'compare')
-
-    def _find(self, sn, mask):
-        sep = self.require()
-        # a bright large object has more pixels and parts than the defaults
-        sep.set_extract_pixstack(max(int(1.1 * sn.size),
-                                     sep.get_extract_pixstack()))
-        sep.set_sub_object_limit(max(8192, sep.get_sub_object_limit()))
-        _, labels = sep.extract(
-            np.ascontiguousarray(sn, dtype=np.float64), self.n_sigma,
-            mask=np.ascontiguousarray(mask), minarea=self.n_pixels,
-            filter_kernel=detection_kernel(self.fwhm),
-            deblend_nthresh=self.n_levels, deblend_cont=self.contrast,
-            clean=self.clean, segmentation_map=True)
-        return segmentation_image(labels, mask, self.n_pixels)
 
 
 @dataclass(kw_only=True)
@@ -200,20 +316,11 @@ def _merge_peaks(graph, a, b):
 def touching(parts, height, connectivity):
     """
     Which regions touch, and the highest pass between them: tuples of two
-    labels, the smaller first, and the largest over all pairs of pixels that
-    touch of the lower of their (y, x) heights.
+    labels, the smaller first, and the largest of the lower of two heights.
     """
-    ny, nx = parts.shape
-    ends, passes = [], []
-    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1))[:connectivity // 2]:
-        here = (slice(0, ny - dy), slice(max(0, -dx), nx - max(0, dx)))
-        there = (slice(dy, ny), slice(max(0, dx), nx + min(0, dx)))
-        pair = np.stack([parts[here], parts[there]])
-        border = (pair[0] != pair[1]) & (pair > 0).all(axis=0)
-        ends.append(np.sort(pair[:, border], axis=0))
-        passes.append(np.minimum(height[here], height[there])[border])
-    edges, index = np.unique(np.concatenate(ends, axis=1), axis=1,
+    ends, passes = neighbours(parts, height, connectivity=connectivity)
+    edges, index = np.unique(np.sort(ends, axis=0), axis=1,
                              return_inverse=True)
     highest = np.full(edges.shape[1], -np.inf)
-    np.maximum.at(highest, index, np.concatenate(passes))
+    np.maximum.at(highest, index, passes.min(axis=0))
     return list(zip(*edges.tolist(), highest.tolist()))
