@@ -17,7 +17,6 @@ from photutils.segmentation import SegmentationImage
 from photutils.utils.exceptions import NoDetectionsWarning
 
 from astrodino_seg.errors import AstroDinoUserWarning, check_settings
-from astrodino_seg.many import read, results_of, segment_all
 from astrodino_seg.models.backbone import DenseModel, has_bfloat16
 from astrodino_seg.models.load import load_model
 from astrodino_seg.predict.decode import MERGE, MIN_SEED
@@ -26,7 +25,12 @@ from astrodino_seg.predict.pyramid import (
     STEP,
     TILE_SIZE,
 )
-from astrodino_seg.result import SegmentationResult
+from astrodino_seg.result import (
+    SegmentationResult,
+    read,
+    results_of,
+    segment_all,
+)
 
 __all__ = ['DinoSegmenter', 'detect_sources']
 

@@ -1,7 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The ``astrodino`` command; a subcommand imports what it needs only when it
-runs.
+The ``astrodino`` command, and ``astrodino info``; a subcommand imports what it
+needs only when it runs.
 """
 
 import argparse
@@ -12,26 +12,23 @@ import warnings
 from contextlib import ExitStack
 
 from astrodino_seg import __version__
-from astrodino_seg.cli.compare import add_benchmark, add_compare
+from astrodino_seg.cli.compare import add_benchmark, add_compare, add_demo
 from astrodino_seg.cli.embed import add_attention, add_embed, add_search
 from astrodino_seg.cli.probe import add_probe
 from astrodino_seg.cli.segment import add_report, add_segment
-from astrodino_seg.cli.simulate import (
+from astrodino_seg.cli.train import (
+    add_fetch,
     add_pretrain,
     add_simulate,
     add_stamps,
     add_train,
 )
-from astrodino_seg.cli.tools import add_demo, add_fetch, add_info
 from astrodino_seg.errors import AstroDinoWarning
 
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError,
                FloatingPointError)
 #: In what torch, which raises `RuntimeError`, says of too little memory.
 NO_MEMORY = "can't allocate memory"
-COMMANDS = (add_segment, add_report, add_compare, add_attention, add_embed,
-            add_probe, add_search, add_benchmark, add_demo, add_fetch,
-            add_info, add_simulate, add_stamps, add_train, add_pretrain)
 
 
 def main(argv=None):
@@ -89,3 +86,76 @@ def _parser():
             action.dest: action.option_strings[-1]
             for action in one._actions if action.option_strings})
     return parser
+
+
+def add_info(commands):
+    """Add the subcommand."""
+    info = commands.add_parser('info', help='model, versions and devices')
+    info.add_argument('--model', help='a weights file of a model or backbone, '
+                                      'or the name of a bundled one')
+    info.add_argument('--json', action='store_true',
+                      help='all that the weights file tells, as JSON')
+    info.set_defaults(run=run_info)
+
+
+def describe(model, name):
+    """What a model or a backbone is, in lines for people."""
+    classes = getattr(model, 'classes', ())[1:]
+    if not classes:
+        yield f'{name}: a backbone without a head'
+    elif hasattr(model, 'decision'):
+        yield f'{name}: tells objects apart, and each is {_or(classes)}'
+    else:
+        yield f'{name}: tells which pixels are sky, {_or(classes)}'
+    vit = model.vit.spec
+    n_parameters = sum(p.numel() for p in model.parameters())
+    yield (f'network: {n_parameters / 1e6:.2f} million parameters; a Vision '
+           f'Transformer of {vit["depth"]} layers of {vit["dim"]} on patches '
+           f'of {vit["patch_size"]} pixels')
+    yield (f'input: any number of bands, as {model.planes.n_planes} planes by '
+           f'the rule {type(model.planes).__name__}')
+    told = model.provenance
+    steps = told.get('steps', told.get('n_steps'))
+    if steps is not None:
+        hours = f' in {told["hours"]:.1f} hours' if 'hours' in told else ''
+        yield f'training: {steps:,} steps{hours}'
+    fit = (model.spec.get('calibration') or {}).get('fit')
+    if fit:
+        yield f'calibration: on {fit["n_scenes"]} simulated scenes'
+
+
+def _or(words):
+    *most, last = words
+    return f'{", ".join(most)} or {last}' if most else last
+
+
+def run_info(args):
+    """Run the subcommand."""
+    import json
+    import platform
+    from importlib.metadata import version
+
+    import torch
+
+    from astrodino_seg.models.load import DEFAULT_MODEL, load_any
+
+    model = load_any(args.model)
+    if args.json:
+        print(json.dumps({**model.spec, 'provenance': model.provenance},
+                         indent=2))
+        return 0
+    for line in describe(model, str(args.model or DEFAULT_MODEL)):
+        print(line)
+    packages = ('astrodino_seg', 'torch', 'photutils', 'astropy', 'numpy')
+    print('versions: python ' + platform.python_version() + ', '
+          + ', '.join(f'{name} {version(name)}' for name in packages))
+    devices = ['cpu'] + [f'cuda:{k} ({torch.cuda.get_device_name(k)})'
+                         for k in range(torch.cuda.device_count())]
+    print(f'devices: {", ".join(devices)}; '
+          f'{torch.get_num_threads()} CPU threads')
+    return 0
+
+
+COMMANDS = (add_segment, add_report, add_compare, add_attention, add_embed,
+            add_probe, add_search, add_benchmark, add_demo, add_fetch,
+            add_info, add_simulate, add_stamps, add_train, add_pretrain)

@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-``astrodino compare`` and ``astrodino benchmark``.
+``astrodino compare``, ``astrodino benchmark`` and ``astrodino demo``.
 """
 
 from pathlib import Path
@@ -13,8 +13,11 @@ from astrodino_seg.cli.products import (
     given,
     history,
     paths_of,
+    product_paths,
     read_images,
     reserve,
+    summarise,
+    write_products,
     written,
 )
 from astrodino_seg.errors import require
@@ -182,4 +185,41 @@ def run_benchmark(args):
         save_figure(plot_benchmark(tables), parts['plot'])
     shown = tables['scores']['finder', *SHOWN]
     print('\n'.join(shown.pformat(max_width=-1)))
+    return 0
+
+
+def add_demo(commands):
+    """Add the subcommand."""
+    demo = commands.add_parser(
+        'demo', help='segment a bundled scene, with photutils beside it')
+    demo.add_argument('-o', '--output', default='astrodino_demo',
+                      help='folder for the products (default: %(default)s)')
+    demo.add_argument('--device', default='cpu')
+    demo.set_defaults(run=run_demo)
+
+
+def run_demo(args):
+    """Run the subcommand."""
+    from astrodino_seg.datasets import demo_image
+    from astrodino_seg.evaluate.baselines import PhotutilsFinder
+    from astrodino_seg.segmenter import DinoSegmenter
+
+    require('matplotlib', 'plot')
+    folder = Path(args.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    prefix = folder / 'demo'
+    paths = product_paths(prefix, 'ecsv', png=True)
+    reserve(args, prefix, paths, overwrite=True)
+    image = demo_image()
+    print(f'bundled simulated scene: {"".join(image.bands)}, '
+          f'{image.shape[1]} x {image.shape[0]} pixels')
+    result = DinoSegmenter(device=args.device).segment(image)
+    peaks = PhotutilsFinder()(image)
+    print(f'DinoSegmenter: {summarise(result)}')
+    print(f'photutils detect + deblend: {peaks.n_labels} labels')
+    write_products(result, prefix, paths,
+                   {'photutils detect + deblend': peaks.data})
+    page = folder / 'demo.html'
+    result.report(page, others={'photutils': peaks}, title='astrodino demo')
+    print(f'wrote {page}')
     return 0

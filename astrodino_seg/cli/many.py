@@ -4,7 +4,6 @@
 done already is left.
 """
 
-import re
 import sys
 from pathlib import Path
 
@@ -16,7 +15,7 @@ def run_each(work, args, finder, dials):
     Every image by itself, as ``work`` does some of them; 0 if all went well.
     """
     from astrodino_seg.blocks import recipe_of, run_all
-    from astrodino_seg.many import AT_ONCE
+    from astrodino_seg.result import AT_ONCE
 
     folder = Path(args.output or '.')
     items = _cutouts(args) if args.positions else _files(args.images)
@@ -66,10 +65,11 @@ def _label(one):
 
 def _files(images):
     """What to segment: each file, and those of folders."""
+    from astrodino_seg.result import fits_files
+
     files = [file for one in images for file in (
-        sorted(str(path) for path in Path(one).iterdir()
-               if re.search(r'\.fits?(\.(fz|gz|bz2))?$', path.name))
-        if Path(one).is_dir() and not one.endswith('.zarr') else [one])]
+        fits_files(one) if Path(one).is_dir() and not one.endswith('.zarr')
+        else [one])]
     return [{'images': [one], 'name': as_prefix(None, one).name}
             for one in files]
 

@@ -216,7 +216,7 @@ def _finder(args):
 def _some(job):
     """Segment some images of many: of each its status, and what was wrong."""
     from astrodino_seg.blocks import finder_of
-    from astrodino_seg.many import segment_each
+    from astrodino_seg.result import segment_each
 
     recipe, dials, jobs = job
     said = []
