@@ -13,7 +13,7 @@ import pytest
 from cutout_service import BAD, CutoutServer
 
 from astrodino_seg import __version__
-from astrodino_seg.datasets.download import get
+from astrodino_seg.datasets.service import get
 from astrodino_seg.errors import DownloadError
 
 pytest.importorskip('urllib3')

@@ -25,8 +25,7 @@ from astrodino_seg.datasets import (
     legacy,
     legacy_cutout,
 )
-from astrodino_seg.datasets.download import FileCache
-from astrodino_seg.datasets.legacy_request import CutoutRequest
+from astrodino_seg.datasets.service import CutoutRequest, FileCache
 from astrodino_seg.errors import (
     AstroDinoUserWarning,
     DownloadError,

@@ -1,7 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-``astrodino simulate``, ``astrodino stamps`` and ``astrodino fetch``, which make
-or get images; ``astrodino train`` and ``astrodino pretrain``.
+``astrodino simulate``, ``stamps`` and ``fetch``, which make or get images;
+``astrodino train`` and ``astrodino pretrain``.
 """
 
 import tomllib

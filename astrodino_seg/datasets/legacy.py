@@ -14,12 +14,13 @@ import numpy as np
 from astropy.config import paths
 from tqdm import tqdm
 
-from astrodino_seg.datasets.download import FileCache, get
 from astrodino_seg.datasets.folder import Images
-from astrodino_seg.datasets.legacy_request import (
+from astrodino_seg.datasets.service import (
     NATIVE_SCALE,
     SERVICE,
     CutoutRequest,
+    FileCache,
+    get,
 )
 from astrodino_seg.datasets.tables import read_positions
 from astrodino_seg.errors import DownloadError, SkippedWarning
