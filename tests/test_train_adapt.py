@@ -35,14 +35,12 @@ from astrodino_seg.train import (
     panoptic_quality,
     train_from_config,
 )
-from astrodino_seg.train.crops import Window
-from astrodino_seg.train.data import ClassCrops, LevelCrops
+from astrodino_seg.train.crops import TokenCrop, Window
+from astrodino_seg.train.data import ClassCrops, LevelCrops, TokenCrops
 from astrodino_seg.train.head import balanced_weights
 from astrodino_seg.train.instance import instance_losses
-from astrodino_seg.train.semantic import (
+from astrodino_seg.train.losses import (
     CLASS_WEIGHTS,
-    TokenCrop,
-    TokenCrops,
     class_loss,
     imitation_loss,
 )

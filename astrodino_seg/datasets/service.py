@@ -44,9 +44,7 @@ OLD = 24 * 3600     # seconds; nobody downloads a cutout for so long
 
 @dataclass(frozen=True)
 class CutoutRequest:
-    """
-    A cutout, but for its position. Angles become pixels, and arcsec a pixel.
-    """
+    """A cutout, but for its position; angles become pixels and arcsec."""
 
     size: int
     bands: tuple

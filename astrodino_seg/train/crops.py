@@ -28,6 +28,19 @@ class ClassCrop:
 
 
 @dataclass
+class TokenCrop:
+    """
+    One crop at one scale.
+
+    tokens (D, rows, columns), classes (H, W), taught (4, H, W).
+    """
+
+    tokens: torch.Tensor
+    classes: torch.Tensor
+    taught: torch.Tensor | None = None
+
+
+@dataclass
 class LevelCrop:
     """
     One crop of one level of the image pyramid, with N objects and S seeds.

@@ -24,10 +24,12 @@ from astrodino_seg.models.head import STRIDES
 from astrodino_seg.simulate.observe import draw_depth, observe
 from astrodino_seg.train.crops import (
     ClassCrop,
+    TokenCrop,
     Window,
     level_truth,
     make_crop,
 )
+from astrodino_seg.train.losses import teach
 from astrodino_seg.truth import pixel_classes
 
 #: By how much an image is taken to be binned; the least is below two as the
@@ -290,6 +292,40 @@ class ClassCrops(_Crops):
         classes = pixel_classes(window.cut(truth.labels), o)
         return ClassCrop(torch.from_numpy(window.cut(channels)),
                          torch.from_numpy(classes.astype(np.int64)))
+
+
+class TokenCrops(Dataset):
+    """Crops as tokens, drawn from a pool that is made at the start."""
+
+    def __init__(self, model, crops, teacher=None, *, n_items=1, n_pool=48):
+        self.crops, self.scales, self.n_items = crops, model.scales, n_items
+        if n_pool < n_items:
+            msg = f'n_pool must be n_items={n_items} or more, got {n_pool!r}'
+            raise ValueError(msg)
+        self.pool = {scale: [] for scale in self.scales}
+        device = next(model.parameters()).device
+        model.eval()
+        for k in range(min(n_pool, len(crops))):
+            for crop in crops[k]:
+                x = crop.channels[None].to(device)
+                taught = None
+                if teacher is not None:
+                    taught = teach(teacher, x)[0][0].half().cpu()
+                for scale in self.scales:
+                    with torch.no_grad():
+                        tokens = model.tokens(x, scale)[0].half().cpu()
+                    self.pool[scale].append(
+                        TokenCrop(tokens, crop.classes, taught))
+
+    def __len__(self):
+        return len(self.crops)
+
+    def __getitem__(self, index):
+        scale = self.scales[index // self.n_items % len(self.scales)]
+        pool = self.pool[scale]
+        rng = np.random.default_rng([self.crops.seed, index, 3])
+        return [pool[k] for k in rng.choice(len(pool), min(2, len(pool)),
+                                            replace=False)]
 
 
 def _cutout(rng, image, truth, smallest):

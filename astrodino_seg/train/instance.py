@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from astrodino_seg.models.head import InstanceMaps, Seeds
 from astrodino_seg.predict.pyramid import find_peaks
-from astrodino_seg.train.semantic import (
+from astrodino_seg.train.losses import (
     CLASS_WEIGHTS,
     dense_logits,
     imitation_loss,

@@ -1,18 +1,23 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Losses of self-supervised pretraining: functions of tensors.
+Losses of self-supervised pretraining and of semantic heads.
 
-All of them are right with one process and with several: the mean over the
-processes, or each process's value, is that of the whole batch. With one
-process, or none set up by `torch.distributed`, sums and rows over processes
-are what is given.
+Those of pretraining are right with one process and with several: the mean over
+the processes, or each process's value, is that of the whole batch.
 """
 
 import math
+from contextlib import nullcontext
 
 import torch
 from torch import distributed, nn
 from torch.nn import functional as F
+
+from astrodino_seg.models.semantic import SemanticModel
+from astrodino_seg.train.crops import TokenCrop
+
+#: Weight of the pixels of sky, star, galaxy, artifact: the rare count more.
+CLASS_WEIGHTS = (1.0, 4.0, 1.0, 4.0)
 
 
 def n_processes():
@@ -44,11 +49,7 @@ def all_sum(x):
 
 
 def all_rows(x):
-    """
-    The rows of all processes, in the order of their ranks.
-
-    x (n, ...) -> rows (n_processes n, ...).
-    """
+    """The rows (n, ...) of all processes, in the order of their ranks."""
     if n_processes() == 1:
         return x
     parts = [torch.zeros_like(x)] * n_processes()
@@ -57,20 +58,10 @@ def all_rows(x):
 
 
 def dino_loss(student, teacher, *, temperature=0.1):
-    r"""
-    Cross-entropy between the teacher's and the student's views of an image.
-
-    .. math::
-
-        L = \frac{1}{|P|} \sum_{(t, s) \in P} \left< - \sum_k p_{tk} \log
-        \mathrm{softmax}_k (z_s / \tau) \right>, \quad
-        P = \{(t, s): t \neq s\},
-
-    where the brackets are the mean over the batch (Caron et al. 2021,
-    `arXiv:2104.14294 <https://arxiv.org/abs/2104.14294>`_, equation 3 and
-    Algorithm 1).
-
-    student (S, B, K), teacher (T, B, K).
+    """
+    Cross-entropy of the views of an image, teacher (T, B, K) probabilities and
+    student (S, B, K) logits, over pairs of different ones (Caron et al. 2021,
+    arXiv:2104.14294, equation 3).
     """
     log_p = F.log_softmax(student / temperature, dim=-1)
     pairs = torch.einsum('tbk,sbk->ts', teacher, log_p) / student.shape[1]
@@ -78,11 +69,7 @@ def dino_loss(student, teacher, *, temperature=0.1):
 
 
 def mean_over_pairs(pairs):
-    """
-    The mean over pairs of different views.
-
-    pairs (T, S).
-    """
+    """The mean over pairs (T, S) of different views."""
     n_pairs = pairs.numel() - min(pairs.shape)
     if n_pairs == 0:
         msg = (f'teacher and student need two different views, got '
@@ -94,14 +81,9 @@ def mean_over_pairs(pairs):
 
 def ibot_loss(student, teacher, mask, *, temperature=0.1):
     """
-    Cross-entropy between teacher and student in the masked patches.
-
-    The student sees a mask token in their place, the teacher the patches
-    (Zhou et al. 2022, `arXiv:2111.07832 <https://arxiv.org/abs/2111.07832>`_,
-    equation 2; weights as in DINOv2, `arXiv:2304.07193
-    <https://arxiv.org/abs/2304.07193>`_).
-
-    student (M, K), teacher (M, K), mask (B, gh, gw).
+    Cross-entropy of teacher and student, (M, K), in the patches that a mask
+    (B, gh, gw) hides from the student (Zhou et al. 2022, arXiv:2111.07832,
+    equation 2; weights as in DINOv2, arXiv:2304.07193).
     """
     log_p = F.log_softmax(student / temperature, dim=-1)
     return mean_over_masked(-(teacher * log_p).sum(dim=-1), mask)
@@ -109,9 +91,8 @@ def ibot_loss(student, teacher, mask, *, temperature=0.1):
 
 def mean_over_masked(values, mask):
     """
-    The mean over the masked patches of each image, then over the images.
-
-    values (M,), mask (B, gh, gw).
+    The mean of (M,) values over the masked patches (B, gh, gw) of each image,
+    then over the images.
     """
     mask = mask.flatten(1)                                      # (B, N)
     n_masked = mask.sum(dim=1, keepdim=True).clamp(min=1)
@@ -121,14 +102,9 @@ def mean_over_masked(values, mask):
 
 def koleo_loss(features, *, epsilon=1e-8):
     """
-    Minus the mean logarithm of the distance to the nearest neighbour.
-
-    The differential entropy of the features, as Kozachenko and Leonenko
-    estimate it, up to constants (Sablayrolles et al. 2019, `arXiv:1806.03198
-    <https://arxiv.org/abs/1806.03198>`_, equation 2; in DINOv2 on the CLS
-    tokens). Neighbours are looked for in the batch of all processes.
-
-    features (B, D).
+    Minus the mean logarithm of the distance of features (B, D) to the nearest
+    neighbour in the batch of all processes (Sablayrolles et al. 2019,
+    arXiv:1806.03198, equation 2): their entropy, up to constants.
     """
     features = all_rows(F.normalize(features, dim=-1))
     if len(features) < 2:
@@ -146,15 +122,9 @@ def koleo_loss(features, *, epsilon=1e-8):
 @torch.no_grad()
 def sinkhorn_knopp(logits, temperature, *, n_iterations=3):
     """
-    The teacher's probabilities such that all prototypes are used alike.
-
-    In turn each prototype is given the same total over the batch of all
-    processes and each sample the total 1 (Caron et al. 2020, SwAV,
-    `arXiv:2006.09882 <https://arxiv.org/abs/2006.09882>`_, equation 3;
-    in DINOv2 in place of the centre). Done with logarithms, so that no
-    temperature is too low.
-
-    logits (..., K) -> probabilities (..., K).
+    Probabilities (..., K) of the teacher such that all prototypes are used
+    alike in the batch of all processes (Caron et al. 2020, arXiv:2006.09882,
+    equation 3). Done with logarithms, so that no temperature is too low.
     """
     log_q = logits.flatten(0, -2) / temperature                 # (B, K)
     for _ in range(n_iterations):
@@ -173,17 +143,10 @@ def _logsumexp_of_all(x):
 
 
 class Centre(nn.Module):
-    r"""
-    Centring and sharpening of the teacher.
-
-    The centre :math:`c` is taken from the teacher's logits before a softmax
-    of low temperature, and follows their mean over all processes, :math:`c
-    \leftarrow m c + (1 - m) \bar z` (Caron et al. 2021, `arXiv:2104.14294
-    <https://arxiv.org/abs/2104.14294>`_, equation 4). Centring alone leads to
-    a uniform output, sharpening alone to one prototype for all; together they
-    keep both away.
-
-    value (K,).
+    """
+    Centring and sharpening of the teacher: a centre (K,), which follows the
+    mean logits of all processes, is taken from them before a softmax of low
+    temperature (Caron et al. 2021, arXiv:2104.14294, equation 4).
     """
 
     def __init__(self, n_outputs, *, momentum=0.9):
@@ -194,11 +157,7 @@ class Centre(nn.Module):
 
     @torch.no_grad()
     def softmax(self, logits, temperature):
-        """
-        The teacher's probabilities, centred and sharpened.
-
-        logits (..., K) -> probabilities (..., K).
-        """
+        """Probabilities of logits (..., K), centred and sharpened."""
         rows = logits.flatten(0, -2)
         seen = torch.cat([rows.sum(dim=0), rows.new_tensor([len(rows)])])
         self._seen = seen if self._seen is None else self._seen + seen
@@ -217,42 +176,24 @@ class Centre(nn.Module):
 
 def alignment_loss(student, teacher):
     """
-    Half the squared distance of two views of an image, over all pairs.
-
-    Of unit vectors that is 1 less the cosine (Wu et al. 2025,
-    `arXiv:2502.10385 <https://arxiv.org/abs/2502.10385>`_). Alone it would
-    make all features equal: `coding_rate` goes with it.
-
-    student (S, B, D), teacher (T, B, D).
+    Half the squared distance of unit vectors, student (S, B, D) and teacher
+    (T, B, D), over pairs of different views (Wu et al. 2025,
+    arXiv:2502.10385). It goes with `coding_rate`: alone it makes all equal.
     """
     cosine = torch.einsum('tbd,sbd->ts', teacher, student) / student.shape[1]
     return mean_over_pairs(1 - cosine)
 
 
 def masked_alignment_loss(student, teacher, mask):
-    """
-    Half the squared distance of teacher and student in masked patches.
-
-    student, teacher (M, D), mask (B, gh, gw).
-    """
+    """The same of student and teacher (M, D) in masked patches."""
     return mean_over_masked(1 - (student * teacher).sum(dim=-1), mask)
 
 
 def coding_rate(features, *, distortion=0.05):
-    r"""
-    The rate at which features are coded up to a distortion.
-
-    .. math::
-
-        R = \frac{1}{2} \log \det \left( I + \frac{d}{\varepsilon^2}
-        \frac{Z^T Z}{n} \right)
-
-    is least if all features are equal and largest if they fill all directions
-    alike. SimDINO makes it large, in the place of prototypes, centre and
-    temperatures (Wu et al. 2025, `arXiv:2502.10385
-    <https://arxiv.org/abs/2502.10385>`_).
-
-    features (n, d).
+    """
+    The rate at which features (n, d) are coded up to a distortion, which is
+    largest if they fill all directions alike: 1/2 log det(I + d / distortion
+    Z^T Z / n) (Wu et al. 2025, arXiv:2502.10385).
     """
     dim = features.shape[1]
     count = all_sum(features.new_tensor(len(features)))
@@ -265,10 +206,8 @@ def coding_rate(features, *, distortion=0.05):
 
 def coding_rate_weight(n_features, dim):
     """
-    The weight of the rate that balances it with the alignment.
-
-    :math:`(n + d) / (n d)` keeps the two of one order whatever the batch (the
-    choice of SimDINO's authors in their program).
+    The weight of the rate that keeps it of one order with the alignment, as
+    SimDINO's authors have it in their program.
     """
     return (n_features + dim) / (n_features * dim)
 
@@ -276,9 +215,8 @@ def coding_rate_weight(n_features, dim):
 @torch.no_grad()
 def distribution_state(teacher, cross_entropy):
     """
-    Entropy of the teacher, its distance from the student, and information.
-
-    teacher (T, B, K).
+    Entropy of the teacher (T, B, K), its distance from the student, and its
+    information.
     """
     log_p = teacher.clamp(min=1e-30).log()
     entropy = -(teacher * log_p).sum(dim=-1).mean()
@@ -293,11 +231,89 @@ def distribution_state(teacher, cross_entropy):
 
 @torch.no_grad()
 def feature_spread(features):
-    """
-    How much unit features differ from image to image.
-
-    features (T, B, D).
-    """
+    """How much unit features (T, B, D) differ from image to image."""
     unit = F.normalize(features, dim=-1)
     variance = unit.var(dim=1, correction=0).sum(dim=-1)        # (T,)
     return variance.mean().sqrt()
+
+
+def class_loss(logits, classes, weights=CLASS_WEIGHTS):
+    """
+    Cross-entropy of the classes of pixels.
+
+    logits (B, class, y, x), classes (B, y, x).
+    """
+    if (classes < 0).all():
+        return logits.sum() * 0
+    log_p, weights = with_any_object(logits, weights)
+    return F.nll_loss(log_p, classes, weight=weights, ignore_index=-1)
+
+
+def with_any_object(logits, weights=CLASS_WEIGHTS):
+    """
+    Log probabilities (B, n + 1, ...) of logits (B, n, ...), and weights: the
+    last is that of an object of any class, which is not the sky.
+    """
+    log_p = logits.log_softmax(dim=1)
+    some = torch.logsumexp(log_p[:, 1:], dim=1, keepdim=True)
+    return (torch.cat([log_p, some], dim=1),
+            logits.new_tensor([*weights, min(weights[1:])]))
+
+
+def imitation_loss(maps, taught):
+    """
+    How far maps are from those of a teacher (Hinton et al. 2015,
+    arXiv:1503.02531), in all pixels, void or not.
+    """
+    (classes, *heat), (wanted, *peaks) = maps, taught
+    loss = F.kl_div(classes.log_softmax(1), wanted.log_softmax(1),
+                    log_target=True, reduction='none').sum(dim=1).mean()
+    for own, true in zip(heat, peaks):
+        both = [F.logsigmoid(torch.stack([one, -one])) for one in (own, true)]
+        loss = loss + F.kl_div(*both, log_target=True,
+                               reduction='none').sum(dim=0).mean()
+    return loss
+
+
+def dense_logits(head, maps):
+    """What a teacher can teach of the maps of a level."""
+    classes = head.split_pixels(maps.pixels)[2]
+    return classes.permute(0, 3, 1, 2), maps.heat[:, None]
+
+
+def teach(teacher, x, binned=None):
+    """
+    What a teacher says.
+
+    x (B, plane, y, x), binned (B,).
+    """
+    if binned is None:
+        binned = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    with torch.no_grad():
+        if isinstance(teacher, SemanticModel):
+            return (teacher.probabilities(x).clamp(min=1e-6).log(),)
+        return dense_logits(teacher.head, teacher(x, binned))
+
+
+def semantic_losses(model, crops, generator, *, class_weights=CLASS_WEIGHTS,
+                    teacher=None, autocast=nullcontext, device='cpu'):
+    """Mean losses of some crops of one size."""
+    cached = isinstance(crops[0], TokenCrop)
+    x = torch.stack([crop.tokens if cached else crop.channels
+                     for crop in crops]).to(device).contiguous(
+        memory_format=torch.channels_last)
+    with autocast():
+        if cached:
+            logits = model.logits(x.float(), crops[0].classes.shape)
+        else:
+            k = torch.randint(len(model.scales), (), generator=generator)
+            logits = model(x, model.scales[k])
+    logits = logits.float()
+    losses = {'classes': class_loss(
+        logits, torch.stack([crop.classes for crop in crops]).to(device),
+        class_weights)}
+    if teacher is not None:
+        taught = (torch.stack([crop.taught for crop in crops])
+                  .to(device).float(),) if cached else teach(teacher, x)
+        losses['teacher'] = imitation_loss((logits,), taught)
+    return losses

@@ -15,12 +15,14 @@ from astrodino_seg.train.checks import check
 from astrodino_seg.train.data import (
     ClassCrops,
     LevelCrops,
+    TokenCrops,
     enough_scenes,
     fingerprint,
 )
 from astrodino_seg.train.decision import fit_decision
 from astrodino_seg.train.instance import CLASS_WEIGHTS, WEIGHTS, level_losses
 from astrodino_seg.train.labelled import EarlyStopping
+from astrodino_seg.train.losses import semantic_losses
 from astrodino_seg.train.runner import (
     Run,
     device_name,
@@ -29,7 +31,6 @@ from astrodino_seg.train.runner import (
     one_at_a_time,
     start_average,
 )
-from astrodino_seg.train.semantic import TokenCrops, semantic_losses
 from astrodino_seg.train.totals import fit_totals
 
 
@@ -121,7 +122,7 @@ def fit_model(model, scenes, *, out, n_steps, n_items=2, crop_size=256,
         The learning rate of each layer of the transformer is this factor
         less than that of the layer above (Bao et al. 2022, arXiv:2106.08254).
     class_weights : sequence of float, optional
-        See `~astrodino_seg.train.semantic.class_loss`.
+        See `~astrodino_seg.train.losses.class_loss`.
     teacher : Model or SemanticModel, optional
         A model of the same input, whose classes, and whose heatmap if both
         have one, are imitated in all pixels.
