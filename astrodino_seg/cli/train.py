@@ -149,7 +149,7 @@ def add_stamps(commands):
 def run_stamps(args):
     """Run the subcommand."""
     require('galsim', 'simulate')
-    from astrodino_seg.simulate.stamps import build_stamps
+    from astrodino_seg.simulate.library import build_stamps
 
     rates, others = read_rates(args.rate)
     if others:

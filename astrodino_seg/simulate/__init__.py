@@ -4,10 +4,9 @@ Simulated scenes with exact truth. Needs GalSim (extra ``simulate``).
 """
 
 from astrodino_seg.simulate.compose import make_scene
+from astrodino_seg.simulate.library import SceneLibrary, StampLibrary
 from astrodino_seg.simulate.observe import observe
 from astrodino_seg.simulate.scene import CONDITIONS, CONTENT
-from astrodino_seg.simulate.scene_library import SceneLibrary
-from astrodino_seg.simulate.stamps import StampLibrary
 
 __all__ = ['CONDITIONS', 'CONTENT', 'SceneLibrary', 'StampLibrary',
            'make_scene', 'observe']

@@ -4,7 +4,7 @@ Stamps of galaxies through the PSF of a sky, drawn when they are asked for;
 their enlargement, until they fill the frame; discs too faint to be seen pixel
 by pixel.
 
-`Renderer` and `~astrodino_seg.simulate.stamps.Stamps`, which takes them from
+`Renderer` and `~astrodino_seg.simulate.library.Stamps`, which takes them from
 a file, have the same two methods, ``large`` and ``small``, and tell their
 ``sky`` and the ``kinds`` of large galaxies that they have.
 

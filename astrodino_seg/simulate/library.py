@@ -1,10 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-A library of galaxy stamps on disk, from which scenes are composed quickly.
+Libraries on disk: of galaxy stamps, and of the scenes of a split.
 
-Drawing a large galaxy and putting it through the PSF takes a hundred times
-longer than placing it. One file holds the stamps of one `Sky` (bands, PSFs,
-depths) as float16; scenes differ by what is taken, turned and placed where.
+A scene is composed of stamps a hundred times faster than it is drawn. One file
+holds those of one `Sky` (bands, PSFs, depths) as float16; scenes differ by
+what is taken, turned and placed where.
 """
 
 import json
@@ -19,27 +19,30 @@ from tqdm import tqdm
 
 from astrodino_seg.errors import ModelFileError
 from astrodino_seg.files import whole_or_not
-from astrodino_seg.simulate.compose import DRAWN
+from astrodino_seg.simulate.compose import DRAWN, make_scene
 from astrodino_seg.simulate.render import Large, Renderer, Small
 from astrodino_seg.simulate.scene import (
     CONTENT,
     VERSION,
+    Scene,
     log_uniform,
     merge_rates,
 )
 from astrodino_seg.simulate.sky import Sky, check_bands, draw_sky
 
-#: Stamps are scaled to this largest value, so that their wings stay within
-#: what float16 can tell from zero.
+#: Seeds of the splits: first seed, and one past the last.
+SPLITS = {'train': (0, 1_000_000),
+          'validation': (1_000_000, 1_100_000),
+          'benchmark': (2_000_000, 2_100_000)}
+#: The largest value of stamps, whose wings float16 can then tell from zero.
 PEAK = 2e4
-#: One of so many stamps, those nearest in size, is taken, if it is not off
-#: the size by more than this factor more than the nearest.
+#: One of so many stamps of the nearest size is taken, which is off by no more
+#: than this factor more than the nearest.
 N_NEAREST, LEEWAY = 4, 1.5
 
 
 def _turn(k, array):
-    """One of the eight flips and turns of the last two axes."""
-    # by hand, for np.rot90 takes longer than all else about a small stamp
+    """One of eight flips and turns; np.rot90 takes longer than all else."""
     if k % 2:
         array = array.swapaxes(-2, -1)
     rows, columns = k % 4 in (1, 2), (k % 4 in (2, 3)) != (k >= 4)
@@ -61,13 +64,12 @@ class Stamps:
             self._file = safe_open(path, 'numpy')
             about = json.loads(self._file.metadata()['stamps'])
             version, sky = about['version'], about['sky']
-            self.sky = Sky(sky['bands'], np.array(sky['psf_fwhm']),
-                           sky['beta'], np.array(sky['depth']),
-                           sky['optics'])
+            self.sky = Sky(**{**sky, **{
+                key: np.array(sky[key]) for key in ('psf_fwhm', 'depth')}})
             self._large = _sizes(about['large'], 'kind')
             self._small = _sizes(about['small'], 'bulge')
-        except (SafetensorError, OSError, KeyError, TypeError,
-                json.JSONDecodeError) as err:
+        except (SafetensorError, OSError, LookupError, TypeError,
+                ValueError) as err:
             msg = f'path: {str(path)!r} is not a file of stamps: {err}'
             raise ModelFileError(msg) from err
         if version != VERSION:
@@ -77,20 +79,14 @@ class Stamps:
         self.kinds = set(self._large)
 
     def large(self, rng, kind, re):
-        """
-        Take a large galaxy of a kind, one of those nearest in size, as of
-        `Renderer.large`.
-        """
+        """As `Renderer.large`, one of those nearest in size."""
         row = _nearest(rng, self._large[kind], re)
         cube = self._file.get_tensor(row['name'])
         return Large(_turn(rng.integers(8), cube), row['scale'], row['re'],
                      row['q'])
 
     def small(self, rng, re, half, *, bulge=False):
-        """
-        Take a small galaxy, one of those nearest in size, as of
-        `Renderer.small`.
-        """
+        """As `Renderer.small`, one of those nearest in size."""
         row = _nearest(rng, self._small[bulge], re)
         parts = self._file.get_tensor(row['name'])
         half = int(half * max(row['re'] / re, 1))
@@ -104,12 +100,10 @@ class Stamps:
 
 def _sizes(rows, key):
     """By what they have in ``key``: logarithms of sizes, and rows, sorted."""
-    parts = {}
-    for row in rows:
-        parts.setdefault(row[key], []).append(row)
     sizes = {}
-    for value, part in parts.items():
-        part = sorted(part, key=lambda row: row['re'])
+    for value in {row[key] for row in rows}:
+        part = sorted((row for row in rows if row[key] == value),
+                      key=lambda row: row['re'])
         sizes[value] = np.log([row['re'] for row in part]), part
     return sizes
 
@@ -137,15 +131,14 @@ class StampLibrary:
     Raises
     ------
     FileNotFoundError
-        If there are no files of this version of the simulations.
+        If there are no files of this version.
     """
 
     def __init__(self, path):
         self.path = Path(path)
         self.files = sorted(self.path.glob(f'stamps{VERSION}-*.safetensors'))
         if not self.files:
-            msg = (f'path: no stamps of version {VERSION} in '
-                   f'{str(self.path)!r}')
+            msg = f'path: no stamps of version {VERSION} in {str(path)!r}'
             raise FileNotFoundError(msg)
         self._sources = {}
 
@@ -179,12 +172,10 @@ class StampLibrary:
         ValueError
             If the library has no sky of this band set.
         """
-        order = rng.permutation(len(self.files))
-        if band_set is None:
-            return self.source(order[0])
-        bands = list(check_bands(band_set).items())
-        for index in order:
-            if list(self.source(index).sky.bands.items()) == bands:
+        bands = band_set and list(check_bands(band_set).items())
+        for index in rng.permutation(len(self.files)):
+            sky = self.source(index).sky
+            if band_set is None or list(sky.bands.items()) == bands:
                 return self.source(index)
         msg = f'the stamps have no sky with band_set={band_set!r}'
         raise ValueError(msg)
@@ -196,11 +187,8 @@ def build_stamps(path, *, n_skies=32, n_large=40, n_small=160, first_seed=0,
     Draw the stamps of some skies into a folder: its `StampLibrary`.
 
     Of each sky there are ``n_large`` galaxies, one more of each kind, and
-    ``n_small``. Files that exist are kept as they are, whatever they were
-    drawn with, so that what was stopped goes on where it was. ``band_sets``
-    are keys of `BAND_SETS` that the skies have in turn, drawn if `None`;
-    ``rates`` and ``cosmos`` are those of `make_scene`. The same seeds give the
-    same stamps.
+    ``n_small``. Files that exist are kept as they are. ``band_sets`` are those
+    that the skies have in turn, drawn if `None`.
     """
     for name, value in (('n_skies', n_skies), ('n_large', n_large),
                         ('n_small', n_small)):
@@ -219,7 +207,10 @@ def build_stamps(path, *, n_skies=32, n_large=40, n_small=160, first_seed=0,
             name = band_sets[k % len(band_sets)] if band_sets else None
             sky = draw_sky(rng, rates, band_set=name)
             source = Renderer(sky, rates, cosmos=cosmos)
-            _write(file, *_draw(rng, source, n_large, n_small))
+            tensors, about = _draw(rng, source, n_large, n_small)
+            with whole_or_not(file) as part:
+                part.write_bytes(to_bytes(tensors, {
+                    'stamps': json.dumps(about)}))
     return StampLibrary(path)
 
 
@@ -253,13 +244,106 @@ def _draw(rng, source, n_large, n_small):
         small.append({'name': f'small{i}', 're': re, 'bulge': bulge,
                       'x': float(galaxy.x), 'y': float(galaxy.y),
                       'scale': scale})
-    sky = asdict(source.sky)
-    sky.update(psf_fwhm=sky['psf_fwhm'].tolist(), depth=sky['depth'].tolist())
+    sky = {key: value.tolist() if isinstance(value, np.ndarray) else value
+           for key, value in asdict(source.sky).items()}
     return tensors, {'version': VERSION, 'sky': sky, 'large': large,
                      'small': small}
 
 
-def _write(file, tensors, about):
-    """Write one file; it appears whole or not at all."""
-    with whole_or_not(file) as part:
-        part.write_bytes(to_bytes(tensors, {'stamps': json.dumps(about)}))
+class SceneLibrary:
+    """
+    Scenes of one split.
+
+    They are drawn anew each time, or rendered once and kept as float16
+    files, or composed of stamps.
+
+    Parameters
+    ----------
+    split : str
+        A key of `SPLITS`.
+    n_scenes : int
+        How many scenes.
+    path : path-like, optional
+        The folder of the files, in which rendered scenes are kept.
+    size : int, optional
+        Side of a scene in pixels.
+    stamps : path-like, optional
+        The folder of a `~astrodino_seg.simulate.StampLibrary`, of which
+        scenes are composed.
+    rates : dict of float, optional
+        As of `~astrodino_seg.simulate.make_scene`.
+
+    Raises
+    ------
+    ValueError
+        If ``split`` is unknown or has fewer seeds than ``n_scenes``, a rate
+        is impossible, or ``path`` is given with ``stamps`` or ``rates``:
+        files do not tell what they were made with.
+    FileNotFoundError
+        If there are no ``stamps``.
+    """
+
+    def __init__(self, split, n_scenes, *, path=None, size=512, stamps=None,
+                 rates=None):
+        if split not in SPLITS:
+            msg = f'split must be one of {sorted(SPLITS)}, got {split!r}'
+            raise ValueError(msg)
+        first, last = SPLITS[split]
+        if not 0 < n_scenes <= last - first:
+            msg = (f'n_scenes must be in [1, {last - first}] for split '
+                   f'{split!r}, got {n_scenes!r}')
+            raise ValueError(msg)
+        for name, other in (('stamps', stamps), ('rates', rates)):
+            if path is not None and other is not None:
+                msg = (f'only one of path={str(path)!r} and '
+                       f'{name}={str(other)!r} can be given')
+                raise ValueError(msg)
+        self.split = split
+        self.n_scenes = n_scenes
+        self.path = None if path is None else Path(path)
+        self.size = size
+        self.stamps = None if stamps is None else StampLibrary(stamps)
+        self.rates = merge_rates(rates, CONTENT)
+
+    def __len__(self):
+        return self.n_scenes
+
+    def seed(self, index):
+        """The seed of scene ``index``."""
+        return SPLITS[self.split][0] + index
+
+    def __getitem__(self, index):
+        if not 0 <= index < self.n_scenes:
+            msg = f'index must be in [0, {self.n_scenes}), got {index!r}'
+            raise IndexError(msg)
+        if self.path is None:
+            return make_scene(self.seed(index), size=self.size,
+                              stamps=self.stamps, rates=self.rates)
+        path = self.path / (
+            f'{self.split}{VERSION}-{self.size}-{index:06d}.npz')
+        if not path.exists():
+            _save(path, make_scene(self.seed(index), size=self.size))
+        return _load(path)
+
+
+def _save(path, scene):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {f'object_{k}': v for k, v in scene.objects.items()}
+    with whole_or_not(path) as part:
+        np.savez(part, owner=scene.owner,
+                 cube=scene.cube.clip(-6e4, 6e4).astype(np.float16),
+                 own_sn=scene.own_sn.clip(0, 6e4).astype(np.float16),
+                 psf_fwhm=scene.psf_fwhm,
+                 pixel_scale=scene.pixel_scale or np.nan,
+                 names=np.array(list(scene.bands)),
+                 waves=np.array(list(scene.bands.values())), **arrays)
+
+
+def _load(path):
+    with np.load(path, allow_pickle=False) as z:
+        objects = {k[7:]: z[k] for k in z.files if k.startswith('object_')}
+        bands = dict(zip(z['names'].tolist(), z['waves'].tolist()))
+        scale = float(z['pixel_scale'])
+        return Scene(z['cube'].astype(np.float32), z['owner'],
+                     z['own_sn'].astype(np.float32), bands, z['psf_fwhm'],
+                     objects, None if np.isnan(scale) else scale)
