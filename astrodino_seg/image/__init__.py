@@ -5,16 +5,16 @@ The gate: whatever holds an image in, one checked `Image` out.
 Everything behind this package may rely on what `Image` promises, and nothing
 else reads or writes FITS or WCS. Within it, data flow one way::
 
-    objects (sources), files (planes, with fits, layouts and wcs)
+    objects (sources), files (planes, with fits and layouts)
         -> Layer (layer)
         -> one grid (grid) -> Image (image)
     labels, maps, Image -> FITS (write)
 """
 
+from astrodino_seg.image.fits import ds9_positions, sky_to_pixels
 from astrodino_seg.image.grid import grid_of
 from astrodino_seg.image.image import Image, as_image
 from astrodino_seg.image.sources import cut_out
-from astrodino_seg.image.wcs import ds9_positions, sky_to_pixels
 from astrodino_seg.image.write import (
     GrowingLabelMap,
     read_label_map,

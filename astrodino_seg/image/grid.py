@@ -17,9 +17,9 @@ from astropy.wcs.utils import pixel_to_pixel, proj_plane_pixel_area
 
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image.filters import canonical
+from astrodino_seg.image.fits import sky_coordinates
 from astrodino_seg.image.layer import Layer
 from astrodino_seg.image.sources import cut_out, opened, read_input
-from astrodino_seg.image.wcs import sky_coordinates
 
 # two grids are the same if no pixel is further off than this (pixels)
 GRID_TOLERANCE = 1e-3

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from astrodino_seg.errors import AstroDinoUserWarning, EmptyImageError
 from astrodino_seg.image.filters import canonical, order_bands
+from astrodino_seg.image.fits import fits_wcs, sky_coordinates
 from astrodino_seg.image.grid import stack_layers
 from astrodino_seg.image.layer import (
     LARGEST,
@@ -25,7 +26,6 @@ from astrodino_seg.image.layer import (
 )
 from astrodino_seg.image.layouts import check_bits, warn_of_bits
 from astrodino_seg.image.sources import check_name, convert_unit, read_input
-from astrodino_seg.image.wcs import fits_wcs, image_plane, sky_coordinates
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -272,7 +272,6 @@ def as_image(data: Any, *, mask: ArrayLike | None = None, error: Any = None,
 def _set_wcs(layers, wcs):
     """Give all layers the WCS that the user gave."""
     wcs = fits_wcs(wcs, 3, 'wcs')
-    wcs = None if wcs is None else image_plane(wcs)
     if wcs is None:
         msg = 'wcs is not celestial'
         raise ValueError(msg)

@@ -17,6 +17,7 @@ from astropy.io import fits
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image.filters import canonical
 from astrodino_seg.image.fits import (
+    celestial_wcs,
     header_value,
     is_plane,
     open_fits,
@@ -33,7 +34,6 @@ from astrodino_seg.image.layouts import (
     unit_of,
     warn_of_bits,
 )
-from astrodino_seg.image.wcs import celestial_wcs
 
 _NOISE = ('std', 'ivar', 'var')         # the first that there is is used
 _WEIGHTS = ('weight', 'good')           # bad where they are not positive

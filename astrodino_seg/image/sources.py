@@ -16,11 +16,10 @@ from astropy.utils.masked import Masked
 
 from astrodino_seg.errors import AstroDinoUserWarning, require
 from astrodino_seg.files import check_bytes, one_error
-from astrodino_seg.image.fits import IMAGE_HDUS
+from astrodino_seg.image.fits import IMAGE_HDUS, fits_wcs
 from astrodino_seg.image.layer import POWER, check_shape, split_cube
 from astrodino_seg.image.layouts import bands_of, warn_of_bits
 from astrodino_seg.image.planes import read_hdus, read_path
-from astrodino_seg.image.wcs import fits_wcs, image_plane
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +54,7 @@ def cut_out(data, window):
     if uncertainty is not None and uncertainty.array is not None:
         uncertainty = uncertainty[at]
     if wcs is not None:
-        wcs = image_plane(fits_wcs(wcs, np.ndim(data.data), 'the WCS'))
+        wcs = fits_wcs(wcs, np.ndim(data.data), 'the WCS')
         wcs = None if wcs is None else wcs.slice(window)
     return NDData(data.data[at], uncertainty, mask, wcs,
                   data.meta, data.unit)
@@ -165,8 +164,7 @@ def _nddata(data, label):
     if wcs is not None:
         wcs = fits_wcs(wcs, array.ndim, f'the WCS of {label}')
     return split_cube(array, mask=data.mask, noise=noise, label=label,
-                      wcs=None if wcs is None else image_plane(wcs),
-                      unit=data.unit,
+                      wcs=wcs, unit=data.unit,
                       names=bands_of(data.meta, len(cube)))
 
 

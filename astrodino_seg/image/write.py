@@ -12,13 +12,13 @@ from astropy.io import fits
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.files import check_new, whole_or_not
 from astrodino_seg.image.fits import (
+    celestial_wcs,
     is_plane,
     open_fits,
     quiet_headers,
     read_pixels,
 )
 from astrodino_seg.image.grid import same_grid
-from astrodino_seg.image.wcs import celestial_wcs
 
 
 def write_label_map(path, labels, image, *, meta=None, overwrite=False):
