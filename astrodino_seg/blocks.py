@@ -183,13 +183,10 @@ class Assembly:
 def run_all(work, jobs, *, n_jobs, scheduler=None, retries=3, progress=False,
             unit='job'):
     """
-    Do all jobs, and yield ``(job number, result)`` as they are done.
-
-    ``work`` is a function of a module, and ``jobs`` yields one dict or tuple
-    each. Dask arrays in it are computed where the work is done. A job whose
-    worker died is given to another one, and may be done twice: what it leaves
-    must be the same. ``scheduler`` is an address or a
-    ``distributed.Client``; without, jobs are done here.
+    Do all jobs, each of ``jobs`` a dict or tuple, and yield ``(job number,
+    result)`` as they are done: here, or on a cluster, ``scheduler`` being its
+    address or a ``distributed.Client``. A job whose worker died may be done
+    twice.
     """
     with tqdm(total=n_jobs, disable=not progress, desc='segmenting',
               unit=unit, leave=False) as bar:

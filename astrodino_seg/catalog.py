@@ -131,12 +131,9 @@ def make_table(image: Image, normalised: Normalised, grouping: Any,
 
 def measure_labels(labels, image, background):
     """
-    Measure (y, x) int labels of any tool, of which 0 and less are sky.
-
-    Returns a table with the columns ``label``, ``area`` (pixels),
-    ``x_centroid``, ``y_centroid`` (of the light of all bands together) and
-    ``flux_<band>`` (the sum over valid pixels less the (band, y, x)
-    background).
+    Measure (y, x) int labels of any tool, of which 0 and less are sky: a table
+    of ``label``, ``area``, ``x_centroid``, ``y_centroid`` (of the light of all
+    bands) and ``flux_<band>`` less the (band, y, x) background.
     """
     where = np.flatnonzero(labels > 0)
     values, index = np.unique(labels.ravel()[where], return_inverse=True)
@@ -158,11 +155,7 @@ def measure_labels(labels, image, background):
 
 
 def measure(result, grouping, classes):
-    """
-    `make_table` of other labels, from what a result keeps.
-
-    ``result`` is a `~astrodino_seg.SegmentationResult`.
-    """
+    """`make_table` of other labels, from what a `SegmentationResult` keeps."""
     planes = result.background, result.noise, result.noise_correlation
     return make_table(result.image, Normalised(
         detection_channel(result.image, *planes)[None], *planes), grouping,

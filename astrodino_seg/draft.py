@@ -24,11 +24,7 @@ class _UnmatchedError(Exception):
 
 
 def edit_result(result, edits, actions):
-    """
-    Edit a `~astrodino_seg.SegmentationResult`, as its `edit` says.
-
-    What cannot be matched is left out with a warning.
-    """
+    """Edit a `SegmentationResult`, as its `edit` says."""
     draft, rows = _Draft(result), []
     for edit in as_edits(edits, actions, result):
         try:

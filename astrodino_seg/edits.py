@@ -228,7 +228,7 @@ def label_at(labels, point):
 def _of_regions(regions, result):
     """
     What the texts of regions say; without, a line is a cut, an area a new
-    object, and the label of an area that this package wrote is no edit.
+    object, and the label of an area that this package wrote no edit.
     """
     found, places = [], {}
     for region in regions:

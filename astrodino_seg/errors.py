@@ -1,8 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Exceptions and warnings of the package, and the checks for optional packages
-and for settings.
-
+Exceptions and warnings, and the checks for optional packages and for settings.
 Wrong arguments raise `ValueError` or `TypeError`; the classes here exist only
 where a caller may want to catch one by name.
 """

@@ -2,9 +2,8 @@
 """
 Files that appear whole or not at all, alone or as a set, of one run at a time;
 what tells one from another; and how large what comes from outside may become.
-
 What is not whole yet is hidden beside the place where it goes, under a name
-that the next run finds: it clears away what a killed one left.
+that the next run finds and clears away.
 """
 
 import hashlib
@@ -31,9 +30,8 @@ MAX_BYTES = 4 * 2**30
 def locked(path, *, wait=0):
     """
     Nobody else who asks may write ``path`` meanwhile; who is not first has a
-    `BusyError`, after ``wait`` seconds.
-
-    The system frees the lock of a process that ends, however it ends.
+    `BusyError`, after ``wait`` seconds. The system frees the lock of a process
+    that ends.
     """
     file = _hidden(path, 'lock')
     if not file.parent.is_dir():        # filelock would make it
@@ -86,12 +84,10 @@ def whole_or_not(path):
 @contextmanager
 def all_or_none(prefix, paths):
     """
-    Paths to write to, by the keys of ``paths``; at the end all files are moved
-    there, or none if something failed.
-
-    No file system moves several files at once: if the process is killed while
-    it does, `finish_set` moves the rest. All are in the folder of ``prefix``,
-    of which only one run at a time may make a set (see `locked`).
+    Paths to write to, by the keys of ``paths``, in the folder of ``prefix``,
+    which must be `locked`; at the end all files are moved there, or none if
+    something failed. If the process is killed while it does, `finish_set`
+    moves the rest.
     """
     finish_set(prefix)
     part = _hidden(prefix, 'part')
@@ -150,8 +146,7 @@ def max_bytes():
 @contextmanager
 def one_error(text):
     """
-    Make whatever is wrong with a file one `ValueError`, of this text and why:
-    libraries raise many kinds of errors for one that is damaged.
+    Make whatever is wrong with a file one `ValueError`, of this text and why.
     """
     try:
         yield

@@ -1,11 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
 Images of any size, block by block, in memory that does not grow with them.
-
-A mosaic is cut into blocks that overlap, and each is segmented by itself. An
-object belongs to the block in whose core its centroid is, which is the one
-that sees most of it; what is drawn first stays. Each block is a file as soon
-as it is done, and a command that was stopped goes on from there.
+Blocks overlap, and each is segmented by itself. An object belongs to the block
+in whose core its centroid is; what is drawn first stays. Each block is a file
+as soon as it is done, and a command that was stopped goes on from there.
 """
 
 import hashlib

@@ -17,13 +17,11 @@ N_FEATURES = 4 * N_ANNULI + 2
 
 class Growth(NamedTuple):
     """
-    Sums (n, annulus) over elliptical annuli about each label.
-
-    ``count`` are valid pixels: its own, and those of the sky that have no
-    nearer label; ``own`` pixels of the label; ``light`` the sum over those of
-    ``count``; ``radius``, (n,), that of the circle of the label's area,
-    pixels. The annuli have the area of those between circles of `EDGES` times
-    this.
+    Sums (n, annulus) over elliptical annuli about each label: ``count`` valid
+    pixels, its own and those of the sky that have no nearer label; ``own``
+    pixels of the label; ``light``, the sum over those of ``count``.
+    ``radius``, (n,), is that of the circle of its area; the annuli have the
+    area of those between circles of `EDGES` times this.
     """
 
     count: np.ndarray
@@ -39,11 +37,9 @@ class Growth(NamedTuple):
 
 class Light(NamedTuple):
     """
-    The light of labels in all bands together.
-
-    ``flux`` and its ``error``, (n,), are within the label, ``growth`` is about
-    it, and ``weights``, (band,), tell of which bands it is the sum, 0 for one
-    without valid pixels.
+    The light of labels in all bands together: ``flux`` and its ``error``,
+    (n,), within, ``growth`` about them, and (band,) ``weights`` of the bands,
+    0 for one without valid pixels.
     """
 
     flux: np.ndarray
@@ -55,10 +51,8 @@ class Light(NamedTuple):
 def measure_light(image, background, noise, labels, table):
     """
     Measure all bands as one, each with the weight that is best for a spectrum
-    as flat as its noise.
-
-    Takes background, noise (band, y, x), labels (y, x) from 1, and a table
-    with ``flux_<band>`` and ``flux_err_<band>``.
+    as flat as its noise: background, noise (band, y, x), labels (y, x) from 1,
+    and a table with ``flux_<band>`` and ``flux_err_<band>``.
     """
     weights = np.zeros(len(noise))
     light = np.zeros(image.shape, np.float32)
@@ -113,8 +107,7 @@ def growth(light, valid, labels):
 def _ellipses(light, labels, n):
     """
     Radius of each label, and x, y, xx, xy, yy: the centre, and the form that
-    is 1 on the ellipse of its area. The root of the light is the weight: a
-    bulge is not to have all of it.
+    is 1 on the ellipse of its area, with the root of the light for weight.
     """
     rows, columns = np.nonzero(labels)
     k = labels[rows, columns] - 1

@@ -64,10 +64,8 @@ def _count(labels):
 
 def outline_rgb(rgb, labels, *, reference=None):
     """
-    A copy of a picture with the outlines of labels.
-
-    With ``reference`` labels, outlines more than two pixels away from one of
-    theirs are orange.
+    A copy of a picture with the outlines of labels; with ``reference`` labels,
+    those more than two pixels away from one of theirs are orange.
     """
     out = rgb.copy()
     # every label's own inner edge, so that neighbours are told apart
@@ -129,10 +127,8 @@ def plot_segmentations(rgb: np.ndarray,
 
 def plot_closeups(rgb, segmentations, zooms):
     """
-    One row a zoom: the picture, then each label map's outlines on it.
-
-    Outlines that the first of the maps, a dict by title, does not have are
-    orange.
+    One row a zoom: the picture, then each label map's outlines on it, orange
+    where the first of the maps, a dict by title, does not have them.
     """
     shape = len(zooms), len(segmentations) + 1
     figure = _figure(shape[1] * 3, shape[0] * 3.3)

@@ -1,10 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Label maps and their tables as one HTML page, which needs no network.
-
-The page is ``data/report.html`` with its style, its script, and all data
-within. Labels are deflated int32: a browser that blurs what a page reads of
-pictures, against fingerprints, would change labels that came as a picture.
+Label maps and their tables as one HTML page, which needs no network. Labels
+are deflated int32: a browser that blurs what a page reads of pictures, against
+fingerprints, would change labels that came as a picture.
 """
 
 import base64
@@ -34,14 +32,11 @@ def write_report(path, image, rgb, maps, tables, *, title, class_map=None,
                  class_names=CLASSES, edits=False, lines=(),
                  max_side=MAX_SIDE):
     """
-    Write the page; it appears whole or not at all.
-
-    ``rgb`` is (y, x, 3) uint8, of an `~astrodino_seg.Image`. ``maps`` are
-    (y, x) int labels by name, of which 0 and less are sky, and ``tables`` by
-    the same names have a row a label, with a column ``label``. ``class_map``
-    is (y, x) uint8, of ``class_names``. ``edits`` tells whether the first of
-    the maps can be edited. ``lines`` tell what the page was made of. An image
-    of a side above ``max_side`` is shown binned.
+    Write the page: of ``rgb`` (y, x, 3) uint8, ``maps``, (y, x) int labels by
+    name, 0 and less being sky, and ``tables`` by the same names, with a column
+    ``label``. ``class_map`` is (y, x) uint8 of ``class_names``; ``edits``
+    tells whether the first map can be edited; an image of a side above
+    ``max_side`` is shown binned.
     """
     factor = max(-(-max(rgb.shape[:2]) // max_side), 1)
     picture = bin_picture(rgb, factor)
@@ -107,9 +102,8 @@ def bin_picture(rgb, factor):
 
 def bin_labels(labels, factor):
     """
-    Labels of blocks: of those in it, the one of the fewest pixels in all.
-
-    So what is small is not lost beside what is large, or sky.
+    Labels of blocks: the one of the fewest pixels in all, so that what is
+    small is not lost beside what is large, or sky.
     """
     if factor == 1:
         return labels.clip(0)

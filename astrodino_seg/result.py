@@ -168,10 +168,7 @@ class SegmentationResult:
 
 
 def result_of(image, normalised, found, model):
-    """
-    The result of an image, its `~astrodino_seg.inputs.channels.Normalised`
-    and `~astrodino_seg.predict.instances.Instances`; `None` if these are none.
-    """
+    """The result of an image, its `Normalised` and `Instances`, or `None`."""
     grouping = found.grouping
     if len(grouping.seed_of) == 0:
         return None

@@ -49,8 +49,8 @@ def _bits(text):
 def read_images(names, bands=None, reference=None, bad_bits=None, window=None,
                 **planes):
     """
-    The image of one cube, or of one file a band, or a window of it;
-    ``planes`` are a ``mask`` and an ``error`` of `as_image`.
+    The image of one cube, or of one file a band, or a window of it; ``planes``
+    are those of `as_image`.
     """
     from astrodino_seg.image import as_image, cut_out
 
@@ -83,8 +83,8 @@ def refuse_options(args, names, why):
 def history(names, weights, **dials):
     """
     What products were made of and by, in lines that FITS headers hold: the
-    files ``names`` and that of the weights (`False` for none) with a hash
-    each, the version, and the dials.
+    version, the files ``names`` and that of the weights (`False` for none)
+    with a hash each, and the dials.
     """
     from astrodino_seg import __version__
     from astrodino_seg.models.load import weights_file
@@ -106,10 +106,7 @@ def history(names, weights, **dials):
 
 
 def all_finders(model=None):
-    """
-    The model and the baselines at hand, by name; and of what is not at hand,
-    why.
-    """
+    """The model and the baselines at hand, by name; and why others are not."""
     from astrodino_seg.evaluate.baselines import available_finders
     from astrodino_seg.segmenter import DinoSegmenter
 
@@ -119,11 +116,9 @@ def all_finders(model=None):
 
 def choose_finders(names, model=None, **common):
     """
-    The finders of some names with commas between, in their order.
-
-    A name may have options behind it, as ``photutils:contrast=0.1:n_sigma=2``,
-    and is then ``photutils_contrast_0.1_n_sigma_2``. What is in ``common`` is
-    for all that have such an option, unless it is `None`.
+    The finders of some names with commas between. One may have options behind
+    it, as ``photutils:contrast=0.1``, and is then ``photutils_contrast_0.1``;
+    ``common`` are for all that have them, unless `None`.
     """
     finders, missing = all_finders(model)
     names = names.split(',') if names else finders
@@ -216,8 +211,8 @@ def write_products(result, prefix, paths, other=None, *, maps=(), lines=(),
                    columns='own'):
     """
     Write all products, or none; ``other`` labels are drawn beside, ``maps``
-    are names in `MAPS`, ``lines`` are those of `history`, and ``columns`` says
-    whose names those of the catalogue are.
+    are names in `MAPS`, ``lines`` of `history`, ``columns`` says whose names
+    are used.
     """
     from astrodino_seg.edits import describe
     from astrodino_seg.formats import (

@@ -39,8 +39,7 @@ def demo_image():
 
 class Images(Sequence):
     """
-    A sequence of images, each made by ``_image`` when it is asked for.
-
+    A sequence of images, each made by ``_image`` when it is asked for;
     ``_rows`` names the attributes that have an entry an image.
     """
 
@@ -232,10 +231,8 @@ def readable(path):
 
 def picture_image(picture):
     """
-    A picture as an image of three bands, as the Legacy Surveys' viewer has
-    them.
-
-    Takes ``picture`` (y, x, 3) uint8.
+    A picture (y, x, 3) uint8 as an image of g, r and z, as the Legacy Surveys'
+    viewer has them.
     """
     red, green, blue = np.moveaxis(picture, -1, 0)
     return as_image({'g': blue, 'r': green, 'z': red})
@@ -243,11 +240,8 @@ def picture_image(picture):
 
 class PictureFolder(Images):
     """
-    The pictures of a folder, and of all folders in it, as images.
-
-    ``paths`` are the files, sorted, and ``labels`` the names, str of shape
-    (picture,), of the folders that they are in. The pixels are colours made
-    for the eye, not fluxes; `rgb` returns them as they are.
+    The pictures of a folder, and of all folders in it, as images: colours made
+    for the eye, not fluxes. ``labels`` are the names of their folders.
     """
 
     _rows = 'paths', 'labels'

@@ -1,10 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Images of the Multimodal Universe: Legacy Surveys, HSC, JWST, Galaxy10.
-
-The layouts are those of https://github.com/MultimodalUniverse, as Parquet on
-the Hugging Face hub, which the ``datasets`` library streams, and as HDF5,
-which its scripts write. What they call ``mask`` is True for *good* pixels.
+Images of the Multimodal Universe: Legacy Surveys, HSC, JWST, Galaxy10. The
+layouts are those of https://github.com/MultimodalUniverse, as Parquet on the
+Hugging Face hub, which ``datasets`` streams, and as HDF5. What they call
+``mask`` is True for *good* pixels.
 """
 
 import warnings

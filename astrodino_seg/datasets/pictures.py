@@ -1,12 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Galaxy10 DECaLS: colour pictures of 17,736 galaxies in ten classes of
-morphology, in HDF5 and Parquet files, which are read row by row.
-
-Leung & Bovy made Galaxy10 from the votes of Galaxy Zoo and images of the DESI
-Legacy Imaging Surveys; see https://github.com/henrysky/Galaxy10. It comes as
-one HDF5 file, ``Galaxy10_DECals.h5``, and as ``gz10`` of the Multimodal
-Universe in HDF5 or Parquet.
+Galaxy10 DECaLS of Leung & Bovy (https://github.com/henrysky/Galaxy10): colour
+pictures of 17,736 galaxies in ten classes, as one HDF5 file,
+``Galaxy10_DECals.h5``, or as ``gz10`` of the Multimodal Universe.
 """
 
 import math
@@ -161,9 +157,8 @@ def as_text(values):
 
 class Hdf5File:
     """
-    An HDF5 file whose datasets are columns.
-
-    It is opened for each reading, so that processes can share the object.
+    An HDF5 file whose datasets are columns; opened for each reading, so that
+    processes can share the object.
     """
 
     def __init__(self, path, pixels):
@@ -213,10 +208,8 @@ class Hdf5File:
 
 class ParquetFile:
     """
-    A Parquet file with a column of encoded images (PNG or JPEG).
-
-    The encoded images of one row group are kept, so that reading in order is
-    fast.
+    A Parquet file with a column of encoded images (PNG or JPEG), of which
+    those of one row group are kept.
     """
 
     def __init__(self, path, pixels):

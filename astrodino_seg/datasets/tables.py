@@ -32,8 +32,8 @@ PIXELS_FROM_1 = (('xwin_image', 'ywin_image'), ('x_image', 'y_image'),
 
 def read_table(path, **options):
     """
-    Read a table from a file of any format that astropy recognises; with
-    ``options`` of `~astropy.table.QTable.read`, that.
+    Read a table of any format that astropy recognises; with ``options``, those
+    of `QTable.read`.
     """
     if not Path(path).is_file():
         msg = f'no such file: {str(path)!r}'

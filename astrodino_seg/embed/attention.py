@@ -1,11 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-What a Vision Transformer looks at: attention maps, and naive masks from them.
-
-The CLS token of the last layer gives each patch a weight, in each head (Caron
-et al. 2021, arXiv:2104.14294, figures 1 and 3). The patches that hold most of
-the weight are a mask of the object in the image, without any training for
-segmentation.
+What a Vision Transformer looks at: attention maps, and naive masks of the
+patches that hold most of the weight (Caron et al. 2021, arXiv:2104.14294,
+figures 1 and 3).
 """
 
 from collections import deque
@@ -44,19 +41,11 @@ class AttentionMaps:
         return self.heads.mean(axis=0)
 
     def upsampled(self):
-        """
-        Each pixel with the weight of its patch.
-
-        Gives ``maps`` (head, y, x) float32.
-        """
+        """(head, y, x) float32: each pixel with the weight of its patch."""
         return _upsample(self.heads, self.image.shape)
 
     def masks(self, keep_mass=0.4):
-        """
-        The pixels that hold the top share of the weight of each head.
-
-        Gives ``masks`` (head, y, x) bool.
-        """
+        """(head, y, x) bool: pixels that hold the top share of the weight."""
         return _upsample(top_mass(self.heads, keep_mass), self.image.shape)
 
     def segmentations(self, keep_mass=0.4):
@@ -127,15 +116,10 @@ def attention_maps(data, backbone=None, *, size=None, at=None,
 
 def rollout(vit, x, token=0):
     """
-    Attention rollout (Abnar & Zuidema 2020, ACL, arXiv:2005.00928).
-
-    With the attention ``W`` of each layer, the mean of its heads, the weights
-    are a row of the product over all layers, last to first, of
-    ``(W + 1) / 2``, where 1 stands for the residual connection (their section
-    3). The product is never formed: a row vector is multiplied from the last
-    layer backwards, and a few rows of ``W`` exist at a time.
-
-    ``x`` (B, C, H, W) -> ``row`` (B, T).
+    Attention rollout (Abnar & Zuidema 2020, arXiv:2005.00928, section 3): a
+    row (B, T) of the product over all layers of ``(W + 1) / 2``, W being the
+    mean of the heads. Multiplied from the last layer backwards, a few rows of
+    W at a time.
     """
     layers = list(_queries_and_keys(vit, x))
     n_tokens = layers[0][0].shape[2]
@@ -153,15 +137,10 @@ def rollout(vit, x, token=0):
 
 def top_mass(attention, keep_mass):
     """
-    The fewest patches that hold a share of the weight.
-
-    Two conventions are in use for one and the same rule. "The top 40% of the
-    attention mass" is ``keep_mass=0.4``; the threshold on the cumulative mass
-    of the sorted weights is then 0.6. The option ``--threshold 0.6`` of DINO's
-    ``visualize_attention.py`` keeps what lies above the cumulative mass
-    1 - 0.6, which is ``keep_mass=0.6``.
-
-    Takes ``attention`` (..., gy, gx).
+    The fewest patches (..., gy, gx) that hold a share of the weight.
+    ``keep_mass=0.4``, "the top 40%", is a threshold of 0.6 on the cumulative
+    mass; ``--threshold 0.6`` of DINO's ``visualize_attention.py`` is
+    ``keep_mass=0.6``.
     """
     if not 0 < keep_mass <= 1:
         msg = f'keep_mass must be above 0 and at most 1, got {keep_mass!r}'

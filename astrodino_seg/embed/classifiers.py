@@ -1,10 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Classifiers of frozen vectors, their labels, splits of a sample, and what comes
-out.
-
-Each classifier is a function of (n, d) vectors and (n,) int64 labels that
-returns the (m,) labels of the others.
+Classifiers of frozen vectors: functions of (n, d) vectors and (n,) int64
+labels that return the (m,) labels of others; splits of a sample, and what
+comes out.
 """
 
 from dataclasses import dataclass
@@ -24,8 +22,8 @@ def knn(train, labels, test, *, n_classes=None, seed=0, k=20,
         temperature=0.07):
     """
     Weighted nearest neighbours, as DINO is measured: the ``k`` of the largest
-    cosine similarity s vote with the weight exp(s / temperature) (Wu et al.
-    2018, arXiv:1805.01978, section 3.4; Caron et al. 2021, arXiv:2104.14294).
+    cosine similarity s vote with exp(s / temperature) (Wu et al. 2018,
+    arXiv:1805.01978, section 3.4).
     """
     neighbors = require('sklearn.neighbors', 'probe')
     model = neighbors.KNeighborsClassifier(
@@ -36,8 +34,8 @@ def knn(train, labels, test, *, n_classes=None, seed=0, k=20,
 
 def linear(train, labels, test, *, n_classes=None, seed=0, strength=0.1):
     """
-    Logistic regression of standardised vectors; ``strength`` is the inverse
-    of the L2 penalty. There is one optimum, whatever the seed.
+    Logistic regression of standardised vectors; ``strength`` is the inverse of
+    the L2 penalty.
     """
     pipeline = require('sklearn.pipeline', 'probe')
     preprocessing = require('sklearn.preprocessing', 'probe')
@@ -98,7 +96,7 @@ PROTOCOLS = {'mlp': mlp, 'knn': knn, 'linear': linear}
 def encode_labels(labels, classes=None):
     """
     The position (n,) int64 of the class of each label, and the names of the
-    classes, which are the labels that there are, sorted, if they are `None`.
+    classes, which are those of the labels, sorted, if they are `None`.
     """
     labels = np.ma.asarray(labels)
     if labels.ndim != 1 or not labels.size:
@@ -141,14 +139,7 @@ def seed_splits(n, *, n_seeds=5, test_fraction=0.2, seed=0):
 
 
 def fold_splits(labels, *, n_folds=5, n_repeats=10, seed=0):
-    """
-    Repeated stratified folds, for few images.
-
-    In each repeat, every image is tested once, by what was learned from the
-    other folds, and each fold has its share of each class.
-
-    Takes ``labels`` (n,).
-    """
+    """Repeated stratified folds of (n,) labels, for few images."""
     names, counts = np.unique(labels, return_counts=True)
     few = names[counts < n_folds]
     if len(few):
@@ -195,14 +186,9 @@ def check_splits(splits, n):
 
 def mean_interval(values, level=0.95, *, groups=None, n_draws=1000, seed=0):
     """
-    Confidence interval of a mean, by bootstraps (Efron 1979, Ann. Statist.
-    7, 1).
-
-    Of the difference of the `ProbeResult.shares` of two probes with the same
-    splits, it is a paired test of the two, in which what makes items hard
-    for both cancels.
-
-    Takes ``values`` (n,) float, ``groups`` (n,).
+    Confidence interval of the mean of (n,) values, by bootstraps of their (n,)
+    groups. Of the difference of two probes' `ProbeResult.shares`, it is a
+    paired test.
     """
     values = np.asarray(values, float)
     groups = np.arange(len(values)) if groups is None else np.asarray(groups)
@@ -283,10 +269,8 @@ class ProbeResult:
 
     def interval(self, level=0.95, **options):
         """
-        The `mean_interval` of the accuracy.
-
-        What is drawn is `shares`: folds that share their training sets are
-        not independent, items are.
+        The `mean_interval` of the accuracy. `shares` are drawn, as folds that
+        share their training sets are not independent.
         """
         return mean_interval(self.shares, level, **options)
 
@@ -307,9 +291,8 @@ class ProbeResult:
 
     def class_table(self):
         """
-        A table of ``class``; ``n``, in the sample; ``recall``, the share of it
-        that is called so; ``precision``, the share of what is called so that
-        is right; ``f1``, their harmonic mean. NaN for none of none.
+        A table: ``class``, ``n``, ``recall``, ``precision``, ``f1``; NaN for
+        none of none.
         """
         confusion = self.confusion
         right = np.diag(confusion).astype(float)

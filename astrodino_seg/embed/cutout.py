@@ -1,9 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Cutouts of one image, around positions of a catalogue or around labels.
-
-A cutout is made when it is asked for: memory does not grow with their number.
-What lies beyond the edge of the image is masked, and the cutout is flagged.
+Cutouts of one image, around positions of a catalogue or around labels. A
+cutout is made when it is asked for. What lies beyond the edge of the image is
+masked, and the cutout is flagged.
 """
 
 from operator import index
@@ -92,10 +91,8 @@ class Cutouts(Images):
 
     def cut(self, i, planes, blank):
         """
-        Cut one of the cutouts out of what was made of the image.
-
-        ``planes`` (plane, y, x), ``blank`` (plane,) -> ``part`` (plane, rows,
-        columns).
+        Cut (plane, rows, columns) of a cutout out of what was made of the
+        image, (plane, y, x); ``blank`` (plane,) is what lies beyond.
         """
         i = range(len(self))[index(i)]
         if self.table['flags'][i] & FLAGS['off_image']:

@@ -179,7 +179,7 @@ def _tokens(images, backbone, size):
 def patch_maps(images, backbone=None, *, size=None):
     """
     Yield the patch tokens of images, as of `embed`, (dim, gy, gx) float32: of
-    the last layer, after its norm. A `ValueError` if there is nothing in one.
+    the last layer, after its norm.
     """
     backbone = load_backbone(backbone)
     for tokens in _tokens(images, backbone, check_size(size)):
@@ -188,13 +188,10 @@ def patch_maps(images, backbone=None, *, size=None):
 
 def pca_rgb(maps):
     """
-    Colours, (gy, gx, 3) uint8 each, from the first three principal components
-    of (dim, gy, gx) patch tokens; red is the first.
-
-    As in figure 1 of DINOv2 (Oquab et al. 2023, arXiv:2304.07193), but for all
-    patches, the sky's too. The components are those of all maps together, so
-    that one colour is one thing in all of them, and 1% of the patches of all
-    are darkest and 1% brightest.
+    Colours, (gy, gx, 3) uint8 each, of (dim, gy, gx) patch tokens: the first
+    three principal components of all maps together, the sky's too, 1% of the
+    patches being darkest and 1% brightest (Oquab et al. 2023,
+    arXiv:2304.07193, figure 1).
     """
     decomposition = require('sklearn.decomposition', 'probe')
     tokens = np.concatenate([one.reshape(len(one), -1).T for one in maps])

@@ -1,9 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Embeddings: one vector an image, a cutout or a label.
-
-Images are read, prepared and forgotten batch by batch: memory does not grow
-with their number, but for the vectors.
+Embeddings: one vector an image, a cutout or a label. Images are read, prepared
+and forgotten batch by batch.
 """
 
 import hashlib

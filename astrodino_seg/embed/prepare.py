@@ -18,9 +18,8 @@ from astrodino_seg.models.backbone import check_size, to_patches
 
 class NetworkInput(NamedTuple):
     """
-    The input of a network, (plane, y, x) float32, or `None` if there is
-    nothing in the image; its centre in degrees (ICRS), its name, and whether
-    there is no image at all.
+    The input of a network, (plane, y, x) float32, or `None` of nothing; its
+    centre in degrees (ICRS), its name, and whether there is no image at all.
     """
 
     x: torch.Tensor | None
@@ -34,7 +33,7 @@ class NetworkInput(NamedTuple):
 def prepare(item, planes, *, size=None, patch_size=1):
     """
     One item of `embed` as `NetworkInput`, by the rule for the planes,
-    resampled to ``size``, which is rounded to multiples of a patch.
+    resampled to ``size`` in whole patches.
     """
     known = {}
     if (isinstance(item, tuple) and len(item) == 2
@@ -67,12 +66,10 @@ def is_picture(item):
 
 class Inputs(Dataset):
     """
-    The items of a sequence, as `prepare` makes them when they are asked for.
-
-    If there is a method ``rgb``, as `~astrodino_seg.datasets.Galaxy10` has,
-    weights that were trained on photographs get those pictures. Of `Cutouts`
-    the planes are made once, of the image that they are cut out of, if the
-    rule for the planes says what is ``blank``.
+    The items of a sequence, as `prepare` makes them when they are asked for;
+    of ``rgb`` where weights were trained on photographs. Of `Cutouts` the
+    planes are made once, of the whole image, if the rule says what is
+    ``blank``.
     """
 
     def __init__(self, images, planes, *, size=None, patch_size=1):

@@ -3,8 +3,6 @@
 What a backbone has learned: classes told from frozen embeddings, and by
 networks that are trained for them: a backbone, fine-tuned, and the supervised
 baselines of timm.
-
-Most of it needs scikit-learn (extra ``probe``).
 """
 
 import copy
@@ -98,10 +96,9 @@ def evaluate(vectors, labels, *, protocol='mlp', splits=None, classes=None,
 def run_study(images, labels, backbone=None, *, classes=None, n_seeds=5,
               seed=0, **options):
     """
-    Classify images as the study does: `embed` with its size, and `evaluate`
-    with ``n_seeds`` splits, each trained with a seed of its own.
-
-    ``options`` are of `embed`. Gives a `ProbeResult`, and the (n, d) vectors.
+    Classify images as the study does, with ``n_seeds`` splits, each trained
+    with a seed of its own; ``options`` are of `embed`. Gives a `ProbeResult`,
+    and the (n, d) vectors.
     """
     encode_labels(labels, classes)      # a bad label is told first
     vectors = embed(images, backbone, what=STUDY['what'], size=STUDY['size'],
@@ -117,9 +114,7 @@ def run_study(images, labels, backbone=None, *, classes=None, n_seeds=5,
 
 def tsne(vectors, *, perplexity=30.0, seed=0):
     """
-    Place vectors in a plane (van der Maaten & Hinton 2008, JMLR 9, 2579).
-
-    ``vectors`` (n, d) -> ``points`` (n, 2) float32.
+    Place vectors (n, d) in a plane, (n, 2) (van der Maaten & Hinton 2008).
     """
     vectors, good = vectors_of(vectors)
     if len(vectors) < 4 or not good.all():

@@ -1,12 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
 Tables of embeddings: in files, with rows that survive the process that made
-them; and what in one looks alike, and what like nothing else.
-
-Vectors are compared by brute force, a block of queries at a time. This is one
-matrix product, and exact; an approximate index (as of FAISS) pays where the
-same millions of vectors are asked very often, and is one more compiled
-package.
+them; and what in one looks alike, and what like nothing else. Vectors are
+compared by brute force, a block of queries at a time: exact, and one matrix
+product.
 """
 
 import json
@@ -99,11 +96,7 @@ def read_embeddings(path):
 
 
 def vectors_of(table):
-    """
-    The vectors of a table, and which rows have one.
-
-    Gives ``vectors`` (n, d) float32, ``good`` (n,) bool.
-    """
+    """The vectors (n, d) float32 of a table, and which (n,) rows have one."""
     column = table
     if hasattr(table, 'colnames'):
         if 'embedding' not in table.colnames:
@@ -122,10 +115,8 @@ def vectors_of(table):
 
 def nearest(vectors, queries, n, *, exclude=None):
     """
-    The vectors of the largest cosine similarity.
-
-    ``vectors`` (m, d), ``queries`` (q, d), ``exclude`` (q,) int -> ``rows``
-    (q, n) int64, ``similarity`` (q, n) float32.
+    Rows (q, n) of the largest cosine similarity to queries (q, d), and that;
+    ``exclude`` (q,) are rows of (m, d) vectors that are not found.
     """
     unit, good = _unit(vectors)
     queries, fine = _unit(queries)
@@ -286,10 +277,9 @@ def _coordinates(table):
 
 class RowStore:
     """
-    Rows in a file that only grows, with what they are made of in its head.
-
-    A process that is killed while it writes leaves a file whose last block of
-    rows is cut off, or whose head is: `resume` drops these.
+    Rows in a file that only grows, with what they are made of in its head. Of
+    what a killed process left, `resume` drops a block or a head that is cut
+    off.
     """
 
     def __init__(self, path, dtype, settings):

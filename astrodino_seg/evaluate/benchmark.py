@@ -1,10 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Finders on simulated scenes with known truth: the tables of the docs.
-
-Of each scene counts and lists are kept, not ratios, which JSON can hold, so
-that a benchmark can be stopped and resumed; `astrodino_seg.evaluate.tables`
-pools any number of them.
+Finders on simulated scenes with known truth: the tables of the docs. Of each
+scene counts and lists are kept, which JSON can hold, so that a benchmark can
+be stopped and resumed; `astrodino_seg.evaluate.tables` pools them.
 """
 
 import json
@@ -121,11 +119,9 @@ def _columns(rows):
 
 def reference_bands(names):
     """
-    The indices of the band nearest to r, and of the bands of a colour.
-
-    Those are the two neighbours in wavelength that are nearest to g and r, or
-    `None` if there is one band. If a wavelength is not known, the bands are
-    taken to go from blue to red.
+    The indices of the band nearest to r, and of the two neighbours in
+    wavelength nearest to g and r, or `None` if there is one band. Names that
+    are not known are taken to go from blue to red.
     """
     waves = [wavelength(name) for name in names]
     if None in waves:
@@ -165,9 +161,8 @@ def split_scene(library, k):
 
 def measure_scene(finder, image, truth):
     """
-    The `scene_scores` of a finder on an
-    `~astrodino_seg.Image`, with the classes where it tells them, and its
-    ``seconds``.
+    The `scene_scores` of a finder on an image, with the classes where it tells
+    them, and its ``seconds``.
     """
     labels, table, seconds = run_finder(repr(finder), finder, image,
                                         ignored=Warning)
@@ -219,12 +214,9 @@ def read_lines(path):
 def run_benchmark(finders, path, *, n_scenes=200, split='benchmark',
                   size=512, cache=None, n_processes=1, progress=True):
     """
-    Measure finders on scenes of a split.
-
-    Each record is written down as soon as it is made: a run that was killed
-    goes on from there, and only what is missing is computed. Records of
-    other settings, weights, simulations or versions of the package are not
-    used.
+    Measure finders on scenes of a split. Each record is written down as soon
+    as it is made, and a run that was killed goes on from there; those of other
+    settings, weights, simulations or versions are not used.
     """
     if n_processes < 1:
         msg = f'n_processes must be positive, got {n_processes!r}'
@@ -313,12 +305,10 @@ def _timed(scenes):
 
 def write_rst(tables, path):
     """
-    Write the tables of `benchmark_tables` for the docs; all or nothing.
-
-    Four tables with a row a finder: the scores of all objects, those of large
-    galaxies, with half the width of the interval behind each value, and how
-    many of these come out right (``ok``) and in pieces (``frag``), by their
-    blendedness and by their kind.
+    Write the tables of `benchmark_tables` for the docs, with a row a finder:
+    the scores of all objects, those of large galaxies, and how many of these
+    come out right (``ok``) and in pieces (``frag``), by blendedness and by
+    kind.
     """
     scores, bins = tables['scores'], tables['bins']
     parts = [list_table(['finder', *keys], [

@@ -29,9 +29,8 @@ MIN_PIECE = 0.02
 
 def run_finder(name, finder, image, *, ignored=NoDetectionsWarning):
     """
-    Labels of a finder, its table (`None` if it has none) and its seconds.
-
-    All labels are 0 if it finds nothing, or, with a warning, if it is another
+    Labels of a finder, its table (`None` if it has none) and its seconds. All
+    labels are 0 if it finds nothing, or, with a warning, if it is another
     program that fails. ``ignored`` are warnings of the finder.
     """
     labels, table = np.zeros(image.shape, np.int32), None
@@ -155,10 +154,8 @@ class _Overlap:
 
     def n_pieces(self, of):
         """
-        How many labels of the other map are pieces of each label.
-
-        A piece lies in it with more than half of its pixels and holds at
-        least `MIN_PIECE` of its flux.
+        How many labels of the other map are pieces of each label: lie in it
+        with more than half of their pixels and hold `MIN_PIECE` of its flux.
         """
         whole, piece = self.pair[of], self.pair[1 - of]
         counts = ((self.shared > 0.5 * self.area[1 - of][piece])
@@ -221,16 +218,12 @@ def comparison_table(comparison):
 
 def matched_table(comparison, name=None):
     """
-    Label by label of a finder (the first, if `None`), what became of it in the
-    others' maps; of others than the first, in the first's.
-
-    A row a label: ``label``, ``area``, ``x_centroid``, ``y_centroid``,
-    ``flux_<band>`` and ``flux``, that of all bands; and of each other finder
-    ``<finder>_label`` (of the best IoU; 0 if nothing of it is labelled),
-    ``<finder>_iou``, ``<finder>_pieces`` (labels there that are pieces of it:
-    with two or more it is split), ``<finder>_merged`` (labels here that are
-    pieces of that label: with two or more they are merged) and
-    ``<finder>_flux``.
+    Label by label of a finder (the first, if `None`), its ``label``, ``area``,
+    ``x_centroid``, ``y_centroid``, ``flux_<band>`` and ``flux``, and what
+    became of it in the others' maps (of others than the first, in the
+    first's): ``<finder>_label`` of the best IoU (0 is none), ``_iou``,
+    ``_pieces`` (labels there that are pieces of it), ``_merged`` (labels here
+    that are pieces of that label) and ``_flux``.
     """
     maps = comparison.all_maps
     first, *others = maps
@@ -261,12 +254,9 @@ def matched_table(comparison, name=None):
 
 def most_different(comparison, n_places=6, *, margin=0.25):
     """
-    Where the other finders differ most from the first, the worst first.
-
-    The labels of the first map are ranked by flux times the share of the
-    others that cut them in pieces, or else disagree about their extent. Each
-    of ``n_places`` at most is (x0, x1, y0, y1) in pixels, square where the
-    image allows it, with a ``margin`` that is a share of the label's size.
+    Where the other finders differ most from the first: ``n_places`` at most,
+    (x0, x1, y0, y1) in pixels, the worst first, by flux times the share of the
+    others that cut a label in pieces, or else disagree about its extent.
     """
     reference, *others = comparison.maps.values()
     if not others or not reference.any():

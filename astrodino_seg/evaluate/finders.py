@@ -73,10 +73,8 @@ _RULES = {
 
 class Baseline(ABC):
     """
-    A traditional tool: an `~astrodino_seg.Image` in, labels out.
-
-    A subclass is a dataclass whose fields are its settings, which are looked
-    at when it is called; its `_find` takes a detection image.
+    A traditional tool: an `~astrodino_seg.Image` in, labels out. A subclass is
+    a dataclass of its settings; its `_find` takes a detection image.
     """
 
     def __call__(self, image):
@@ -252,11 +250,9 @@ class PeakFinder(Baseline):
 @dataclass(kw_only=True)
 class RegionFinder(Baseline):
     """
-    A watershed from every maximum, then merging of regions that touch.
-
-    Two regions are merged if the highest pass between them is hardly lower
-    than the lower of their peaks, most alike first. Nothing is known of
-    colour, of shape or of galaxies: it is what merging alone can do.
+    A watershed from every maximum, then merging of regions that touch, if the
+    highest pass between them is hardly lower than the lower of their peaks,
+    most alike first: what merging alone can do.
     """
 
     n_sigma: float = 1.5

@@ -1,11 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
 Quality measures of one image: the labels that match the truth; objects cut in
-pieces, and objects run together.
-
-Truth labels are 0 for sky, -1 for void (neither demanded nor punished) and
-object ids; predicted labels are 0 for sky. Each function raises `ValueError`
-if shapes differ.
+pieces, and objects run together. Truth labels are 0 for sky, -1 for void
+(neither demanded nor punished) and object ids. Each function raises
+`ValueError` if shapes differ.
 """
 
 from dataclasses import dataclass
@@ -135,9 +133,7 @@ def check_shape(truth, **arrays):
 
 def match_labels(truth, predicted, min_iou=0.5):
     """
-    Match predicted to true objects one to one.
-
-    Truth and predicted are (y, x) int labels; 0 is sky, and -1 in the truth is
+    Match predicted to true objects one to one: (y, x) int labels, 0 sky, -1
     void. Pairs match above an IoU, and the sum of IoU is the largest there is.
     """
     truth, true = consecutive(truth)
@@ -150,11 +146,9 @@ def match_labels(truth, predicted, min_iou=0.5):
 
 def match_classes(truth, predicted, truth_class, predicted_class):
     """
-    Class to `MatchScores`, for all classes of either map.
-
-    As `Kirillov et al. (2019) <https://doi.org/10.1109/CVPR.2019.00963>`_, a
-    pair matches if its IoU is above 0.5 and its classes are the same. The
-    classes are mappings that must hold all labels.
+    Class to `MatchScores`, for all classes of either map; a pair matches if
+    its IoU is above 0.5 and its classes, mappings of all labels, are the same
+    (Kirillov et al. 2019, CVPR).
     """
     truth, true = consecutive(truth)
     predicted, seen = consecutive(predicted)
@@ -182,13 +176,10 @@ def _classes(parameter, classes, labels):
 
 def measure_primaries(truth, predicted, flux, primaries, companions=()):
     """
-    How large galaxies fare: kept whole, and kept apart from others.
-
-    A fragment of a galaxy is a label that holds at least 2% of its true flux
-    inside its truth region, unless another true object owns most of the
-    label's pixels or matches it with IoU > 0.3.
-
-    Takes truth, predicted (y, x) int, ``flux`` (y, x).
+    How large galaxies fare, kept whole, and kept apart from others. A fragment
+    is a label that holds at least 2% of a galaxy's true (y, x) flux inside its
+    truth region, unless another true object owns most of the label's pixels or
+    matches it with IoU > 0.3.
     """
     truth, flux = np.asarray(truth), np.asarray(flux, float)
     # an object may have no pixel left, where all of them are void
@@ -232,8 +223,7 @@ def _one_primary(k, light, of_others):
 class HaighScores:
     """
     The measures of Haigh et al. (2021), `A&A 645, A107
-    <https://doi.org/10.1051/0004-6361/201936561>`_; the page on measures
-    says where the formulae were read.
+    <https://doi.org/10.1051/0004-6361/201936561>`_.
     """
 
     #: Labels that hold the brightest pixel of at least one object.
@@ -273,16 +263,12 @@ class HaighScores:
 
 def haigh_scores(truth, predicted, brightness):
     """
-    The `HaighScores` of (y, x) labels.
-
-    An object is found if its brightest pixel, by the (y, x) ``brightness``,
-    lies in a label; a label that holds several of them finds one object. The
-    area errors take each map as a partition of the image, the sky being one
-    of its regions. For the under-merging error, each predicted region of n
-    shared pixels with the true region, of A pixels, that it shares most with
-    adds (A - n) n / A, and the sum is divided by the number of pixels; for
-    the over-merging error, truth and prediction change places. Of regions
-    that share the same number, that of the smallest error is taken.
+    The `HaighScores` of (y, x) labels. An object is found if its brightest
+    pixel lies in a label; a label finds one object at most. For the
+    under-merging error, each predicted region, the sky too, of n shared pixels
+    with the true region, of A pixels, that it shares most with adds (A - n) n
+    / A; for the over-merging error, truth and prediction change places. Of
+    regions that share the same number, that of the smallest error is taken.
     """
     overlap = Overlap(consecutive(truth)[0], consecutive(predicted)[0])
     brightness = np.asarray(brightness)

@@ -1,13 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Quality over many simulated scenes.
-
-`summary`, `binned` and `curve` pool the records of
-`~astrodino_seg.evaluate.benchmark.scene_scores`; without a scene they raise
-`ValueError`. Errors are the 16th and 84th percentiles over bootstraps of the
-scenes (`Efron 1979 <https://doi.org/10.1214/aos/1176344552>`_): of scenes and
-not of objects, because the objects of one scene share its PSF, depth and
-crowding.
+Quality over many simulated scenes, pooled from the records of
+`~astrodino_seg.evaluate.benchmark.scene_scores`. Errors are the 16th and 84th
+percentiles over bootstraps of the scenes (`Efron 1979
+<https://doi.org/10.1214/aos/1176344552>`_), as the objects of one share its
+PSF, depth and crowding.
 """
 
 import numpy as np
@@ -111,15 +108,10 @@ def _class_quality(scenes):
 
 def summary(scenes):
     """
-    The measures of a set of scenes, as a dict of float.
-
-    Of all objects ``precision``, ``recall``, ``f1``, ``sq``, ``pq``, and
-    ``pq_star`` and so on where there are classes; ``haigh_f``,
-    ``under_merging``, ``over_merging``, ``area_score``, ``combined_a``,
-    ``combined_b``; of the large galaxies ``ok``, ``frag``, ``n_fragments``,
-    ``flux_share``, ``best_iou``, ``contam``, ``lost``, ``mag_bias``,
-    ``mag_scatter``, ``colour_bias``; of the companions ``sep``. NaN where
-    there is nothing to measure.
+    The measures of a set of scenes, as a dict of float; NaN where there is
+    nothing to measure. Of all objects those of `MatchScores`, ``pq_star`` and
+    so on where there are classes, and those of `HaighScores`; then those of
+    large galaxies, and ``sep`` of companions.
     """
     scenes = _checked(scenes)
     match = _matches(scenes)
@@ -140,11 +132,9 @@ def _checked(scenes):
 
 def bootstrap(scenes, statistic=summary, n_draws=200, seed=0):
     """
-    Confidence intervals of one sigma, by bootstraps of the scenes.
-
-    Each of ``n_draws`` sets has as many scenes, drawn with replacement. For
-    each key of the ``statistic`` (scenes to a dict of float), the 16th and
-    84th percentile over the draws; those where it is NaN are left out.
+    Confidence intervals of one sigma, by ``n_draws`` bootstraps of the scenes,
+    for each key of the ``statistic`` (scenes to a dict of float); draws where
+    it is NaN are left out.
     """
     scenes = _checked(scenes)
     if n_draws < 1:
@@ -173,15 +163,9 @@ def _with_errors(values, intervals, names):
 
 def binned(scenes, by, edges=None, n_draws=200, seed=0):
     """
-    A table of the measures in bins of a property of the objects.
-
-    ``by`` is a key of `EDGES` or ``'kind'``, and ``edges`` are those of other
-    bins, each with its lower and without its upper one; `ValueError` if
-    unknown or not increasing. One row a bin (``low``, ``high``), or a
-    ``kind`` that large galaxies have, with the numbers ``n_objects``,
-    ``n_primaries`` and ``n_companions`` and the measures ``recall`` and
-    ``sq`` of the objects, those of the primaries, and ``sep``, each with the
-    ends ``_low`` and ``_high`` of its interval.
+    A table of the measures, each with the ends ``_low`` and ``_high`` of its
+    interval, in bins of a property of the objects: a key of `EDGES` or
+    ``'kind'``. ``edges`` are those of other bins.
     """
     scenes, rows = _checked(scenes), []
     for row, belongs in _bins(scenes, by, edges):
@@ -225,12 +209,9 @@ def _select(scene, by, belongs):
 
 def curve(scenes, limits=IOU_LIMITS, n_draws=200, seed=0):
     """
-    A table of precision and recall against the IoU that a match must exceed.
-
-    From the least limit, 0.5, on no object has two candidates, so that
-    matches need not be made anew. One row a limit: ``iou``, and
-    ``precision``, ``recall`` and ``f1``, each with the ends ``_low`` and
-    ``_high`` of its interval. `ValueError` if a limit is not in [0.5, 1).
+    A table of ``precision``, ``recall`` and ``f1``, with their intervals,
+    against the ``iou`` that a match must exceed: from 0.5 on, no object has
+    two candidates.
     """
     scenes = _checked(scenes)
     for limit in limits:

@@ -1,13 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
 Names of filters: what they mean in micron, and the order that follows.
-
-Archives write one and the same filter as ``'g'``, ``'HSC-G'``, ``'g.MP9401'``
-or ``'g DECam SDSS c0001 4720.0 1520.0'``. `canonical` reduces such a name to
-the one used here, `wavelength` gives its effective wavelength, and
-`order_bands` sorts bands from blue to red. The wavelengths serve to order
-bands and to tell a model which band is which; they are rounded, and are not
-for photometry.
+Archives write one filter as ``'g'``, ``'HSC-G'`` or ``'g DECam SDSS c0001
+4720.0 1520.0'``; `canonical` has one name for it. Wavelengths serve to order
+bands, and are not for photometry.
 """
 
 import re
@@ -46,10 +42,8 @@ _NARROW = re.compile(r'(?:NB|IA|IB|IBC)0*(\d{3,4})', re.I)
 def canonical(name):
     """
     The short name of a filter, as ``'g'``, ``'Ks'`` or ``'F444W'``, or `None`.
-
-    The name may have survey, instrument or catalogue number around it. Lower
-    and upper case of one letter are different filters where both exist
-    (``'z'`` and VISTA ``'Z'``); where one does, the other case means that one.
+    Lower and upper case of one letter are different filters where both exist
+    (``'z'`` and VISTA ``'Z'``).
     """
     name = str(name).strip().replace("'", '')
     if name in _WAVELENGTHS:
@@ -112,10 +106,8 @@ def wavelength(name):
 
 def order_bands(names):
     """
-    The indices, a tuple, that sort bands from blue to red.
-
-    Bands of the same wavelength keep their order. If any name is unknown, this
-    is ``(0, 1, 2, ...)``, with a `BandWarning` if others are known.
+    The indices, a tuple, that sort bands from blue to red. If any name is
+    unknown, they keep their order, with a `BandWarning` if others are known.
     """
     known = [wavelength(name) for name in names]
     unknown = [str(name) for name, value in zip(names, known)

@@ -119,8 +119,8 @@ def _whole_file(path, stack):
 
 def check_table(path):
     """
-    Raise for a table that other readers would take without end: one that is
-    compressed and becomes too large, or FITS whose headers lead nowhere.
+    Raise for a table that other readers would take without end: a compressed
+    one that becomes too large, or FITS whose headers lead nowhere.
     """
     with ExitStack() as stack:
         file, magic = _whole_file(path, stack)
@@ -255,11 +255,9 @@ def fits_wcs(wcs, ndim, name):
 def sky_frame(wcs):
     """
     The frame that a celestial WCS is in, or None if astropy has none for it.
-
     The axes tell it first and RADESYS and EQUINOX then (Calabretta & Greisen
-    2002, A&A 395, 1077, sections 3.1 and 7.2); astropy asks RADESYS first,
-    and takes ecliptic longitudes and latitudes for right ascensions and
-    declinations.
+    2002, A&A 395, 1077, sections 3.1 and 7.2); astropy takes ecliptic
+    longitudes and latitudes for right ascensions and declinations.
     """
     axis = wcs.wcs.ctype[wcs.wcs.lng][:4]
     equinox = wcs.wcs.equinox

@@ -1,9 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Bands as they come, each on its own pixel grid, to one cube on one grid.
-
-`stack_layers` converts layers to one
-unit, reprojects those that need it, and stacks them.
+Bands as they come, each on its own pixel grid, to one unit, one grid and one
+cube.
 """
 
 import warnings
@@ -41,9 +39,7 @@ class Grid:
 def grid_of(data, wcs=None):
     """
     The `Grid` of any ``data`` of `~astrodino_seg.as_image`, of which no more
-    than a pixel is read.
-
-    Bands on several grids are refused: they would be reprojected.
+    than a pixel is read. Bands on several grids are refused.
     """
     if hasattr(data, 'cube'):       # an Image
         return Grid(tuple(data.shape), wcs or data.wcs, data.unit)
@@ -207,21 +203,13 @@ def _check_frames(layer, wcs):
 
 def _reproject(layer, wcs, shape):
     """
-    Reproject one layer onto another grid.
-
-    `~reproject.reproject_adaptive` is used as it averages where pixels become
-    larger and interpolates where they become smaller; interpolation alone
-    would skip pixels, and an exact overlap leaves steps. Masked pixels are
-    left out, and a new pixel is masked if a fifth of its weight is masked,
-    which at similar scales are the pixels nearest to a masked one, or if its
-    centre is outside of the old image.
-
-    The average keeps surface brightness. If the unit is a flux per pixel it
-    is multiplied by the area of the new pixel in old ones, which keeps the
-    flux. The variance is averaged and scaled such that sums over areas much
-    larger than a pixel keep their variance, as if the new pixels were
-    independent; single pixels scatter less, because neighbours are
-    correlated.
+    Reproject one layer onto another grid. `~reproject.reproject_adaptive`
+    averages where pixels become larger and interpolates where they become
+    smaller. A new pixel is masked if a fifth of its weight is, or its centre
+    is outside. The average keeps surface brightness; a flux per pixel is
+    multiplied by the area of the new pixel in old ones. The variance is scaled
+    such that sums over areas much larger than a pixel keep theirs, as if the
+    new pixels were independent; single pixels scatter less.
     """
     from reproject import reproject_adaptive
 
@@ -269,10 +257,7 @@ def _inside_and_area(layer, wcs, shape):
 
 
 def _is_brightness(unit):
-    """
-    Whether values are per solid angle or beam, or a temperature, not per
-    pixel.
-    """
+    """Whether values are per solid angle or beam, or a temperature."""
     if unit is None:
         return False
     parts = unit.decompose()

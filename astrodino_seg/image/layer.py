@@ -1,9 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
 One band as it comes, checked: the step between the input and the cube.
-
-A `Layer` is one band with its own mask, noise, WCS and unit; `split_cube`
-checks an array and makes layers of it.
 """
 
 import warnings
@@ -73,9 +70,8 @@ def check_shape(array, name):
 
 def check_mask(mask, shape, name='mask'):
     """
-    A new bool array of ``shape``, True being invalid, of a mask.
-
-    It is (band, y, x), or 2-D and then for all bands, or None.
+    A new bool array of ``shape``, True being invalid, of a mask that is (band,
+    y, x), or 2-D and then for all bands, or None.
     """
     if mask is None:
         return np.zeros(shape, dtype=bool)
@@ -94,9 +90,8 @@ def check_mask(mask, shape, name='mask'):
 
 def check_noise(noise, mask, name='error'):
     """
-    Raise if the noise is not positive where an image is valid.
-
-    Where it is not finite, ``mask`` is set, in place.
+    Raise if the noise is not positive where an image is valid; ``mask`` is
+    set, in place, where it is not finite.
     """
     mask |= ~(noise < LARGEST)
     wrong = ~mask & ~(noise > 0)
@@ -109,13 +104,11 @@ def check_noise(noise, mask, name='error'):
 def split_cube(data, *, mask=None, noise=None, wcs=None, unit=None,
                names=None, stem=None, label='data', pedestals=None):
     """
-    Make one `Layer` of each plane of an array, 2-D or 3-D.
-
-    ``mask`` and ``noise`` are 2-D for all planes or 3-D. Values that are not
-    finite become masked and 0, and so do large areas of one value that mean
-    missing. Where float32 could not hold the noise about a large constant,
-    that is subtracted. ``pedestals`` are those of planes that were here
-    before; nothing is looked for then.
+    Make one `Layer` of each plane of an array, 2-D or 3-D, as ``mask`` and
+    ``noise`` are. Values that are not finite become masked and 0, and so do
+    large areas of one value that mean missing; a large constant that float32
+    could not hold the noise about is subtracted. With ``pedestals``, those of
+    before, nothing is looked for.
     """
     cube = check_shape(data, label)
     bad = check_mask(mask, cube.shape, f'the mask of {label}')
@@ -214,12 +207,10 @@ def _repeated(plane):
 
 def _missing(plane, value, bad):
     """
-    The area of one value, (y, x) bool, if it means missing; or None.
-
-    Not so if the value is common outside of solid squares of it, as 0 is
-    among counted photons; if it is the largest, as of saturated stars, but
-    for absurd ones; if all other pixels are as flat; or if the rest fades
-    into it, as into the clipped sky of a picture.
+    The area of one value, (y, x) bool, if it means missing; or None: if it is
+    common outside of solid squares, as 0 among counted photons; if it is the
+    largest, as of saturated stars; if all other pixels are as flat; or if the
+    rest fades into it, as into the clipped sky of a picture.
     """
     equal = plane == value
     solid = ndimage.minimum_filter(equal, FILL_SIDE)

@@ -1,10 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
 What headers say of an image: which plane it is, which of its pixels are bad,
-its filter, its unit, and whether it is linear.
-
-Who writes what is in ``data/layouts.toml``, which the page "What is read from
-a file" shows.
+its filter, its unit, and whether it is linear. Who writes what is in
+``data/layouts.toml``.
 """
 
 import re
@@ -77,10 +75,8 @@ def told(*headers):
 
 def role_of(header):
     """
-    What a plane is by its header: a key of `ROLES` or None.
-
-    Also what is left of its EXTNAME without the words for that: the name of a
-    detector or of a band.
+    What a plane is by its header, a key of `ROLES` or None; and what is left
+    of its EXTNAME without the words for that: a detector or a band.
     """
     name = str(header_value(header, 'EXTNAME', ''))
     role, rest = _by_words(name)
@@ -126,12 +122,10 @@ def _by_words(text):
 def bad_pixels(array, header, *others, bad_bits=None):
     """
     Which pixels a mask marks, (y, x) bool; or, as a str, why none is used.
-
-    ``header`` is its own, ``others`` are those of its image and its file.
-
-    By the first that there is: ``bad_bits`` of the user (0 for none, 'any'),
-    the bits that the header names, those of its pipeline, the one value that
-    all marked pixels have, and any value if the name says bad pixels.
+    ``others`` are the headers of its image and its file. By the first that
+    there is: ``bad_bits`` of the user (0 for none, 'any'), the bits that the
+    header names, those of its pipeline, the one value that all marked pixels
+    have, and any value if the name says bad pixels.
     """
     if bad_bits == 'any':
         return array != 0               # NaN too
@@ -166,9 +160,8 @@ def bad_pixels(array, header, *others, bad_bits=None):
 
 def filter_of(header, primary=None, *, known=True):
     """
-    The filter that a header names, in the short form if it is known.
-
-    With ``known=False`` also one that `canonical` does not know; else None.
+    The filter that a header names, in the short form if it is known; with
+    ``known=False`` also one that `canonical` does not know; else None.
     """
     name = header_value(header, 'FILTER')
     if name and primary is not None and any(        # of write_image
@@ -208,8 +201,8 @@ def bands_of(header, n_bands):
 
 def names_of(header, primary, n_bands, band, stem):
     """
-    The names of the bands of a science plane, or None; ``band`` is that of
-    the plane, ``stem`` the name of the file.
+    The names of the bands of a science plane, or None; ``band`` is that of the
+    plane, ``stem`` the name of the file.
     """
     if n_bands > 1:
         return bands_of(header, n_bands)
@@ -224,9 +217,8 @@ def names_of(header, primary, n_bands, band, stem):
 
 def unit_of(header, primary=None):
     """
-    The unit that BUNIT names, or None; and BUNIT if it is not understood.
-
-    Spellings of pipelines in any case, as JY/BEAM, DN/S and electrons/sec.
+    The unit that BUNIT names, in spellings of pipelines in any case, or None;
+    and BUNIT if it is not understood.
     """
     text = str(header_value(header, 'BUNIT') or (
         primary is not None and header_value(primary, 'BUNIT')) or '').strip()
@@ -244,10 +236,8 @@ def unit_of(header, primary=None):
 
 def linear(pixels, header, primary=None):
     """
-    Linear fluxes of pixels, float64 if they were not linear.
-
-    The stacks of Pan-STARRS1 are ``alpha arsinh((flux - BOFFSET) / (2
-    BSOFTEN))`` with ``alpha = 2.5 log10(e)``.
+    Linear fluxes of pixels, float64 if they were not linear, as the stacks of
+    Pan-STARRS1: ``2.5 log10(e) arsinh((flux - BOFFSET) / (2 BSOFTEN))``.
     """
     softening, offset = (
         next((value for one in (header, primary) if one is not None

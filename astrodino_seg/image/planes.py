@@ -1,8 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
 FITS files and HDUs to layers: which plane belongs to which, and what it says.
-
-`~astrodino_seg.image.layouts` has what each plane is.
 """
 
 import re
@@ -78,10 +76,8 @@ def _trim(shape):
 
 def read_path(path, bad_bits=None, window=None):
     """
-    The layers of a FITS file, or of a window (y, x) of slices.
-
-    Its path can have an HDU in brackets at the end, ``'file.fits[1]'``,
-    ``'file.fits[SCI]'`` or ``'file.fits[SCI,2]'``.
+    The layers of a FITS file, or of a window (y, x) of slices. Its path can
+    have an HDU at the end, as ``'file.fits[1]'`` or ``'file.fits[SCI,2]'``.
     """
     key = None
     suffix = re.fullmatch(r'(.+)\[(\w+)(?:, *(\d+))?\]', str(path))

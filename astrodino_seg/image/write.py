@@ -159,10 +159,8 @@ def _add_meta(header, meta):
 
 def read_label_map(path, name=None):
     """
-    Labels (y, x) int of `write_label_map` or another program, blank ones 0.
-
-    They are of the image with an EXTNAME, or else of the first 2-D one. Raises
-    `ValueError` if there is none, or its pixels are no integers.
+    Labels (y, x) int, blank ones 0, of the image with an EXTNAME, or else of
+    the first 2-D one. Raises `ValueError` if its pixels are no integers.
     """
     labels, blank = _first_plane(path, name, (2,))
     if blank:
@@ -176,10 +174,8 @@ def read_label_map(path, name=None):
 
 def read_plane(path, window=None):
     """
-    The pixels of the first image of a FITS file, whatever they mean, or those
-    in a window, (y, x) slices.
-
-    Gives (y, x) or (band, y, x).
+    The pixels, (y, x) or (band, y, x), of the first image of a FITS file,
+    whatever they mean, or those in a window of slices.
     """
     pixels, _ = _first_plane(path, None, (2, 3), window)
     return pixels.astype(pixels.dtype.newbyteorder('='))

@@ -27,17 +27,13 @@ TYPICAL, WHITE = 4, 1.15
 
 def background_mesh(data, mask, box_size, *, objects=None):
     """
-    Clipped background and noise in boxes, free of large galaxies.
-
-    In each box the pixels are clipped at 3 sigma about the median and the
-    background is SExtractor's mode, 2.5 median - 1.5 mean, or the median
-    where the two differ by more than 0.3 sigma (Bertin & Arnouts 1996,
-    A&AS 117, 393). A box that lies on an object larger than itself is then
-    too bright: boxes that exceed a plane, fitted from the darkest quarter of
-    the boxes upwards, by more than 1.5 times the pixel noise are replaced
-    from their neighbours. A quarter
-    of the pixels of a box is read, which leaves the noise of the mesh at a
-    few per cent of the pixel noise.
+    Clipped background and noise in boxes, free of large galaxies. In each box,
+    of which a quarter of the pixels is read, these are clipped at 3 sigma
+    about the median and the background is SExtractor's mode, 2.5 median - 1.5
+    mean, or the median where the two differ by more than 0.3 sigma (Bertin &
+    Arnouts 1996, A&AS 117, 393). Boxes that exceed a plane, fitted from the
+    darkest quarter of the boxes upwards, by more than 1.5 times the pixel
+    noise lie on objects and are replaced from their neighbours.
     """
     unused = mask if objects is None else mask | objects
     values = _boxes(data, unused, box_size)
@@ -142,9 +138,8 @@ def _interpolation(n, n_boxes, box_size):
 def measure_background(image, box_size, background, noise, *, objects=None,
                        given=None):
     """
-    Measure the background and the noise of each band.
-
-    Takes background, noise (band, y, x) float32, ``objects`` (y, x) bool.
+    Measure the background and the noise (band, y, x) of each band, beside
+    ``objects`` (y, x); yields the number of each that is done.
     """
     ny, nx = image.cube.shape[1:]
     side = int(min(box_size, max(16, min(ny, nx) // 4 // 4 * 4)))
@@ -174,9 +169,8 @@ def measure_background(image, box_size, background, noise, *, objects=None,
 
 def correlation(residual, noise, is_sky):
     """
-    How much larger the noise of a sum is than that of independent pixels.
-
-    Takes ``residual`` (y, x), ``noise`` (y, x), ``is_sky`` (y, x) bool.
+    How much larger the noise of a sum is than that of independent pixels, (n,)
+    by `SIDES`, of (y, x) ``residual``, ``noise`` and ``is_sky``.
     """
     sn = np.where(is_sky, residual / np.where(is_sky, noise, 1), 0)
     factors = [1.0]
@@ -199,20 +193,14 @@ def _sums(values, side):
 
 def correlation_of_area(factors, n_pixels):
     """
-    The factor for the sum over so many connected pixels.
-
-    Takes ``factors`` (n,).
+    The factor, of (n,) ``factors``, for the sum over so many connected pixels.
     """
     return np.interp(np.log(np.maximum(n_pixels, 1)) / 2, np.log(SIDES),
                      factors)
 
 
 def noise_of_sums(factors):
-    """
-    By how much the noise of a pixel is too small for what is to be seen.
-
-    Takes ``factors`` (n,).
-    """
+    """By how much, of (n,) ``factors``, the noise of a pixel is too small."""
     typical = float(factors[SIDES.index(TYPICAL)])
     return typical if typical > WHITE else 1.0
 

@@ -1,12 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-From an `~astrodino_seg.Image` to the network's input channels.
-
-Per band: background and noise, then noise units. The bands, ordered by
-wavelength, are folded into a fixed number of channels of unit noise, so that
-the model takes any number of bands, and stretched with arcsinh. The same
-functions serve training and inference; `PreprocessSpec` travels with the
-weights.
+From an `~astrodino_seg.Image` to the network's input channels. Bands in units
+of their noise, ordered by wavelength, are folded into a fixed number of
+channels of unit noise, so that the model takes any number of bands, and
+stretched with arcsinh, by the same functions in training and inference.
 """
 
 import warnings
@@ -77,13 +74,9 @@ class Normalised:
 
 def band_weights(n_bands, n_slots=3):
     """
-    Weight of each band, ordered by wavelength, in each slot.
-
-    Slot centres and bands are spread evenly over [0, 1]; a band enters a
-    slot with a triangular weight of half-width 0.6. One band fills every
-    slot; with as many bands as slots each slot is led by its own band.
-
-    Gives ``weights`` (slot, band) float32.
+    Weight (slot, band) float32 of each band, ordered by wavelength, in each
+    slot: triangular, of half-width 0.6, bands and slots being spread evenly
+    over [0, 1]. One band fills every slot; as many as slots lead one each.
     """
     if n_bands == 1:
         return np.ones((n_slots, 1), np.float32)
@@ -96,10 +89,8 @@ def band_weights(n_bands, n_slots=3):
 def bands_in_noise(image, spec, background, noise, *, objects=None,
                    given=None, factors_of=None):
     """
-    Yield S/N and validity band by band.
-
-    Background, noise (band, y, x) float32, ``factors_of`` (band, n) float64 ->
-    ``sn`` (y, x) float32, ``valid`` (y, x) bool.
+    Yield (y, x) S/N and validity band by band; (band, y, x) background and
+    noise, and (band, n) ``factors_of``, are filled.
     """
     for b in measure_background(image, spec.box_size, background, noise,
                                 objects=objects, given=given):
@@ -119,10 +110,8 @@ def bands_in_noise(image, spec, background, noise, *, objects=None,
 
 def signal_to_noise(image, spec):
     """
-    Subtract the background and divide by the noise, band by band.
-
-    Gives ``sn`` (band, y, x) float32, ``valid`` (band, y, x) bool, ``sigma``
-    (band,) float32.
+    (band, y, x) S/N and validity of an image, and (band,) sigma of its noise
+    in their units.
     """
     background, noise = np.empty((2, *image.cube.shape), np.float32)
     sn = np.empty_like(image.cube)
@@ -136,11 +125,7 @@ def signal_to_noise(image, spec):
 
 
 def fold(bands, n_bands, spec):
-    """
-    Fold bands in units of their noise into the network's input channels.
-
-    Gives ``channels`` (channel, y, x) float32.
-    """
+    """Fold bands in units of their noise into (channel, y, x) float32."""
     weights = np.vstack([np.ones((1, n_bands), np.float32),
                          band_weights(n_bands, spec.n_slots)])
     is_valid = []
@@ -171,9 +156,8 @@ def fold(bands, n_bands, spec):
 
 def _arcsinh(values, buffer):
     """
-    In place, by a logarithm, which numpy has much faster than its arcsinh.
-
-    What is lost near 0 is 1e-7 of the noise.
+    In place, by a logarithm, which numpy has much faster than its arcsinh;
+    what is lost near 0 is 1e-7 of the noise.
     """
     np.clip(values, -1e18, 1e18, out=values)    # squares are finite
     np.square(values, out=buffer)
@@ -184,11 +168,7 @@ def _arcsinh(values, buffer):
 
 
 def normalise(image, spec, *, objects=None, background=None):
-    """
-    Make the network's input channels.
-
-    Takes ``objects`` (y, x) bool.
-    """
+    """Make the network's input channels; ``objects`` (y, x) are no sky."""
     sky, noise = np.empty((2, *image.cube.shape), np.float32)
     factors = np.ones((image.n_bands, len(SIDES)))
     bands = bands_in_noise(image, spec, sky, noise, objects=objects,
@@ -199,10 +179,8 @@ def normalise(image, spec, *, objects=None, background=None):
 
 def detection_channel(image, background, noise, factors_of):
     """
-    The first channel of `normalise`, of the background, noise (band, y, x) and
-    correlation (band, n) that it gave.
-
-    Gives ``channel`` (y, x) float32.
+    The first channel of `normalise`, (y, x) float32, of the background, noise
+    (band, y, x) and correlation (band, n) that it gave.
     """
     bands = (((image.cube[b] - background[b]) / noise[b]
               / np.float32(noise_of_sums(factors_of[b])),
@@ -212,9 +190,7 @@ def detection_channel(image, background, noise, factors_of):
 
 def oversampling(channels, softening=1.0):
     """
-    The binning at which an image has structure from pixel to pixel.
-
-    Takes ``channels`` (C, y, x).
+    The binning at which channels (C, y, x) have structure from pixel to pixel.
     """
     factor, limit = 1, 0.3
     while min(channels.shape[1:]) >= 128:
@@ -231,9 +207,8 @@ def oversampling(channels, softening=1.0):
 
 def bin_channels(channels, factor, n_noise=None):
     """
-    Mean S/N of blocks of pixels; the far edges are padded to whole blocks.
-
-    ``channels`` (C, y, x) -> ``channels`` (C, y / factor, x / factor).
+    Mean S/N of blocks of pixels of channels (C, y, x); the far edges are
+    padded to whole blocks.
     """
     if factor == 1:
         return channels

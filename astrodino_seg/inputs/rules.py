@@ -1,13 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
 From an `~astrodino_seg.Image` to the input planes of a backbone, one rule for
-each family of weights.
-
-Weights with three planes take any number of bands. Bands are in order of
-wavelength, and `~astrodino_seg.inputs.channels.band_weights` folds them into
-blue, green and red, each plane being the mean of its bands with these weights.
-One band fills all planes; of two, green is the mean; of three, each plane is
-led by its own band.
+each family of weights. Weights with three planes take any number of bands,
+which `~astrodino_seg.inputs.channels.band_weights` folds into blue, green and
+red, each the mean of its bands with these weights.
 """
 
 from collections.abc import Mapping
@@ -56,13 +52,8 @@ class NoiseUnits:
 @dataclass(frozen=True)
 class Photographic:
     """
-    The input of weights that were trained on photographs.
-
-    Bands become the colour picture of
-    `~astrodino_seg.plotting.rgb_image` (background subtracted, in noise units,
-    stretched as Lupton et al. 2004, PASP 116, 133), which is what such
-    weights would have seen as a JPEG. Its values between 0 and 1 are
-    standardised.
+    The input of weights that were trained on photographs: the colour picture
+    of `~astrodino_seg.plotting.rgb_image`, standardised.
     """
 
     #: Of red, green and blue in the training set; by default ImageNet's.
@@ -79,9 +70,7 @@ class Photographic:
 
     def standardise(self, rgb):
         """
-        Standardise a picture that is one already, as a JPEG is.
-
-        ``rgb`` (y, x, 3) uint8 -> ``planes`` (3, y, x) float32.
+        (3, y, x) float32 of a picture (y, x, 3) uint8 that is one already.
         """
         rgb = np.asarray(rgb)
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
@@ -97,18 +86,13 @@ class Photographic:
 class NanomaggyRGB:
     """
     The input of AstroCLIP: z, r and g as a colour picture in absolute flux.
-
     With the scaled fluxes ``s = scale * flux + m`` of the three bands and the
     mean ``I`` of their positive parts, the planes are ``s f(I) / I`` with
-    ``f(I) = arcsinh(q I) / sqrt(q)``, clipped to [0, 1]: the stretch of the
-    Legacy Surveys' viewer that AstroCLIP was trained with (Parker et al. 2024,
-    MNRAS 531, 4990). No statistics of photographs are applied, and x and y
-    are not exchanged, as they are in AstroCLIP's own data loader.
-
-    An image with bands g, r and z is used as it is; any others are folded into
-    the places of these three. Pixels are converted to nanomaggies if the image
-    has a unit; without one they are taken to be nanomaggies, as the Legacy
-    Surveys have them.
+    ``f(I) = arcsinh(q I) / sqrt(q)``, clipped to [0, 1] (Parker et al. 2024,
+    MNRAS 531, 4990). No statistics of photographs are applied, and x and y are
+    not exchanged, as they are in AstroCLIP's own data loader. Bands other than
+    g, r and z are folded into their places; without a unit, pixels are taken
+    to be nanomaggies.
     """
 
     #: Of z, r and g.
@@ -153,11 +137,9 @@ class NanomaggyRGB:
 @dataclass(frozen=True)
 class WithNoiseUnits:
     """
-    The input of a grouping head on weights that have planes of their own.
-
-    First the channels of `NoiseUnits`, which the head and the score of pairs
-    see, then the planes of the weights. Both are made of the whole image, so
-    that a crop or a tile of the input is that of the same stretch.
+    The input of a grouping head on weights that have planes of their own:
+    first the channels of `NoiseUnits`, which the head sees, then those planes,
+    both made of the whole image.
     """
 
     #: The rule of the weights.

@@ -255,9 +255,8 @@ class DenseModel(nn.Module, ABC):
     @abstractmethod
     def binning(self, channels):
         """
-        By how many pixels, in x and in y, an image is binned before the
-        network sees it: ``channels`` (C, y, x) of
-        `~astrodino_seg.inputs.rules.NoiseUnits`.
+        By how many pixels, in x and in y, an image of ``channels`` (C, y, x)
+        is binned before the network sees it.
         """
 
     @abstractmethod
@@ -303,9 +302,9 @@ def digest(module):
 
 def write_weights(path, model, *, half=False, backbone=None):
     """
-    Write a model's weights, and as JSON its spec and provenance, to one file,
-    which appears whole or not at all: as float16 if ``half``, and without
-    those of the bundled backbone that is named.
+    Write a model's weights, and as JSON its spec and provenance, to one file:
+    as float16 if ``half``, and without those of the bundled backbone that is
+    named.
     """
     metadata = {'format': model.FORMAT, 'spec': json.dumps(model.spec),
                 'provenance': json.dumps(model.provenance)}
@@ -322,8 +321,8 @@ def write_weights(path, model, *, half=False, backbone=None):
 @contextmanager
 def side_by_side(model, device):
     """
-    What runs the network in threads of one core each: its steps are short, and
-    many cores for each would wait for one another, and for other programs.
+    What runs the network in threads of one core each: many for each of its
+    short steps would wait for one another, and for other programs.
     """
     kind, n_threads = torch.device(device).type, torch.get_num_threads()
 

@@ -1,10 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Weights of others: DINO, DINOv2, DINOv3 and AstroCLIP.
-
-Checkpoints are read without running any code that they hold, and the names of
-their parameters become those of our transformer. All is data but the few
-parameters that are stored in another form. Layouts: DINO (Caron et al. 2021,
+Weights of others: DINO, DINOv2, DINOv3 and AstroCLIP. Checkpoints are read
+without running any code that they hold, and the names of their parameters
+become those of our transformer. Layouts: DINO (Caron et al. 2021,
 arXiv:2104.14294), DINOv2 (Oquab et al. 2023, arXiv:2304.07193) with registers
 (Darcet et al. 2023, arXiv:2309.16588) and with its blocks in chunks, DINOv3
 (Simeoni et al. 2025, arXiv:2508.10104), each as its authors and as ``timm``
@@ -133,11 +131,9 @@ class _Inert:
 
 def _read(path, key=None):
     """
-    The parameters of a checkpoint by their names, on the CPU.
-
-    Files of `torch.save` are read with ``weights_only=True``. Checkpoints of
-    training runs hold other objects beside (options, whole modules); in place
-    of each, of whatever class, an empty object is made.
+    The parameters of a checkpoint by their names, on the CPU. In place of
+    other objects (options, whole modules), of whatever class, an empty one is
+    made.
     """
     if path.suffix == '.safetensors':
         try:
@@ -210,10 +206,7 @@ def _find(content, key):
 # --------------------------------------------------------- the parameters
 
 def _convert(state):
-    """
-    Arguments of our transformer, and its parameters in float32, from those of
-    a checkpoint by the names of the file.
-    """
+    """Arguments of our transformer, and its parameters in float32."""
     keys_biased = not any(key.endswith('.bias_mask') for key in state)
     # a copy, for the file may be mapped to memory
     state = {key: value.to(torch.float32, copy=True)

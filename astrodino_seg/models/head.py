@@ -108,11 +108,9 @@ def _radius(log_size):
 
 class SeedClass(nn.Module):
     """
-    Star, galaxy or artifact, by comparison with the image's other seeds.
-
-    What a star looks like differs from image to image. A few learned queries
-    attend to all seeds of the image, and what they gather (the shape of its
-    point sources, above all) stands beside each seed.
+    Star, galaxy or artifact: a few learned queries attend to all seeds of the
+    image, and what they gather (the shape of its point sources, above all),
+    which differs from image to image, stands beside each seed.
     """
 
     def __init__(self, dim, *, n_queries=8, n_gathered=24):
@@ -242,10 +240,8 @@ class InstanceHead(nn.Module):
 
     def read_seeds(self, pyramid, x, y):
         """
-        `Seeds` at (S,) pixels of one image, from its features (C, H/s, W/s).
-
-        All but their classes depends on each seed alone; a class is told by
-        comparison with the other seeds of the image.
+        `Seeds` at (S,) pixels of one image, from its features (C, H/s, W/s);
+        all but their classes depends on each seed alone.
         """
         x, y = x.float(), y.float()
         # a 1x1 convolution of the map would give the same for more work
@@ -271,10 +267,8 @@ class InstanceHead(nn.Module):
     @staticmethod
     def distance(seeds, x, y):
         """
-        Elliptical distance squared of positions from each seed's centre.
-
-        ``x`` and ``y`` are (P,) pixels, or (S, P) for positions of each
-        seed's own; returns (S, P).
+        Elliptical distance squared (S, P) of positions from each seed's
+        centre; ``x`` and ``y`` are (P,) pixels, or (S, P) for each seed's own.
         """
         dx = x - seeds.centre[:, :1]
         dy = y - seeds.centre[:, 1:]
@@ -284,10 +278,9 @@ class InstanceHead(nn.Module):
 
     def score(self, seeds, embedding, x, y):
         """
-        Score (S, P) of each seed in each pixel, to compete with the sky's.
-
-        The embedding is (E, P) of the pixels, or (S, E, P) for pixels of each
-        seed's own; x and y are (P,) or (S, P), what the pixels vote for.
+        Score (S, P) of each seed in each pixel, to compete with the sky's: the
+        embedding is (E, P) of the pixels, or (S, E, P) for each seed's own; x
+        and y are what they vote for.
         """
         kernel, bias = seeds.kernel[:, :-1], seeds.kernel[:, -1:]
         if embedding.dim() == 2:
@@ -300,20 +293,17 @@ class InstanceHead(nn.Module):
 
     def pair_logits(self, seeds, claims, i, j, x, y):
         """
-        Logit (P,) that two seeds belong to one object, from what the head
-        knows alone. It is there to teach the descriptors; the score in use is
-        `~astrodino_seg.models.decision.Decision`. Parameters are those of
-        `pair_features`.
+        Logit (P,) that two seeds belong to one object, as of `pair_features`;
+        it is there to teach the descriptors.
         """
         return self.pair(self.pair_features(seeds, claims, i, j, x, y))[:, 0]
 
     def pair_features(self, seeds, claims, i, j, x, y):
         """
-        What the head knows of pairs, (P, 2 D + 6); symmetric in i and j.
-
-        ``claims`` are two of (P,): the score of i less that of the sky at j's
-        position, and of j at i's; i and j are (P,) indices, and x and y (S,)
-        what the seeds' pixels vote for.
+        What the head knows of pairs i and j, (P, 2 D + 6), symmetric:
+        ``claims`` are two of (P,), the score of i less that of the sky at j's
+        position, and of j at i's; x and y (S,) what the seeds' pixels vote
+        for.
         """
         position = torch.stack([x, y], dim=-1)
         far = []

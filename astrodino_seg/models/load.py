@@ -1,10 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-`load_model` and `load_backbone`: from names and files to networks.
-
-This is the only module that reads our files of weights. Weights, spec and
-provenance are in one safetensors file, the latter two as JSON in its metadata;
-a bundled file's sha256 is checked before it is read.
+`load_model` and `load_backbone`: from names and files to networks. Only this
+module reads our files: weights in one safetensors file, with spec and
+provenance as JSON in its metadata; bundled ones are checked by their sha256.
 """
 
 import json
@@ -52,10 +50,8 @@ def weights_file(path=None):
 
 def read_weights(path=None):
     """
-    What one of our files holds; as of `weights_file`.
-
-    Nothing is checked but the sha256 of bundled files. Raises
-    `FileNotFoundError`, or `ModelFileError` if it is no safetensors file.
+    What one of our files, as of `weights_file`, holds. `FileNotFoundError`, or
+    `ModelFileError` if it is no safetensors file.
     """
     file = weights_file(path)
     if path is None or path in BUNDLED:
@@ -155,9 +151,8 @@ def _make(stored, *kinds):
 
 class _Budget(TorchFunctionMode):
     """
-    No network that has far more numbers than a file of weights is begun.
-
-    What a file says of its network is thus checked before memory is taken.
+    No network that has far more numbers than a file of weights is begun, so
+    that what the file says of it is checked before memory is taken.
     """
 
     MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full,

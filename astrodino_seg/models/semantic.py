@@ -1,13 +1,11 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
 Semantic heads: the class of each pixel from the patch tokens of any backbone.
-
 The two plain heads of DINOv2 (Oquab et al. 2023, arXiv:2304.07193, section
 7.4). ``linear``: batch norm and a 1x1 convolution on the patch tokens of the
 last layer, upsampled to the pixels. ``ms``: the same on those of the last four
 layers, of the image enlarged by several scales, over which the probabilities
-are averaged. They tell sky, star, galaxy and artifact, or classes of a user's
-own, and not one object from another.
+are averaged.
 """
 
 import re

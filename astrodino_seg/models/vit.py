@@ -127,9 +127,9 @@ class Block(nn.Module):
 
 def rotary_angles(grid, head_dim, device=None, relative=False):
     """
-    Cosines and sines, each (N, head_dim / 2), of rotary positions: half of the
-    waves count rows and half columns, in units of patches; or, if relative,
-    in units of the image (DINOv3; Simeoni et al. 2025, arXiv:2508.10104).
+    Cosines and sines, each (N, head_dim / 2), of rotary positions of rows and
+    columns in units of patches; or, if relative, of the image (DINOv3; Simeoni
+    et al. 2025, arXiv:2508.10104).
     """
     n_freq = head_dim // 4
     step = torch.arange(n_freq, device=device, dtype=torch.float32) / n_freq
