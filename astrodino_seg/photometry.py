@@ -128,12 +128,10 @@ def _ellipses(light, labels, n):
 
 def features(light):
     """
-    What the total flux of labels is told by.
-
-    light -> (n, `N_FEATURES`) float32: light of each annulus, were it all
-    like its pixels, of that of the label; its surface brightness in units of
-    its noise; its shares that are the label's, and that are sky; the label's
-    radius and S/N.
+    (n, `N_FEATURES`) float32: the light of each annulus, were it all like its
+    pixels, of that of the label; its surface brightness in units of its noise;
+    its shares that are the label's, and that are sky; the label's radius and
+    S/N.
     """
     flux, error, one = light.flux, np.maximum(light.error, 1e-30), light.growth
     count = np.maximum(one.count, 1)
@@ -149,9 +147,8 @@ def features(light):
 
 def half_light_radius(one, total):
     """
-    Where half of ``total`` (n,) is within: (n,) radius of the circle of the
-    area of the ellipse, pixels; NaN if it is not within the annuli of a
-    `Growth`.
+    (n,) radius of the circle of the area of the ellipse within which half of
+    ``total`` (n,) is, pixels; NaN if that is beyond the annuli.
     """
     light = one.light / np.maximum(one.count, 1) * one.area
     within = np.maximum.accumulate(np.pad(np.cumsum(light, axis=1),

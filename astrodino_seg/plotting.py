@@ -178,12 +178,8 @@ def plot_classes(rgb, class_map, labels, *, names=CLASSES, zoom=None,
 
 def plot_attention(rgb, heads, masks, combined, *, columns=6, width=2.5):
     """
-    Attention maps above the masks that come from them.
-
-    ``heads`` are (head, y, x) weights, ``masks`` (head, y, x) bool, and
-    ``combined`` (y, x) labels of all heads together. In the first column are
-    the picture, and the same with what is not in ``combined`` darkened; then
-    each map, and below it the picture with what is not in its mask darkened.
+    Attention maps (head, y, x) above the picture in their masks (head, y, x);
+    first the picture, and the same in the ``combined`` (y, x) labels.
     """
     columns = min(columns, len(heads))
     rows = 2 * -(-len(heads) // columns)
@@ -208,11 +204,8 @@ def plot_attention(rgb, heads, masks, combined, *, columns=6, width=2.5):
 
 def plot_benchmark(tables):
     """
-    The main results of
-    `~astrodino_seg.evaluate.benchmark.benchmark_tables`.
-
-    Large galaxies that come out right against companions kept apart; F1
-    against IoU; and the first of these by kind of galaxy.
+    The main results of `benchmark_tables`: large galaxies that come out right
+    against companions kept apart; F1 against IoU; the first by kind.
     """
     figure = _figure(15, 5)
     both, curves, kinds = figure.subplots(1, 3)
@@ -291,11 +284,8 @@ def plot_confusion(result, *, width=7):
 
 def plot_neighbours(images, found, *, n_queries=6):
     """
-    Pictures of the first queries and of what was found for each.
-
-    ``images`` are what the table was made of, and ``found`` is of
-    `~astrodino_seg.embed.vectors.similar`, for rows of the table. A row a
-    query, which comes first; then what is most like it, with the similarity.
+    Pictures of the first queries, rows of the table, each followed by what was
+    ``found`` for it by `similar`; ``images`` are what the table was made of.
     """
     names = list(dict.fromkeys(np.asarray(found['query']).tolist()))
     names = names[:n_queries]

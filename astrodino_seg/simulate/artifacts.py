@@ -195,9 +195,8 @@ def draw_edge(rng, shape):
 
 def fill(rng, image, where, *, smooth=True):
     """
-    Put something in place of what was lost, ``where`` (band, y, x); in place.
-
-    It is 0, a number near the sky or far from it, or a sky without noise.
+    Put 0, a number near the sky or far from it, or a sky without noise in
+    place of what was lost, ``where`` (band, y, x); in place.
     """
     kind = rng.choice(['zero', 'near', 'far', 'smooth'][:3 + smooth])
     away = rng.uniform(-2, 2) if kind == 'near' else (
@@ -242,9 +241,8 @@ def _smooth_sky(plane, lost):
 
 def odd_cores(rng, image, light, limit, sky):
     """
-    What detectors read where they are saturated, without a mask; in place.
-
-    Cores are 0, negative, flat, or flat with a negative centre.
+    What detectors read where they are saturated, without a mask: cores of 0,
+    negative, flat, or flat with a negative centre; in place.
     """
     kind = rng.choice(['zero', 'negative', 'flat', 'hollow'])
     negative = -limit * 10**rng.uniform(-2, 0)
@@ -285,11 +283,9 @@ def quantise(image, step):
 
 def photographic(rng, light, noise_map):
     """
-    A photographic plate, float32, for each band of light (band, y, x).
-
-    The characteristic curve (Hurter & Driffield 1890, J. Soc. Chem. Ind. 9,
-    455) of density over the logarithm of the exposure is a logistic one: a
-    toe, a straight part, a shoulder. The grain is that of densities.
+    A photographic plate, float32, for each band of light (band, y, x): the
+    characteristic curve of density over the logarithm of the exposure (Hurter
+    & Driffield 1890) is a logistic one; the grain is that of densities.
     """
     image = np.empty_like(light)
     steepness, toe = rng.uniform(1, 2.5), rng.uniform(.04, .3)

@@ -80,9 +80,8 @@ def unit(image):
 
 def clumps(rng, frame, density, n_clumps, sizes, slope=-1.7):
     """
-    Sum of Gaussian knots placed with a probability ``density``; fluxes
-    follow a power law dN/dL ~ L**slope (HII regions: Kennicutt, Edgar &
-    Hodge 1989, ApJ 337, 761).
+    Gaussian knots placed with a probability ``density``, of fluxes dN/dL ~
+    L**slope (Kennicutt, Edgar & Hodge 1989, ApJ 337, 761).
     """
     weight = np.clip(density, 0, None).ravel().astype(float)
     if n_clumps == 0 or weight.sum() == 0:
@@ -195,9 +194,8 @@ def elliptical(rng, f, wavelengths, rates):
 
 def central(rng, f, wavelengths, rates):
     """
-    The brightest galaxy of a group: a spheroid and, as part of it, the
-    group's light between the galaxies (Gonzalez, Zabludoff & Zaritsky 2005,
-    ApJ 618, 195: its radius is about ten times that of the galaxy).
+    The brightest galaxy of a group: a spheroid and the group's light between
+    the galaxies, of ten times its radius (Gonzalez et al. 2005, ApJ 618, 195).
     """
     body = elliptical(rng, f, wavelengths, rates)
     if rng.random() >= rates['icl']:
@@ -308,11 +306,7 @@ KINDS = {'spiral': spiral, 'lenticular': lenticular,
 
 
 def resolved_galaxy(rng, kind, re, wavelengths, rates=None):
-    """
-    Draw one large galaxy without PSF or noise.
-
-    Gives ``cube`` (band, y, x) float32.
-    """
+    """Draw one large galaxy (band, y, x) float32 without PSF or noise."""
     if kind not in KINDS:
         msg = f'kind must be one of {sorted(KINDS)}, got {kind!r}'
         raise ValueError(msg)

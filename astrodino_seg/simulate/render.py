@@ -54,13 +54,8 @@ class CosmosGalaxies:
 
     def draw(self, rng, re, wavelengths):
         """
-        Draw one galaxy without PSF or noise of the scene.
-
-        Its young light, which stands out above its own smooth self, is bluer
-        than the rest (as in `resolved_galaxy`, slopes of old and young light
-        are drawn).
-
-        Gives ``cube`` (band, y, x) float32.
+        Draw one galaxy (band, y, x) float32 without PSF or noise of the scene;
+        its young light, which stands out above its own smooth self, is bluer.
         """
         stamp, radius, q = self.stamps[rng.integers(len(self.stamps))]
         factor = min(re / radius, MAX_ZOOM)
@@ -290,11 +285,8 @@ def roughen(rng, galaxy, sky):
 
 def faint_disc(rng, sky, shape):
     """
-    An exponential disc, smooth and of low surface brightness.
-
-    Its scale is 8 to 200 pixels, at most half the frame's side.
-
-    Gives ``stamp`` (band, y, x) float32.
+    A smooth exponential disc (band, y, x) of low surface brightness, whose
+    scale is 8 to 200 pixels, at most half the frame's side.
     """
     x, y = rng.uniform(0, 1, 2) * shape[::-1]
     largest = min(200, min(shape) / 2)

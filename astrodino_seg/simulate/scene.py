@@ -49,9 +49,8 @@ CONDITIONS = {name: Rate(*row) for name, row in _TABLES['conditions'].items()}
 
 def happens(rng, rate):
     """
-    Whether an ingredient comes; a rate of 0 draws no random number.
-
-    So seeds give what they gave before there was the ingredient.
+    Whether an ingredient comes; a rate of 0 draws no random number, so that
+    seeds give what they gave before there was the ingredient.
     """
     return rate > 0 and rng.random() < rate
 
@@ -106,9 +105,8 @@ class Scene:
 
 def insert_owner(owner, own_sn, number, sn):
     """
-    Put an object among the strongest of each pixel, in place.
-
-    Takes owner, own_sn (k, y, x), ``sn`` (y, x).
+    Put an object of (y, x) ``sn`` among the strongest of each pixel, (k, y, x)
+    owner and own_sn, in place.
     """
     number = np.asarray(number, owner.dtype)
     beaten = [sn > values for values in own_sn]
@@ -134,11 +132,7 @@ class Canvas:
         self.rows = []
 
     def add(self, stamp, x0, y0, factor=1.0, **row):
-        """
-        Add an object.
-
-        Takes ``stamp`` (band, y, x).
-        """
+        """Add an object: a stamp (band, y, x)."""
         (ys, xs), there = self._overlap(stamp, x0, y0)
         if ys.start >= ys.stop or xs.start >= xs.stop:
             return
@@ -153,11 +147,7 @@ class Canvas:
                      np.sqrt(np.einsum('byx,byx->yx', part, part)))
 
     def merge(self, stamps):
-        """
-        Stamps in one, for an object that has many.
-
-        Gives ``stamp`` (band, y, x) float32.
-        """
+        """Stamps in one, (band, y, x), for an object that has many."""
         whole = np.zeros_like(self.cube)
         for stamp, x0, y0, *factor in stamps:
             here, there = self._overlap(stamp, x0, y0)

@@ -156,9 +156,7 @@ def _optics(rng, fwhm, rates, space):
 
 def draw_background(rng, shape, rates):
     """
-    Draw the sky: level, gradient and a slow wave, per band, and the rest.
-
-    Gives ``sky`` (band, y, x) float32.
+    Draw the sky (band, y, x): level, gradient, a slow wave, and the rest.
     """
     sky = _slow_wave(rng, shape, rates)
     if happens(rng, rates['pedestal']):

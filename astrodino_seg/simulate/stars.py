@@ -48,11 +48,7 @@ def star_flux(sky, sn):
 
 
 def star_stamp(sky, flux, x, y, shape):
-    """
-    A star, out to where its wings drown in the noise.
-
-    ``flux`` (band,), Gives ``stamp`` (band, y, x) float32.
-    """
+    """A star of (band,) flux, out to where its wings drown in the noise."""
     half = _reach(sky, flux.max())
     x0, y0 = (max(round(c) - half, 0) for c in (x, y))
     x1, y1 = (min(round(c) + half + 1, n)
@@ -108,12 +104,10 @@ def _reflections(x, y, r2, optics):
 
 def add_star_field(rng, canvas):
     """
-    Add the stars of a field, each an object of its own.
-
-    Their number above a flux goes with flux**-a, a in [0.5, 1.5]: 1.5 is a
-    uniform space, and counts in the Galaxy are flatter (Bahcall & Soneira
-    1980, ApJS 44, 73). In a globular cluster they are distributed by the
-    model of Plummer (1911, MNRAS 71, 460), but a third of them.
+    Add the stars of a field, each an object of its own; their number above a
+    flux goes with flux**-a, a in [0.5, 1.5] (Bahcall & Soneira 1980, ApJS 44,
+    73). In a globular cluster all but a third follow Plummer (1911, MNRAS 71,
+    460).
     """
     sky = canvas.sky
     # more would be fragments, not stars
@@ -179,12 +173,9 @@ def add_star(canvas, x, y, stamp, x0, y0):
 
 def strew(rng, galaxy, sky):
     """
-    Strew point-like clusters over a galaxy.
-
-    There are 6 to 99 of them, where the galaxy shines, with 1% to 40% of its
-    light (in the mean of the bands), about evenly or by the luminosity
-    function of young clusters, dN/dL ~ L**-2, over a factor of 50 (Portegies
-    Zwart, McMillan & Gieles 2010, ARA&A 48, 431).
+    Strew 6 to 99 point-like clusters over a galaxy, where it shines, with 1%
+    to 40% of its light, about evenly or by the luminosity function of young
+    clusters, dN/dL ~ L**-2 (Portegies Zwart et al. 2010, ARA&A 48, 431).
     """
     n = int(10**rng.uniform(.8, 2))
     share = 10**rng.uniform(-2, -.4)
@@ -207,9 +198,8 @@ def strew(rng, galaxy, sky):
 
 def nucleus(rng, sky, total, x, y, shape):
     """
-    An active nucleus, a point with a peak of 30 to 5000 sigma.
-
-    It is no more than three times as bright as its galaxy.
+    An active nucleus, a point with a peak of 30 to 5000 sigma, no more than
+    three times as bright as its galaxy.
     """
     return _bright_point(rng, sky, (30, 5000), 3 * total, rng.normal(0, .9),
                          x, y, shape)
@@ -217,13 +207,9 @@ def nucleus(rng, sky, total, x, y, shape):
 
 def bright_knots(rng, sky, light, total, re, x, y):
     """
-    One to eight knots with peaks of 30 to 1000 sigma.
-
-    They lie within one and a half half-light radii, rather where the galaxy
-    shines, and each has up to 30 per cent of its light; half of them are
-    wider than the PSF, by up to 60 per cent.
-
-    Takes ``light`` (y, x).
+    One to eight knots with peaks of 30 to 1000 sigma, where a galaxy of
+    ``light`` (y, x) shines, with up to 30% of it each; half of them are wider
+    than the PSF, by up to 60%.
     """
     n = rng.integers(1, 9)
     angle = rng.uniform(0, 2 * np.pi, 12 * n)

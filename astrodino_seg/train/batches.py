@@ -21,10 +21,8 @@ N_TRIES = 10    # to place a block before the rest is drawn patch by patch
 
 class Batch(NamedTuple):
     """
-    Views of B items.
-
-    global_views (2, B, C, G, G), local_views (n_local, B, C, L, L), mask
-    (2, B, gh, gw).
+    Views of B items: (2, B, C, G, G), (n_local, B, C, L, L), and a mask (2, B,
+    gh, gw).
     """
 
     global_views: torch.Tensor
@@ -34,11 +32,8 @@ class Batch(NamedTuple):
 
 class Batches(Dataset):
     """
-    What each step is done with: item ``step * n_parts + part``.
-
-    It depends on the step and the seed alone. The items and masks of a step
-    are the same for any number of processes and parts, which only share them
-    out.
+    What each step is done with: item ``step * n_parts + part``, which depends
+    on the step and the seed alone. Processes and parts only share it out.
     """
 
     def __init__(self, views, batch_size, patch_size, *, n_parts=1,
@@ -75,13 +70,9 @@ class Batches(Dataset):
 
 def block_mask(rng, grid, n_masked, *, min_block=4, min_aspect=0.3):
     """
-    Hide an exact number of patches, in blocks.
-
-    Rectangles of random area and aspect are added while they fit into what is
-    left to be hidden (Bao et al. 2022, `arXiv:2106.08254
-    <https://arxiv.org/abs/2106.08254>`_, Algorithm 1); what then remains is
-    drawn patch by patch. All is shifted by a random number of rows and
-    columns, around the borders, so that all patches are hidden alike.
+    Hide an exact number of patches, in rectangles of random area and aspect as
+    long as they fit (Bao et al. 2022, arXiv:2106.08254, Algorithm 1), and what
+    then remains patch by patch.
     """
     mask = np.zeros(grid, bool)
     limit = math.log(1 / min_aspect)
@@ -110,12 +101,8 @@ def block_mask(rng, grid, n_masked, *, min_block=4, min_aspect=0.3):
 
 def draw_masks(rng, n_images, grid, *, share=0.5, ratio=(0.1, 0.5)):
     """
-    Masks for a batch, some images being left whole.
-
-    As in DINOv2, the masked images' ratios are spread evenly over an interval,
-    so that each batch has them all.
-
-    masks (n_images, rows, columns).
+    Masks (n_images, rows, columns) for a batch, some images being left whole;
+    the others' ratios are spread evenly over an interval, as in DINOv2.
     """
     masks = np.zeros((n_images, *grid), bool)
     chosen = rng.permutation(n_images)[:round(share * n_images)]

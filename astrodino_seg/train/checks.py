@@ -1,9 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
 What the arguments of training may be: of functions, and of tables of recipes.
-
-Types are those of the defaults in the functions' signatures; the ranges of
-numbers, whose names mean one thing each, are here. pydantic does the rest.
+Types are those of the defaults in signatures; the ranges of numbers, whose
+names mean one thing each, are here; pydantic does the rest.
 """
 
 from collections.abc import Mapping
@@ -35,10 +34,9 @@ TYPES = {**dict.fromkeys(['n_steps', 'n_items', 'n_scenes', 'n_reuse',
 
 def check(name, table, *functions, without=(), extra=(), needs=()):
     """
-    Raise `ValueError` if a table cannot be arguments of functions, those that
-    are given otherwise left out: keys are known, values of the type of the
-    default and in range, and none is missing that it needs. Tables within the
-    table are not looked at.
+    Raise `ValueError` if a table cannot be arguments of functions, less those
+    ``without``: keys are known, values of the type of the default and in
+    range, and none is missing that it ``needs``.
     """
     if not isinstance(table, Mapping):
         msg = f'{name} must be a table, got {table!r}'

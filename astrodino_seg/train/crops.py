@@ -29,11 +29,7 @@ class ClassCrop:
 
 @dataclass
 class TokenCrop:
-    """
-    One crop at one scale.
-
-    tokens (D, rows, columns), classes (H, W), taught (4, H, W).
-    """
+    """One crop at one scale: (D, rows, columns), (H, W), (4, H, W)."""
 
     tokens: torch.Tensor
     classes: torch.Tensor
@@ -113,11 +109,7 @@ def _decoys(rng, smooth, is_peak, span, area):
 
 
 def make_crop(rng, channels, binned, labels, truth, table):
-    """
-    Build the targets of one crop.
-
-    channels (C, H, W), labels (H, W).
-    """
+    """Build the targets of one crop of channels (C, H, W), labels (H, W)."""
     width = labels.shape[1]
     present, counts = np.unique(labels[labels > 0], return_counts=True)
     present = present[counts >= MIN_CROP_PIXELS]
@@ -184,9 +176,8 @@ def _rivals(truth, labels, present):
 
 def level_truth(rng, truth, b):
     """
-    The objects of one level, and the pixels of each.
-
-    labels (y, x), radius (n,), asked (n,).
+    Labels (y, x) of the objects of one level, their radius (n,), and which are
+    asked for (n,).
     """
     n = int(truth.labels.max(initial=0)) + 1
     ids = truth.objects['id']

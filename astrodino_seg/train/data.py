@@ -80,10 +80,8 @@ def observed(scene, seed, **options):
 
 def fingerprint(scenes):
     """
-    What tells training data from other data, as JSON.
-
-    Of a list the hash of pixels, labels and classes; of what is read or made
-    when it is asked for, its kind, length and settings.
+    What tells training data from other data, as JSON: of a list the hash of
+    pixels, labels and classes; of others kind, length and settings.
     """
     if isinstance(scenes, Subset) and isinstance(scenes.dataset, Sequence):
         scenes = [scenes[k] for k in range(len(scenes))]
@@ -105,9 +103,8 @@ def fingerprint(scenes):
 
 def planes_of_level(image, spec, b=1.0, light=None):
     """
-    The network's input of an image that is taken to be binned.
-
-    light (band, y, x) -> channels (C, y, x).
+    The network's input (C, y, x) of an image that is taken to be binned;
+    ``light`` (band, y, x) is beside what the sky is measured of.
     """
     sky = image
     if light is not None:
@@ -177,12 +174,9 @@ class _Crops(Dataset):
 
 class LevelCrops(_Crops):
     """
-    Crops of one level each, of scenes observed anew or of labelled images.
-
-    Of each observation there are two: one of the image as it is, and one of
-    it as if it were a binned image. A labelled image, which cannot be
-    observed deeper, is really binned, as long as this leaves 48 pixels a
-    side.
+    Crops of one level each, two of each observation: one of the image as it
+    is, and one as if it were a binned image. A labelled image, which cannot be
+    observed deeper, is really binned, to 48 pixels a side or more.
     """
 
     def __init__(self, scenes, planes, n_items, *, crop_size=256, rates=None,
@@ -263,10 +257,8 @@ def _bin(channels, truth, b, n_noise):
 
 class ClassCrops(_Crops):
     """
-    Crops and the classes of their pixels, for semantic heads.
-
-    Of each observation there are two, the first on a large galaxy, if there
-    is one.
+    Crops and the classes of their pixels, for semantic heads: two of each
+    observation, the first on a large galaxy, if there is one.
     """
 
     def __init__(self, scenes, planes, n_items, *, crop_size=256, rates=None,

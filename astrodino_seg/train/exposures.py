@@ -1,14 +1,11 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
 Observe an image again: with other pixels, another PSF, turned, at any scale.
-
 Everything works on an `Exposure`: bands in units of the noise of the image
-that is being made. What happens to the light happens to the noise that it
-brings along, whose variance is kept. `fill_noise` then adds white noise once,
-up to a variance of 1: the same as if each step had added its own in
-quadrature, at the cost of one draw. The noise is the sky's; that of the
-sources' own photons is neglected. Shapes in comments: ``B`` bands, ``N``
-pixels in, ``S`` pixels out.
+that is being made. What happens to the light happens to its noise, whose
+variance is kept; `fill_noise` then adds white noise once, up to a variance of
+1. The noise is the sky's; that of the sources' own photons is neglected.
+Shapes in comments: ``B`` bands, ``N`` pixels in, ``S`` pixels out.
 """
 
 import math
@@ -33,12 +30,11 @@ BLOCK = 16              # pixels
 
 class Exposure(NamedTuple):
     """
-    Light and noise of a few bands on one pixel grid.
-
-    signal (band, y, x) in units of the noise to be, 0 where not valid; valid
-    (band, y, x); variance (band, y, x) or (band, 1, 1) of the noise in it;
-    grain, width in pixels of the Gaussian that would make white noise as
-    correlated as it is; wavelengths (band,) in micron, NaN where not known.
+    Light and noise of a few bands on one pixel grid: (band, y, x) ``signal``
+    in units of the noise to be, and ``valid``; ``variance`` (band, y, x) or
+    (band, 1, 1) of the noise in it; ``grain``, width in pixels of the Gaussian
+    that would make white noise as correlated; ``wavelengths`` (band,) in
+    micron, NaN where not known.
     """
 
     signal: np.ndarray
@@ -50,13 +46,10 @@ class Exposure(NamedTuple):
 
 def resample(exposure, start, scale, size, *, sigma=None):
     """
-    Observe again: a broader PSF, and a square of larger or smaller pixels.
-
-    The noise of the sky in a pixel is as the root of its area, so that light
-    in units of that noise is multiplied by the side of the pixels. Values are
-    means over the new pixels, or interpolated where these are smaller.
-
-    start (y, x), sigma (band,).
+    Observe again: a broader PSF, of ``sigma`` (band,), and a square of larger
+    or smaller pixels from ``start`` (y, x). Light in units of the noise of the
+    sky is multiplied by the side of the pixels; values are means over these,
+    or interpolated where they are smaller.
     """
     shape = exposure.signal.shape[1:]
     scale = float(scale)        # a numpy number would make all float64
@@ -92,9 +85,8 @@ def resample(exposure, start, scale, size, *, sigma=None):
 
 def _overlap(n, start, scale, size):
     """
-    (size, n) share of each old pixel in each new one, along one axis.
-
-    Small pixels are widened to old ones, which is linear interpolation.
+    (size, n) share of each old pixel in each new one, along one axis; small
+    pixels are widened to old ones, which is linear interpolation.
     """
     middle = float(start) + scale * (
         np.arange(size, dtype=np.float32)[:, None] + 0.5)
@@ -191,21 +183,16 @@ def fill_noise(rng, exposure):
 
 def extinction(wavelengths):
     """
-    Galactic extinction per reddening, A / E(B-V), for R_V = 3.1.
-
-    The law of Fitzpatrick (1999, PASP 111, 63) with the anchors of its Table
-    3, which `Schlafly & Finkbeiner 2011
-    <https://doi.org/10.1088/0004-637X/737/2/103>`_ confirmed with stars.
+    Galactic extinction per reddening, A / E(B-V), for R_V = 3.1 (Fitzpatrick
+    1999, PASP 111, 63, Table 3; confirmed by Schlafly & Finkbeiner 2011).
     """
     return _F99(1 / np.maximum(wavelengths, 0.26))
 
 
 def redden(rng, exposure, *, ebv=(0.0, 0.25)):
     """
-    Put the objects behind more Galactic dust: E(B-V) in magnitudes.
-
-    The median over the Legacy Surveys is 0.03, and few fields for galaxies
-    have more than 0.25. Unchanged if a wavelength is not known.
+    Put the objects behind more Galactic dust, E(B-V) in magnitudes, unless a
+    wavelength is not known. The median over the Legacy Surveys is 0.03.
     """
     if np.isnan(exposure.wavelengths).any():
         return exposure
@@ -215,9 +202,9 @@ def redden(rng, exposure, *, ebv=(0.0, 0.25)):
 
 def lower_depth(rng, exposure, *, factor=(1.0, 4.0), scatter=1.25):
     """
-    Raise the noise of the sky by a factor, 4 being 1.5 magnitudes; each band
-    by up to 0.24 magnitudes more, about as much as it varies over the Legacy
-    Surveys (Stein et al. 2021). More would wipe out the colours.
+    Raise the noise of the sky by a factor, and each band by up to 0.24
+    magnitudes more, about as it varies over the Legacy Surveys (Stein et al.
+    2021).
     """
     n_bands = len(exposure.signal)
     ratio = (log_uniform(rng, *factor)
@@ -233,11 +220,7 @@ def _dim(exposure, gain):
 
 
 def psf_sigma(rng, n_bands, *, sigma=(0.5, 2.0), scatter=1.2):
-    """
-    Draw by how much the PSF is to be broadened: (band,) sigma in pixels.
-
-    By 2 a PSF of 2.5 pixels FWHM becomes one of 5.3.
-    """
+    """Draw by how much the PSF is to be broadened: (band,) sigma in pixels."""
     return (rng.uniform(*sigma)
             * log_uniform(rng, 1 / scatter, scatter, n_bands))
 
@@ -245,8 +228,7 @@ def psf_sigma(rng, n_bands, *, sigma=(0.5, 2.0), scatter=1.2):
 def offset_sky(rng, exposure, *, level=0.15):
     """
     Leave some of the background, or take too much: a plane, in units of the
-    noise. A mesh of boxes errs by some hundredths in an empty field, and by
-    tenths near a large galaxy.
+    noise.
     """
     n_bands, ny, nx = exposure.signal.shape
     constant, up, right = rng.normal(0, level, (3, n_bands, 1, 1)).astype(
@@ -328,11 +310,7 @@ def _grain(sn, valid):
 
 
 def bright_blocks(exposure):
-    """
-    Find where something shines.
-
-    yx (n, 2), weight (n,).
-    """
+    """Where something shines: (n, 2) y and x, and (n,) weights."""
     n_valid = exposure.valid.sum(axis=0)
     sn = exposure.signal.sum(axis=0) / np.sqrt(np.maximum(n_valid, 1))
     ny, nx = (n // BLOCK for n in sn.shape)

@@ -41,10 +41,8 @@ CONTESTED = 3.0
 
 def heat_target(xy, log_size, shape):
     """
-    Gaussians at the centres, their maximum where they overlap (Zhou et al.
-    2019, arXiv:1904.07850, Section 3).
-
-    xy (N, 2), log_size (N,), shape (H, W) -> target (H, W).
+    Gaussians at the centres (N, 2), their maximum where they overlap (Zhou et
+    al. 2019, arXiv:1904.07850, Section 3).
     """
     target = torch.zeros(shape)
     sigma = (0.12 * log_size.exp()).clamp(1.0, 4.0)
@@ -158,11 +156,9 @@ def _with_peaks(heat, crop, generator, n_max=60):
 def _mask_losses(head, seeds, owner, at_pixels, index, weight, labels,
                  crop):
     """
-    Cross-entropy over {rest, objects} and Dice, and that of the votes.
-
-    The score of an object is that of its best seed. Dice is that of the
-    owners; cross-entropy has the owners' light shared, and counts the pixels
-    more in which it is.
+    Cross-entropy over {rest, objects}, with the owners' light shared, Dice of
+    the owners, and that of the votes; an object has the score of its best
+    seed.
     """
     n, width, device = len(crop.cls), crop.labels.shape[1], labels.device
     embedding, rest, _, vote = head.split_pixels(at_pixels)
@@ -252,10 +248,8 @@ def _batch_losses(model, crops, generator, teacher, autocast, device,
 
 def centre_focal_loss(logits, target, ignore, weight=None):
     """
-    Penalty-reduced focal loss (Zhou et al. 2019, equation 1; alpha 2,
-    beta 4), normalised by the number of centres.
-
-    logits, target (h, w), ignore (h, w), weight (h, w).
+    Penalty-reduced focal loss of (h, w) logits (Zhou et al. 2019, equation 1;
+    alpha 2, beta 4), normalised by the number of centres.
     """
     weight = torch.ones_like(target) if weight is None else weight
     p = logits.sigmoid().clamp(1e-5, 1 - 1e-5)
@@ -268,10 +262,8 @@ def centre_focal_loss(logits, target, ignore, weight=None):
 
 def importance(log_size):
     """
-    Weight of objects in the heatmap: large galaxies are rare, and a centre
-    that they lack, or have twice, costs more pixels.
-
-    log_size (N,) -> weight (N,).
+    Weight (N,) of objects in the heatmap: large galaxies are rare, and a
+    centre that they lack, or have twice, costs more pixels.
     """
     area = math.pi * (2 * log_size).exp()
     return 1 + 0.5 * (area / 100.0).clamp(min=1).log()
@@ -279,12 +271,8 @@ def importance(log_size):
 
 def draw_members(n, owner, generator):
     """
-    Which seeds take part in the masks: at least one an object.
-
-    Centres most of the time and decoys less often, so that each object is
-    drawn from its centre, from some other place, and from several at once.
-
-    owner (S,).
+    Which seeds of (S,) owners take part in the masks: centres most of the
+    time, decoys less often, and at least one an object.
     """
     draw = torch.rand(len(owner), generator=generator)
     part = draw < 0.35
@@ -297,9 +285,8 @@ def draw_members(n, owner, generator):
 
 def owner_loss(log_p, labels, rivals, shares, weight):
     """
-    Cross-entropy to the owners of pixels, and to those who share their light.
-
-    log_p (N + 1, P), labels (P,), rivals, shares (R, P), weight (P,).
+    Cross-entropy (N + 1, P) to the owners (P,) of pixels, and to those who
+    share their light (R, P).
     """
     rest = 1 - shares.sum(dim=0)
     weight = weight * (1 + 4 * CONTESTED * rest * (1 - rest))

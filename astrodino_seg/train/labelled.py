@@ -165,22 +165,15 @@ def _centres(labels, sn, n):
 
 def panoptic_quality(model, scenes, *, seed=0):
     """
-    Panoptic quality of a model on images, all matches pooled.
-
-    The labels are those of `~astrodino_seg.DinoSegmenter` with its defaults.
-    Those of a semantic model count only if their class is right, or not
-    known.
+    Panoptic quality of a model on images, all matches pooled; those of a
+    semantic model count only if their class is right, or not known.
     """
     total, count = match_scenes(model, scenes, seed=seed).sum(axis=0)
     return float(2 * total / max(count, 1))
 
 
 def match_scenes(model, scenes, *, seed=0):
-    """
-    What panoptic quality is made of, image by image.
-
-    parts (n, 2).
-    """
+    """(n, 2): what panoptic quality is made of, image by image."""
     model = deepcopy(model).cpu().fused()
     parts = []
     for k in range(len(scenes)):

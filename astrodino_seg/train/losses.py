@@ -238,11 +238,7 @@ def feature_spread(features):
 
 
 def class_loss(logits, classes, weights=CLASS_WEIGHTS):
-    """
-    Cross-entropy of the classes of pixels.
-
-    logits (B, class, y, x), classes (B, y, x).
-    """
+    """Cross-entropy of the classes of pixels (B, y, x)."""
     if (classes < 0).all():
         return logits.sum() * 0
     log_p, weights = with_any_object(logits, weights)
@@ -282,11 +278,7 @@ def dense_logits(head, maps):
 
 
 def teach(teacher, x, binned=None):
-    """
-    What a teacher says.
-
-    x (B, plane, y, x), binned (B,).
-    """
+    """What a teacher says of planes (B, plane, y, x)."""
     if binned is None:
         binned = torch.zeros(len(x), dtype=torch.long, device=x.device)
     with torch.no_grad():

@@ -29,9 +29,8 @@ from astrodino_seg.train.losses import (
 
 class Projected(NamedTuple):
     """
-    What a student or a teacher says of a batch of B images.
-
-    views (V, B, K), patches (M, K), features (2, B, D).
+    What a student or a teacher says of B images: views (V, B, K), patches (M,
+    K), features (2, B, D).
     """
 
     views: torch.Tensor
@@ -57,10 +56,8 @@ class Student(nn.Module):
     def forward(self, global_views, local_views=None, mask=None, *,
                 hide=True):
         """
-        Project the views of a batch.
-
-        global_views (2, B, C, G, G), local_views (L, B, C, S, S), mask (2, B,
-        G / patch_size, G / patch_size).
+        Project views (2, B, C, G, G) and (L, B, C, S, S), and what a mask (2,
+        B, gh, gw) hides.
         """
         shown = None if mask is None else mask.flatten(0, 1)
         out = self.vit.forward_features(
@@ -95,13 +92,9 @@ def decay_groups(student):
 
 class Projector(nn.Module):
     """
-    An MLP with a bottleneck, and prototypes to compare with.
-
-    The head of DINO (Caron et al. 2021, `arXiv:2104.14294
-    <https://arxiv.org/abs/2104.14294>`_, appendix C): the output of the MLP
-    is brought to unit length, and so is each prototype, a row of the last
-    layer (weight normalisation with the norm kept at 1), so that a logit is a
-    cosine. It is thrown away after the training.
+    An MLP with a bottleneck, and prototypes to compare with, both of unit
+    length so that a logit is a cosine: the head of DINO (Caron et al. 2021,
+    arXiv:2104.14294, appendix C), which is thrown away after the training.
     """
 
     def __init__(self, dim, n_prototypes, *, hidden=2048, bottleneck=256,
@@ -123,11 +116,7 @@ class Projector(nn.Module):
         self.n_outputs = n_prototypes or bottleneck
 
     def forward(self, x):
-        """
-        Project tokens.
-
-        x (..., dim) -> out (..., K).
-        """
+        """Project tokens (..., dim) to (..., K)."""
         x = self.mlp(x)
         with torch.autocast(x.device.type, enabled=False):
             x = F.normalize(x.to(self.mlp[0].weight.dtype), dim=-1)
@@ -137,10 +126,8 @@ class Projector(nn.Module):
 
     def freeze_prototypes(self):
         """
-        Forget the prototypes' gradient, so that the next step leaves them.
-
-        To be called after the backward pass of the first steps, while the
-        teacher is still random (Caron et al. 2021, appendix C).
+        Forget the prototypes' gradient, while the teacher is still random
+        (Caron et al. 2021, appendix C).
         """
         if self.prototypes is not None:
             self.prototypes.grad = None

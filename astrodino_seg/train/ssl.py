@@ -276,12 +276,10 @@ def describe(thing):
 
 class CollapseMonitor:
     """
-    Warn, once for each sign that the student has found a trivial answer.
-
-    There are two (Caron et al. 2021, section 5.3): one prototype for all
-    images, where the teacher's entropy goes to 0, and all prototypes alike for
-    all, where it goes to its largest value. In both the teacher's answer holds
-    no information on the image, and features do not differ.
+    Warn, once for each sign that the student has found a trivial answer: one
+    prototype for all images, or all alike for all (Caron et al. 2021, section
+    5.3), so that the teacher tells nothing of the image, and features do not
+    differ.
     """
 
     def __init__(self, warmup):

@@ -86,9 +86,8 @@ def _measured(light, k, true):
 
 def totals_alone(segmenter, rng):
     """
-    The same of one galaxy of any Sersic index on an even sky.
-
-    Scenes have few so smooth, and few with so much light below their noise.
+    The same of one galaxy of any Sersic index on an even sky: scenes have few
+    so smooth, and few with so much light below their noise.
     """
     re = np.exp(rng.uniform(*np.log(RADII)))
     index = np.clip(rng.lognormal(*INDEX), 0.5, 6)

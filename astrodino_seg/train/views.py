@@ -1,13 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Views of one image for self-supervised learning, made for astronomy.
-
-A view is what another survey might have taken of the same piece of sky:
-resampled, turned, behind more dust, shallower, through worse seeing, with
-other bands (see ``exposures``). All happens in units of the noise, band by
-band; the bands are folded into the model's channels last, by the function that
-folds them in use. Colours change only as dust and depth change them, and there
-are no statistics of photographs.
+Views of one image for self-supervised learning, made for astronomy. A view is
+what another survey might have taken of the same piece of sky: resampled,
+turned, behind more dust, shallower, through worse seeing, with other bands
+(see ``exposures``), in units of the noise, band by band; the bands are folded
+into the model's channels last.
 """
 
 from collections import OrderedDict
@@ -66,11 +63,7 @@ def check_rates(rates):
 
 
 def draw_square(rng, low, high, side, bright=None):
-    """
-    Draw where in a rectangle a square lies.
-
-    low, high (y, x) -> corner (y, x).
-    """
+    """Draw where in a rectangle from low to high (y, x) a square lies."""
     limit = np.maximum(high - side, low)
     if bright is not None:
         yx, weight = bright
@@ -83,11 +76,7 @@ def draw_square(rng, low, high, side, bright=None):
 
 
 def make_view(rng, exposure, start, side, size, rates, spec):
-    """
-    Make one view.
-
-    start (y, x) -> channels (channel, size, size).
-    """
+    """Make one view, (channel, size, size)."""
     def happens(name):
         return rng.random() < rates[name]
 
@@ -132,9 +121,8 @@ def _cut(exposure, start, side):
 
 class Views(NamedTuple):
     """
-    The views of one item, or of a batch with one more axis in front.
-
-    global_views (2, C, G, G), local_views (n_local, C, L, L).
+    The views of one item, (2, C, G, G) and (n_local, C, L, L), or of a batch
+    with one more axis in front.
     """
 
     global_views: torch.Tensor
