@@ -11,7 +11,7 @@ simulated.
 import numpy as np
 
 from astrodino_seg import DinoSegmenter
-from astrodino_seg.evaluate import FINDERS
+from astrodino_seg.evaluate.baselines import FINDERS
 from astrodino_seg.plotting import plot_segmentations, rgb_image, save_figure
 from astrodino_seg.simulate import make_scene, observe
 

@@ -13,7 +13,7 @@ import numpy as np
 from photutils.segmentation import SourceCatalog
 
 from astrodino_seg import DinoSegmenter
-from astrodino_seg.evaluate import FINDERS
+from astrodino_seg.evaluate.baselines import FINDERS
 from astrodino_seg.plotting import plot_segmentations, rgb_image, save_figure
 from astrodino_seg.simulate import make_scene, observe
 

@@ -11,9 +11,10 @@ from astropy.table import QTable, Table
 from embed_toys import blobs
 
 from astrodino_seg.cli import main, probe
-from astrodino_seg.embed import evaluate, write_embeddings
+from astrodino_seg.embed import evaluate
 from astrodino_seg.embed.classifiers import PROTOCOLS, fold_splits
 from astrodino_seg.embed.probe import BASELINES
+from astrodino_seg.embed.vectors import write_embeddings
 
 pytest.importorskip('sklearn')
 pytest.importorskip('matplotlib')

@@ -11,7 +11,7 @@ from astropy.table import QTable
 from embed_toys import make_images
 
 from astrodino_seg.cli import main
-from astrodino_seg.embed import write_embeddings
+from astrodino_seg.embed.vectors import write_embeddings
 
 # two pairs that look alike, and one that is like no other
 ANGLES = np.radians([0, 1, 90, 92, 215])

@@ -23,7 +23,6 @@ from astrodino_seg.datasets import (
     FolderImages,
     LegacyCutouts,
     legacy,
-    legacy_cutout,
 )
 from astrodino_seg.datasets.service import CutoutRequest, FileCache
 from astrodino_seg.errors import (
@@ -34,6 +33,11 @@ from astrodino_seg.errors import (
 
 pytest.importorskip('urllib3')
 PLACE = SkyCoord(150.1163, 2.2058, unit='deg')
+
+
+def legacy_cutout(position, **options):
+    image, = LegacyCutouts(position, **options)
+    return image
 
 
 @pytest.fixture
@@ -135,11 +139,6 @@ def test_wrong_options(options, change, match):
 def test_wrong_types(options, change):
     with pytest.raises(TypeError):
         LegacyCutouts(PLACE, **(options | change))
-
-
-def test_one_position_only(options):
-    with pytest.raises(ValueError, match='position must be one, got 2'):
-        legacy_cutout(SkyCoord([1, 2], [3, 4], unit='deg'), **options)
 
 
 @pytest.mark.parametrize(('name', 'ask', 'position'), [

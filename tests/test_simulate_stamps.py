@@ -16,7 +16,8 @@ from safetensors.numpy import load_file, save_file
 from simulate_helpers import EMPTY, check_truth, digest
 
 from astrodino_seg.errors import ModelFileError
-from astrodino_seg.simulate import StampLibrary, make_scene, observe, stamps
+from astrodino_seg.simulate import StampLibrary, make_scene, observe
+from astrodino_seg.simulate import library as stamps
 from astrodino_seg.simulate.library import (
     Stamps,
     _turn,

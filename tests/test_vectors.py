@@ -9,8 +9,13 @@ import pytest
 from astropy.table import QTable, Table
 from numpy.testing import assert_array_equal
 
-from astrodino_seg.embed import read_embeddings, write_embeddings
-from astrodino_seg.embed.vectors import RowStore, check_path, vectors_of
+from astrodino_seg.embed import read_embeddings
+from astrodino_seg.embed.vectors import (
+    RowStore,
+    check_path,
+    vectors_of,
+    write_embeddings,
+)
 
 DTYPE = [('vector', '<f4', (3,)), ('flags', '<i4')]
 

@@ -6,10 +6,10 @@ One module a source; each gives `~astrodino_seg.Image`, one by one.
 """
 
 from astrodino_seg.datasets.folder import FolderImages, demo_image
-from astrodino_seg.datasets.legacy import LegacyCutouts, legacy_cutout
+from astrodino_seg.datasets.legacy import LegacyCutouts
 from astrodino_seg.datasets.multimodal import MultimodalImages
 from astrodino_seg.datasets.pictures import Galaxy10
 from astrodino_seg.datasets.tables import random_split, sky_split
 
 __all__ = ['FolderImages', 'Galaxy10', 'LegacyCutouts', 'MultimodalImages',
-           'demo_image', 'legacy_cutout', 'random_split', 'sky_split']
+           'demo_image', 'random_split', 'sky_split']

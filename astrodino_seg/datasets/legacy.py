@@ -26,46 +26,6 @@ from astrodino_seg.datasets.tables import read_positions
 from astrodino_seg.errors import DownloadError, SkippedWarning
 
 
-def legacy_cutout(position, **options):
-    """
-    A cutout of the Legacy Surveys around one position.
-
-    Parameters
-    ----------
-    position : `~astropy.coordinates.SkyCoord`
-        The centre.
-    **options
-        As of `LegacyCutouts`.
-
-    Returns
-    -------
-    image : `~astrodino_seg.Image`
-        The cutout.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If there is not one position, or an option is impossible.
-    ~astrodino_seg.errors.DownloadError
-        If the service has no such cutout, or fails; the message names the
-        address.
-    ConnectionError
-        If the service cannot be reached.
-
-    Examples
-    --------
-    >>> from astropy.coordinates import SkyCoord
-    >>> from astrodino_seg.datasets import legacy_cutout
-    >>> ngc_7252 = SkyCoord(335.1865, -24.6783, unit='deg')
-    >>> image = legacy_cutout(ngc_7252, size=512)  # doctest: +SKIP
-    """
-    cutouts = LegacyCutouts(position, **options)
-    if len(cutouts) != 1:
-        msg = f'position must be one, got {len(cutouts)}'
-        raise ValueError(msg)
-    return cutouts[0]
-
-
 class LegacyCutouts(Images):
     """
     Cutouts of the Legacy Surveys around many positions.
@@ -129,6 +89,13 @@ class LegacyCutouts(Images):
     service keeps the surface brightness, not the flux a pixel, and images
     are without a unit. Pixels without data are masked: those without inverse
     variance, or, where there is none at all, those that are exactly 0.
+
+    Examples
+    --------
+    >>> from astropy.coordinates import SkyCoord
+    >>> from astrodino_seg.datasets import LegacyCutouts
+    >>> ngc_7252 = SkyCoord(335.1865, -24.6783, unit='deg')
+    >>> image, = LegacyCutouts(ngc_7252, size=512)  # doctest: +SKIP
     """
 
     _rows = ('table',)

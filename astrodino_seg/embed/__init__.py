@@ -13,5 +13,4 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     'dense': ['linear_segmentation'],
     'embedding': ['embed', 'embedding_table'],
     'probe': ['evaluate', 'evaluate_network'],
-    'vectors': ['anomaly_scores', 'read_embeddings', 'similar',
-                'write_embeddings']})
+    'vectors': ['anomaly_scores', 'read_embeddings', 'similar']})

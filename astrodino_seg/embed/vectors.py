@@ -33,24 +33,7 @@ def check_path(path, *, overwrite=False):
 
 
 def write_embeddings(table, path, *, overwrite=False):
-    """
-    Write a table of embeddings; the file appears whole or not at all.
-
-    Parameters
-    ----------
-    table : `~astropy.table.QTable`
-        Of `~astrodino_seg.embed.embedding.embedding_table`.
-    path : path-like
-        The file; its ending, ``.fits`` or ``.parquet``, tells the format.
-        Parquet needs the extra ``survey``.
-    overwrite : bool, optional
-        Whether to replace a file of this name.
-
-    Raises
-    ------
-    ValueError, OSError, ImportError
-        As of `check_path`.
-    """
+    """Write a table of embeddings; the file appears whole or not at all."""
     path = check_path(path, overwrite=overwrite)
     with whole_or_not(path) as part:
         table.write(part, format=FORMATS[path.suffix])
@@ -63,8 +46,8 @@ def read_embeddings(path):
     Parameters
     ----------
     path : path-like
-        A file that `write_embeddings` wrote, or any FITS or Parquet table
-        with a column ``embedding`` of vectors.
+        A file of `~astrodino_seg.embed.embedding_table`, or any FITS or
+        Parquet table with a column ``embedding`` of vectors.
 
     Returns
     -------

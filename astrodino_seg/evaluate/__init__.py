@@ -8,5 +8,5 @@ Names are imported at their first use (PEP 562).
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    'baselines': ['FINDERS', 'available_finders'],
+    'baselines': ['available_finders'],
     'compare': ['compare_finders', 'comparison_table']})

@@ -8,5 +8,4 @@ from astrodino_seg.simulate.library import SceneLibrary, StampLibrary
 from astrodino_seg.simulate.observe import observe
 from astrodino_seg.simulate.scene import CONDITIONS, CONTENT
 
-__all__ = ['CONDITIONS', 'CONTENT', 'SceneLibrary', 'StampLibrary',
-           'make_scene', 'observe']
+__all__ = ['SceneLibrary', 'StampLibrary', 'make_scene', 'observe']
