@@ -90,7 +90,8 @@ def make_table(image: Image, normalised: Normalised, grouping: Any,
         return np.bincount(labels, values, minlength=n + 1)[1:]
 
     area = np.bincount(labels, minlength=n + 1)[1:]
-    x, y = _centroids(normalised, where, groups.shape, total)
+    weight = np.sinh(normalised.channels[0].ravel()[where])
+    x, y = _centroids(weight, 1e-6, where, groups.shape, total)
     table = QTable()
     table['label'] = np.arange(1, n + 1, dtype=np.int32)
     table['class'] = np.array(class_names)[classes.argmax(axis=1)]
@@ -143,12 +144,11 @@ def measure_labels(labels, image, background):
 
     light = np.where(image.mask, 0, image.cube - background).reshape(
         image.n_bands, -1)[:, where]
-    weight = np.clip(light.sum(axis=0, dtype=float), 0, None) + 1e-30
-    rows, columns = np.divmod(where, image.shape[1])
+    x, y = _centroids(light.sum(axis=0, dtype=float), 1e-30, where,
+                      image.shape, total)
     unit = 1 if image.unit is None else image.unit
     table = QTable({'label': values, 'area': total() * u.pix**2,
-                    'x_centroid': total(weight * columns) / total(weight),
-                    'y_centroid': total(weight * rows) / total(weight)})
+                    'x_centroid': x, 'y_centroid': y})
     for band, plane in zip(image.bands, light):
         table[f'flux_{band}'] = total(plane) * unit
     return table
@@ -182,10 +182,9 @@ def _add_totals(table, image, normalised, groups, totals):
         light.growth, factor * light.flux) * u.pix
 
 
-def _centroids(normalised, where, shape, total):
-    """Centroids weighted by the positive S/N of all bands together."""
-    weight = np.clip(np.sinh(normalised.channels[0].ravel()[where]), 0, None)
-    weight = weight.astype(float) + 1e-6
+def _centroids(weight, least, where, shape, total):
+    """Centroids weighted by what is positive."""
+    weight = np.clip(weight, 0, None).astype(float) + least
     rows, columns = np.divmod(where, shape[1])
     norm = total(weight)
     return total(weight * columns) / norm, total(weight * rows) / norm

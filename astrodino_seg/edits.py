@@ -25,6 +25,7 @@ from regions import (
 )
 
 from astrodino_seg.datasets.tables import read_table
+from astrodino_seg.files import one_error
 from astrodino_seg.image import sky_to_pixels
 
 #: Of a table of edits.
@@ -74,18 +75,12 @@ def as_edits(edits, actions, result):
 
 def _read(path):
     """The regions or the table of a file."""
-    try:
+    with one_error(f'edits: {str(path)!r} cannot be read'):
         if path.suffix == '.reg':
             return Regions.read(path, format='ds9')
         if path.suffix == '.csv':
             return Table.read(path, format='ascii.csv')
         return read_table(path)
-    except OSError:
-        raise
-    except Exception as err:  # noqa: BLE001  every format raises its own
-        reason = str(err).strip().split('\n')[0] or type(err).__name__
-        msg = f'edits: {str(path)!r} cannot be read: {reason}'
-        raise ValueError(msg) from err
 
 
 def describe(edits):

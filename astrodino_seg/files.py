@@ -150,7 +150,7 @@ def one_error(text):
     """
     try:
         yield
-    except (PermissionError, TooLargeError):
+    except (PermissionError, FileNotFoundError, TooLargeError):
         raise
     except Exception as err:  # noqa: BLE001  anything, if it is damaged
         reason = str(err).strip().split('\n')[0] or type(err).__name__

@@ -18,7 +18,7 @@ from photutils.segmentation import SegmentationImage
 from astrodino_seg.catalog import make_table
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image import Image, as_image
-from astrodino_seg.inputs.background import background_cube, threshold_cube
+from astrodino_seg.inputs.background import background_cube, cube_of
 from astrodino_seg.inputs.channels import tell_no_noise
 from astrodino_seg.models.decision import Totals
 from astrodino_seg.predict.instances import find_all, has_pixels, inputs_of
@@ -189,11 +189,15 @@ def read(finder, data, threshold=None, *, background=None, **planes):
     image = as_image(data, **planes)
     # an Image that was handed in is itself the input
     order = range(image.n_bands) if image is data else image.order
-    limit = threshold_cube(threshold, image, order)
-    if limit is not None and finder.n_sigma is not None:
-        msg = f'n_sigma={finder.n_sigma} is not used, as there is a threshold'
-        warnings.warn(msg, AstroDinoUserWarning)
-    return image, limit, background_cube(background, image, order)
+    if threshold is not None:
+        threshold = cube_of(threshold, image, order, 'threshold')
+        if finder.n_sigma is not None:
+            msg = (f'n_sigma={finder.n_sigma} is not used, as there is a '
+                   f'threshold')
+            warnings.warn(msg, AstroDinoUserWarning)
+    if background is not None:
+        background = background_cube(background, image, order)
+    return image, threshold, background
 
 
 def results_of(finder, some):

@@ -89,7 +89,6 @@ def _parser():
 
 
 def add_info(commands):
-    """Add the subcommand."""
     info = commands.add_parser('info', help='model, versions and devices')
     info.add_argument('--model', help='a weights file of a model or backbone, '
                                       'or the name of a bundled one')
@@ -130,7 +129,6 @@ def _or(words):
 
 
 def run_info(args):
-    """Run the subcommand."""
     import json
     import platform
     from importlib.metadata import version

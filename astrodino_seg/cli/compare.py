@@ -24,7 +24,6 @@ from astrodino_seg.errors import require
 
 
 def add_compare(commands):
-    """Add the subcommand."""
     compare = commands.add_parser(
         'compare', help='several finders on one image, side by side',
         description='Write PREFIX_compare.html, PREFIX_compare.png, '
@@ -52,7 +51,6 @@ def add_compare(commands):
 
 
 def run_compare(args):
-    """Run the subcommand."""
     from astrodino_seg.evaluate.compare import (
         compare_finders,
         comparison_table,
@@ -130,7 +128,6 @@ def _write_comparison(comparison, table, prefix, paths, n_closeups, lines,
 
 
 def add_benchmark(commands):
-    """Add the subcommand."""
     benchmark = commands.add_parser(
         'benchmark', help='finders on simulated scenes with known truth',
         description='Write scores.csv, bins.csv, curve.csv, scores.rst and '
@@ -156,7 +153,6 @@ def add_benchmark(commands):
 
 
 def run_benchmark(args):
-    """Run the subcommand."""
     require('galsim', 'simulate')
     from astrodino_seg.evaluate.benchmark import (
         SHOWN,
@@ -189,7 +185,6 @@ def run_benchmark(args):
 
 
 def add_demo(commands):
-    """Add the subcommand."""
     demo = commands.add_parser(
         'demo', help='segment a bundled scene, with photutils beside it')
     demo.add_argument('-o', '--output', default='astrodino_demo',
@@ -199,7 +194,6 @@ def add_demo(commands):
 
 
 def run_demo(args):
-    """Run the subcommand."""
     from astrodino_seg.datasets import demo_image
     from astrodino_seg.evaluate.baselines import PhotutilsFinder
     from astrodino_seg.segmenter import DinoSegmenter

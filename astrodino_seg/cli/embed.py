@@ -87,7 +87,6 @@ def open_images(names, bands=None, *, quiet=True):
 
 
 def add_embed(commands):
-    """Add the subcommand."""
     embed = commands.add_parser(
         'embed', help='a vector for each image, cutout or label',
         description='Write a table of vectors. If the command is stopped, '
@@ -125,7 +124,6 @@ def add_embed(commands):
 
 
 def run_embed(args):
-    """Run the subcommand."""
     from astrodino_seg.datasets import MultimodalImages
     from astrodino_seg.embed import embedding_table
     from astrodino_seg.embed.vectors import check_path
@@ -175,7 +173,6 @@ def _cutouts(args):
 
 
 def add_search(commands):
-    """Add the subcommand."""
     search = commands.add_parser(
         'search', help='what looks alike, and what like nothing else',
         description='Write PREFIX_similar.ecsv, what is most like each query, '
@@ -204,7 +201,6 @@ def add_search(commands):
 
 
 def run_search(args):
-    """Run the subcommand."""
     from astrodino_seg.embed import anomaly_scores, read_embeddings, similar
 
     if args.images and not args.rows:
@@ -258,7 +254,6 @@ def _write_found(found, images, prefix, paths):
 
 
 def add_attention(commands):
-    """Add the subcommand."""
     attention = commands.add_parser(
         'attention', help='what a backbone looks at, and masks from it',
         description='Write PREFIX_attention.fits (a plane a head), '
@@ -283,7 +278,6 @@ def add_attention(commands):
 
 
 def run_attention(args):
-    """Run the subcommand."""
     from astrodino_seg.embed import attention_maps
     from astrodino_seg.embed.attention import top_mass
     from astrodino_seg.models.load import BUNDLED_BACKBONE, load_backbone

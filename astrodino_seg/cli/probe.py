@@ -28,7 +28,6 @@ SIZE = 224      # of the study, for images that become vectors too
 
 
 def add_probe(commands):
-    """Add the subcommand."""
     probe = commands.add_parser(
         'probe', help='how well a backbone tells classes',
         description='Write PREFIX_splits.ecsv, PREFIX_classes.ecsv, '
@@ -69,7 +68,6 @@ def add_probe(commands):
 
 
 def run_probe(args):
-    """Run the subcommand."""
     from astrodino_seg.embed import evaluate, evaluate_network
 
     if not args.no_png:

@@ -31,7 +31,6 @@ USER_ERRORS = ValueError, TypeError, OSError
 
 
 def add_segment(commands):
-    """Add the subcommand."""
     segment = commands.add_parser(
         'segment', help='segment one cube, or one file a band',
         description='Write PREFIX_segm.fits, PREFIX_catalog.ecsv, '
@@ -74,7 +73,6 @@ def add_segment(commands):
 
 
 def add_report(commands):
-    """Add the subcommand."""
     report = commands.add_parser(
         'report', help='segment, and write one HTML page to look at',
         description='Write one HTML page with the image, the labels and the '
@@ -145,7 +143,6 @@ def _names(text):
 
 
 def run_segment(args):
-    """Run the subcommand."""
     if not (args.no_png or args.block):
         require('matplotlib', 'plot')
     for name in ('each', 'positions', 'block'):
@@ -171,7 +168,6 @@ def run_segment(args):
 
 
 def run_report(args):
-    """Run the subcommand."""
     from astrodino_seg.evaluate.compare import run_finder
 
     finder, dials = _finder(args)

@@ -12,7 +12,6 @@ from astrodino_seg.errors import require
 
 
 def add_simulate(commands):
-    """Add the subcommand."""
     simulate = commands.add_parser(
         'simulate', help='make an image of which the truth is known',
         description='Write NAME_image.fits (an extension a band), '
@@ -45,7 +44,6 @@ def add_simulate(commands):
 
 
 def run_simulate(args):
-    """Run the subcommand."""
     require('galsim', 'simulate')
     from astrodino_seg.simulate import StampLibrary, make_scene, observe
 
@@ -120,7 +118,6 @@ def _write(image, truth, seed, prefix, paths):
 
 
 def add_stamps(commands):
-    """Add the subcommand."""
     stamps = commands.add_parser(
         'stamps', help='draw galaxies to compose simulated scenes of',
         description='Fill a folder with one file for each sky (bands and '
@@ -147,7 +144,6 @@ def add_stamps(commands):
 
 
 def run_stamps(args):
-    """Run the subcommand."""
     require('galsim', 'simulate')
     from astrodino_seg.simulate.library import build_stamps
 
@@ -165,7 +161,6 @@ def run_stamps(args):
 
 
 def add_fetch(commands):
-    """Add the subcommand."""
     fetch = commands.add_parser(
         'fetch', help='download cutouts of the Legacy Surveys',
         description='Write one FITS file a position, and cutouts.ecsv, which '
@@ -194,7 +189,6 @@ def add_fetch(commands):
 
 
 def run_fetch(args):
-    """Run the subcommand."""
     from astrodino_seg.datasets import LegacyCutouts
 
     folder = Path(args.output)
@@ -235,7 +229,6 @@ def _positions(words):
 
 
 def add_train(commands):
-    """Add the subcommand."""
     train = commands.add_parser('train', help='train a model from a recipe')
     _add_recipe(train.add_argument)
     train.set_defaults(run=run_train)
@@ -256,7 +249,6 @@ def _read(path):
 
 
 def run_train(args):
-    """Run the subcommand."""
     from astrodino_seg.train import train_from_config
 
     model = train_from_config(_read(args.config), args.output)
@@ -278,7 +270,6 @@ def _ending(told, folder):
 
 
 def add_pretrain(commands):
-    """Add the subcommand."""
     pretrain = commands.add_parser(
         'pretrain', help='train a backbone on images without labels')
     _add_recipe(pretrain.add_argument)
@@ -288,7 +279,6 @@ def add_pretrain(commands):
 
 
 def run_pretrain(args):
-    """Run the subcommand."""
     from astrodino_seg.train import pretrain_from_config
 
     pretrain_from_config(_read(args.config), args.output,

@@ -205,24 +205,15 @@ def noise_of_sums(factors):
     return typical if typical > WHITE else 1.0
 
 
-def threshold_cube(threshold, image, order):
-    """The threshold of each pixel."""
-    if threshold is None:
-        return None
-    return _cube(threshold, image, order, 'threshold')
-
-
 def background_cube(background, image, order):
-    """The background of each pixel, where it is not to be measured."""
-    if background is None:
-        return None
+    """The background of each pixel, or the word that tells how it is made."""
     if isinstance(background, str):
         if background not in ('none', 'flat'):
             msg = ("background must be 'none', 'flat', a number or an image, "
                    f'got {background!r}')
             raise ValueError(msg)
         return background
-    values = _cube(_values_of(background), image, order, 'background')
+    values = cube_of(_values_of(background), image, order, 'background')
     if not np.isfinite(values).all():
         msg = 'background must be finite'
         raise ValueError(msg)
@@ -237,7 +228,7 @@ def _values_of(background):
     return getattr(background, 'background', background)
 
 
-def _cube(given, image, order, name):
+def cube_of(given, image, order, name):
     """One value, or one a band, of each pixel."""
     if isinstance(given, Mapping):
         if set(given) != set(image.bands):

@@ -89,19 +89,11 @@ class LayerScale(nn.Module):
         return x * self.gamma
 
 
-class DropPath(nn.Module):
-    """Stochastic depth: in training, drop the branch of some samples."""
-
-    def __init__(self, rate):
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x):
-        if not self.training or self.rate == 0:
-            return x
-        keep = 1 - self.rate
-        kept = x.new_empty(x.shape[0], 1, 1).bernoulli_(keep)  # (B, 1, 1)
-        return x * kept / keep
+def drop_some(x, rate):
+    """Stochastic depth: drop a branch (B, T, D) of some samples."""
+    keep = 1 - rate
+    kept = x.new_empty(x.shape[0], 1, 1).bernoulli_(keep)  # (B, 1, 1)
+    return x * kept / keep
 
 
 class Block(nn.Module):
@@ -118,11 +110,14 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, round(dim * mlp_ratio), gated=mlp == 'swiglu')
         self.ls2 = LayerScale(dim, layer_scale) if scaled else nn.Identity()
-        self.drop_path = DropPath(drop_path)
+        self.drop_path = drop_path      # a rate, in training
 
     def forward(self, x, rope=None):
-        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x), rope)))
-        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
+        rate = self.drop_path if self.training else 0
+        branch = self.ls1(self.attn(self.norm1(x), rope))
+        x = x + (drop_some(branch, rate) if rate else branch)
+        branch = self.ls2(self.mlp(self.norm2(x)))
+        return x + (drop_some(branch, rate) if rate else branch)
 
 
 def rotary_angles(grid, head_dim, device=None, relative=False):

@@ -67,6 +67,12 @@ class LevelCrop:
     shares: torch.Tensor
 
 
+def turned(array, k):
+    """One of the eight flips and quarter turns of (..., y, x)."""
+    array = np.rot90(array, k % 4, axes=(-2, -1))
+    return array[..., ::-1] if k >= 4 else array
+
+
 class Window:
     """A square part of an image, flipped and turned."""
 
@@ -77,9 +83,7 @@ class Window:
         """The part of an array whose last axes are y and x."""
         x, y = self.corner
         part = array[..., y:y + self.size, x:x + self.size]
-        part = np.rot90(part, self.turn % 4, axes=(-2, -1))
-        return np.ascontiguousarray(part[..., ::-1] if self.turn >= 4
-                                    else part)
+        return np.ascontiguousarray(turned(part, self.turn))
 
     def points(self, x, y):
         """Where positions of the image lie in the part."""

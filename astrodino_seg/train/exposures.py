@@ -18,6 +18,7 @@ from scipy.ndimage import gaussian_filter1d
 from astrodino_seg.image.filters import wavelength
 from astrodino_seg.inputs.channels import signal_to_noise
 from astrodino_seg.simulate.scene import log_uniform
+from astrodino_seg.train.crops import turned
 
 # Fitzpatrick 1999, PASP 111, 63, Table 3: A / E(B-V) for R_V = 3.1
 _F99 = CubicSpline(
@@ -118,12 +119,7 @@ def _energy(weights, grain):
 def turn(rng, exposure):
     """One of the eight flips and quarter turns."""
     k = int(rng.integers(8))
-
-    def turned(array):
-        array = np.rot90(array, k % 4, axes=(1, 2))
-        return array[:, :, ::-1] if k >= 4 else array
-
-    return exposure._replace(**{name: turned(getattr(exposure, name))
+    return exposure._replace(**{name: turned(getattr(exposure, name), k)
                                 for name in ('signal', 'valid', 'variance')})
 
 

@@ -51,7 +51,7 @@ class Student(nn.Module):
             self.mask_token = nn.Parameter(torch.zeros(vit.dim))
         n_layers = len(vit.blocks)
         for i, block in enumerate(vit.blocks):
-            block.drop_path.rate = drop_path * i / max(n_layers - 1, 1)
+            block.drop_path = drop_path * i / max(n_layers - 1, 1)
 
     def forward(self, global_views, local_views=None, mask=None, *,
                 hide=True):
