@@ -4,7 +4,9 @@ Results in the forms of other programs: regions, sky coverage, NDData, and
 catalogues as SExtractor, LSST and the Virtual Observatory write them.
 """
 
+import tomllib
 import warnings
+from pathlib import Path
 
 import numpy as np
 from astropy import units as u
@@ -28,24 +30,10 @@ __all__ = ['lsst_table', 'sextractor_table', 'to_moc', 'to_nddata',
 #: The bit of SExtractor's FLAGS for each of ours that it has.
 SEXTRACTOR_FLAGS = {'masked': 1, 'blended': 2, 'saturated': 4, 'edge': 8,
                     'uncovered': 32, 'part_covered': 32}
-#: Unified content descriptors (IVOA) of columns, by the start of their names.
-UCDS = {'label': 'meta.id;meta.main', 'NUMBER': 'meta.id;meta.main',
-        'class': 'src.class', 'CLASS_STAR': 'src.class.starGalaxy',
-        'p_': 'stat.probability', 'group_confidence': 'stat.probability',
-        'area': 'phys.angArea', 'ISOAREA_IMAGE': 'phys.angArea',
-        'x_centroid': 'pos.cartesian.x;instr.det',
-        'y_centroid': 'pos.cartesian.y;instr.det',
-        'X_IMAGE': 'pos.cartesian.x;instr.det',
-        'Y_IMAGE': 'pos.cartesian.y;instr.det',
-        'ra': 'pos.eq.ra;meta.main', 'dec': 'pos.eq.dec;meta.main',
-        'ALPHA_J2000': 'pos.eq.ra;meta.main',
-        'DELTA_J2000': 'pos.eq.dec;meta.main',
-        'flux_err_': 'stat.error;phot.flux', 'flux_': 'phot.flux',
-        'total_flux_err_': 'stat.error;phot.flux', 'total_flux_': 'phot.flux',
-        'FLUXERR_': 'stat.error;phot.flux', 'FLUX_RADIUS': 'phys.angSize',
-        'FLUX_': 'phot.flux', 'half_light_radius': 'phys.angSize',
-        'flags': 'meta.code.qual', 'FLAGS': 'meta.code.qual',
-        'parent': 'meta.id.parent'}
+#: Unified content descriptors (IVOA) by the starts of names of columns.
+UCDS = {column: ucd for ucd, columns in tomllib.loads(
+    (Path(__file__).parent / 'data' / 'ucds.toml').read_text()).items()
+    for column in columns.split()}
 
 
 def to_regions(result, *, sky=True):

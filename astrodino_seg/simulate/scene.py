@@ -7,8 +7,7 @@ Fluxes are in units of the pixel noise at nominal depth;
 `~astrodino_seg.simulate.observe` draws the noise and makes the truth.
 
 The two tables of rates, in ``data/ingredients.toml``, are all there is to
-switch: a rate of 0 leaves an ingredient out.
-`~astrodino_seg.simulate.make_scene` takes the names of `CONTENT` and
+switch: `~astrodino_seg.simulate.make_scene` takes the names of `CONTENT` and
 `~astrodino_seg.simulate.observe` those of `CONDITIONS`, in their ``rates``.
 """
 
@@ -39,12 +38,12 @@ class Rate(NamedTuple):
     what: str
 
 
-_TABLES = tomllib.loads((Path(__file__).parents[1] / 'data'
+TABLES = tomllib.loads((Path(__file__).parents[1] / 'data'
                          / 'ingredients.toml').read_text())
 #: Ingredients of a scene.
-CONTENT = {name: Rate(*row) for name, row in _TABLES['content'].items()}
+CONTENT = {name: Rate(*row) for name, row in TABLES['content'].items()}
 #: Ingredients of an observation.
-CONDITIONS = {name: Rate(*row) for name, row in _TABLES['conditions'].items()}
+CONDITIONS = {name: Rate(*row) for name, row in TABLES['conditions'].items()}
 
 
 def happens(rng, rate):

@@ -12,28 +12,12 @@ from numbers import Real
 import numpy as np
 from scipy.fft import irfft2, next_fast_len, rfft2
 
-from astrodino_seg.simulate.scene import happens, log_uniform
+from astrodino_seg.simulate.scene import TABLES, happens, log_uniform
 
-#: Sets of bands that scenes are drawn in, with wavelengths in micron.
-BAND_SETS = {
-    'griz': {'g': .48, 'r': .62, 'i': .75, 'z': .87},
-    'grz': {'g': .48, 'r': .64, 'z': .91},
-    'ugriz': {'u': .36, 'g': .48, 'r': .62, 'i': .75, 'z': .88},
-    'griZ': {'g': .48, 'r': .62, 'i': .75, 'Z': .88},
-    'ugrizy': {'u': .36, 'g': .48, 'r': .62, 'i': .75, 'z': .87, 'y': .98},
-    'ZYJHKs': {'Z': .88, 'Y': 1.02, 'J': 1.25, 'H': 1.65, 'Ks': 2.15},
-    'ugriZYJHKs': {'u': .36, 'g': .48, 'r': .62, 'i': .75, 'Z': .88,
-                   'Y': 1.02, 'J': 1.25, 'H': 1.65, 'Ks': 2.15},
-    'hst': {'F606W': .59, 'F814W': .81, 'F125W': 1.25, 'F160W': 1.54},
-    'jwst': {'F115W': 1.15, 'F277W': 2.76, 'F444W': 4.40},
-    'jwst6': {'F090W': .90, 'F115W': 1.15, 'F150W': 1.50, 'F200W': 1.99,
-              'F277W': 2.76, 'F444W': 4.40},
-    'r': {'r': .62},
-}
-#: How often each is drawn.
-SHARES = {'griz': .24, 'grz': .17, 'ugriz': .07, 'griZ': .16, 'ugrizy': .05,
-          'ZYJHKs': .04, 'ugriZYJHKs': .07, 'hst': .04, 'jwst': .06,
-          'jwst6': .04, 'r': .06}
+#: Sets of bands that scenes are drawn in, with wavelengths in micron, and how
+#: often each is drawn.
+BAND_SETS, SHARES = ({name: one[key] for name, one in TABLES[
+    'band_sets'].items()} for key in ('bands', 'share'))
 #: Sets whose PSFs widen with the wavelength, as telescopes in space have.
 DIFFRACTION = ('hst', 'jwst', 'jwst6')
 #: No PSF is drawn narrower or wider than these, pixels.
