@@ -12,7 +12,7 @@ from helpers import make_wcs
 from numpy.testing import assert_allclose, assert_array_equal
 
 from astrodino_seg.embed import cutouts, label_cutouts
-from astrodino_seg.embed.prepare import Inputs, prepare
+from astrodino_seg.embed.dense import Inputs, prepare
 from astrodino_seg.image import as_image
 from astrodino_seg.inputs.rules import NanomaggyRGB, NoiseUnits, Photographic
 from astrodino_seg.models.backbone import check_size

@@ -1,7 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Tests for the train.recipe and train.checks modules, recipes of pretraining and
-``astrodino pretrain``.
+Tests for the train.recipe module, what tables may be, recipes of pretraining
+and ``astrodino pretrain``.
 """
 
 import copy
@@ -22,9 +22,9 @@ from astropy.io import fits
 
 import astrodino_seg
 from astrodino_seg.cli import main
+from astrodino_seg.errors import check
 from astrodino_seg.models import Backbone, load_backbone
 from astrodino_seg.train import pretrain, pretrain_from_config, recipe
-from astrodino_seg.train.checks import check
 from astrodino_seg.train.recipe import make_objective
 
 pytest.importorskip('lightning_fabric')

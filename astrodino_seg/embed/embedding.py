@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from astrodino_seg import __version__
 from astrodino_seg.embed.cutout import FLAGS, Cutouts, plain_columns
-from astrodino_seg.embed.prepare import Inputs
+from astrodino_seg.embed.dense import Inputs
 from astrodino_seg.embed.vectors import RowStore, check_path, write_embeddings
 from astrodino_seg.errors import SkippedWarning
 from astrodino_seg.files import locked

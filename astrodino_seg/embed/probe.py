@@ -22,8 +22,8 @@ from astrodino_seg.embed.classifiers import (
     labelled_splits,
     seed_splits,
 )
+from astrodino_seg.embed.dense import Inputs
 from astrodino_seg.embed.embedding import embed
-from astrodino_seg.embed.prepare import Inputs
 from astrodino_seg.embed.vectors import vectors_of
 from astrodino_seg.errors import require
 from astrodino_seg.inputs.rules import Photographic

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from astrodino_seg.train.checks import check
+from astrodino_seg.errors import check
 from astrodino_seg.train.losses import (
     Centre,
     alignment_loss,

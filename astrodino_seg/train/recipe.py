@@ -14,6 +14,7 @@ import torch
 
 from astrodino_seg.datasets import FolderImages
 from astrodino_seg.datasets.tables import read_table
+from astrodino_seg.errors import check
 from astrodino_seg.image import read_label_map
 from astrodino_seg.inputs.channels import PreprocessSpec
 from astrodino_seg.inputs.rules import NoiseUnits
@@ -26,7 +27,6 @@ from astrodino_seg.models.semantic import HEADS, SemanticModel
 from astrodino_seg.models.vit import VisionTransformer
 from astrodino_seg.simulate import SceneLibrary
 from astrodino_seg.train.batches import Mixture, ObservedScenes
-from astrodino_seg.train.checks import check
 from astrodino_seg.train.decision import fit_decision
 from astrodino_seg.train.head import fit_head
 from astrodino_seg.train.labelled import as_labelled
@@ -72,7 +72,7 @@ def train_from_config(config, out):
 
     Raises `ValueError` if a table or key is unknown, or a value impossible.
     """
-    _check_tables(config, TABLES, ('model', 'scenes', 'fit', 'head',
+    _checks(config, TABLES, ('model', 'scenes', 'fit', 'head',
                                    *LAST))
     for one, other in (('scenes', 'images'), ('fit', 'head')):
         if one in config and other in config:
@@ -122,7 +122,7 @@ def pretrain_from_config(config, out, *, progress=True):
 
     Raises `ValueError` if a table or key is unknown, or a value impossible.
     """
-    _check_tables(config, PRETRAIN_TABLES, ('model', 'views', 'objective',
+    _checks(config, PRETRAIN_TABLES, ('model', 'views', 'objective',
                                             'fit'))
     views, fit = config.get('views', {}), dict(config.get('fit', {}))
     check('fit', fit, pretrain, extra=['threads'], needs=['n_steps'],
@@ -157,7 +157,7 @@ def _as_told(fit):
         torch.set_num_threads(before)
 
 
-def _check_tables(config, known, tables):
+def _checks(config, known, tables):
     unknown = sorted(set(config) - set(known))
     if unknown:
         msg = (f'config has unknown tables {unknown}; known are '

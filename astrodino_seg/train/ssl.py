@@ -11,9 +11,8 @@ from inspect import signature
 import torch
 from torch.utils.data import DataLoader
 
-from astrodino_seg.errors import CollapseWarning
+from astrodino_seg.errors import CollapseWarning, check
 from astrodino_seg.train.batches import Batches
-from astrodino_seg.train.checks import check
 from astrodino_seg.train.methods import DINO, Student, decay_groups
 from astrodino_seg.train.runner import (
     Run,

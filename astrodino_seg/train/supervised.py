@@ -9,9 +9,9 @@ from copy import deepcopy
 import torch
 from torch.utils.data import DataLoader, Subset
 
+from astrodino_seg.errors import check
 from astrodino_seg.models.load import digest
 from astrodino_seg.models.semantic import SemanticModel
-from astrodino_seg.train.checks import check
 from astrodino_seg.train.data import (
     ClassCrops,
     LevelCrops,

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from astrodino_seg.errors import check
 from astrodino_seg.inputs.channels import fold
 from astrodino_seg.train.batches import check_images
-from astrodino_seg.train.checks import check
 from astrodino_seg.train.exposures import (
     bright_blocks,
     choose_bands,

@@ -54,8 +54,7 @@ from astrodino_seg.embed import (
     linear_segmentation,
 )
 from astrodino_seg.embed.classifiers import fold_splits, mean_interval
-from astrodino_seg.embed.dense import patch_maps, pca_rgb
-from astrodino_seg.embed.prepare import Inputs
+from astrodino_seg.embed.dense import Inputs, patch_maps, pca_rgb
 from astrodino_seg.evaluate.tables import list_table
 from astrodino_seg.image import as_image
 from astrodino_seg.models import Backbone, load_backbone

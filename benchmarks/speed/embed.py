@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from astrodino_seg.embed import cutouts, embed
-from astrodino_seg.embed.prepare import Inputs
+from astrodino_seg.embed.dense import Inputs
 from astrodino_seg.image import as_image
 from astrodino_seg.inputs.rules import NoiseUnits
 from astrodino_seg.models import Backbone
