@@ -32,6 +32,7 @@ COLUMNS = {'label': ('ans', 'gz10_label'), 'ra': ('ra',), 'dec': ('dec',),
            'redshift': ('redshift',),
            'pixel_scale': ('pxscale', 'rgb_pixel_scale'),
            'object_id': ('object_id',)}
+NEEDED = ('label', 'redshift', 'pixel_scale')
 PIXELS = ('images', 'rgb_image')
 
 
@@ -76,8 +77,7 @@ class Galaxy10(Images):
 
     def __init__(self, path):
         self._files = [
-            Hdf5File(one, PIXELS) if one.suffix in ('.h5', '.hdf5')
-            else ParquetFile(one, PIXELS)
+            ParquetFile(one) if one.suffix == '.parquet' else Hdf5File(one)
             for one in data_files(path, ('.h5', '.hdf5', '.parquet'))]
         tables = [_read_columns(file) for file in self._files]
         if not sum(map(len, tables)):
@@ -128,13 +128,8 @@ def _read_columns(file):
     """The table of a file's columns but the pixels, checked."""
     table = Table()
     for name, candidates in COLUMNS.items():
-        there = [one for one in candidates if one in file.names]
-        if there:
-            table[name] = file.column(there[0])
-        elif name in ('label', 'redshift', 'pixel_scale'):
-            msg = (f'path: {str(file.path)!r} has no {" or ".join(candidates)}'
-                   f'; it has {sorted(file.names)}')
-            raise ValueError(msg)
+        if name in NEEDED or not file.names.isdisjoint(candidates):
+            table[name] = file.column(_one_of(candidates, file))
     label = np.asarray(table['label'])
     wrong = ~np.isin(label, np.arange(len(GALAXY10_CLASSES)))
     if wrong.any():
@@ -145,6 +140,16 @@ def _read_columns(file):
         raise ValueError(msg)
     table['label'] = label.astype(np.int64)
     return table
+
+
+def _one_of(candidates, file):
+    """The first of these columns that a file has; raise if it has none."""
+    for one in candidates:
+        if one in file.names:
+            return one
+    msg = (f'path: {str(file.path)!r} has no {" or ".join(candidates)}; it '
+           f'has {sorted(file.names)}')
+    raise ValueError(msg)
 
 
 def as_text(values):
@@ -161,25 +166,19 @@ class Hdf5File:
     processes can share the object.
     """
 
-    def __init__(self, path, pixels):
+    def __init__(self, path):
         self.path = path
         with self._open() as file:
-            shapes = {name: one.shape for name, one in file.items()
-                      if hasattr(one, 'shape')}
-            self.names = set(shapes)
-            name = [one for one in pixels if one in shapes]
-            dtype = file[name[0]].dtype if name else None
-        if not name:
-            msg = (f'path: {str(path)!r} has no {" or ".join(pixels)}; it '
-                   f'has {sorted(shapes)}')
-            raise ValueError(msg)
-        self._pixels = name[0]
-        shape = shapes[name[0]]
+            columns = {name: (one.shape, one.dtype) for name, one
+                       in file.items() if hasattr(one, 'shape')}
+        self.names = set(columns)
+        self._pixels = _one_of(PIXELS, self)
+        shape, dtype = columns[self._pixels]
         if len(shape) != 4 or shape[-1] != 3 or dtype != np.uint8:
-            msg = (f'path: {name[0]!r} of {str(path)!r} must be uint8 of '
+            msg = (f'path: {self._pixels!r} of {str(path)!r} must be uint8 of '
                    f'shape (row, y, x, 3), got {dtype} of shape {shape}')
             raise ValueError(msg)
-        lengths = {name: one[:1] for name, one in shapes.items()}
+        lengths = {name: one[:1] for name, (one, _) in columns.items()}
         if set(lengths.values()) != {shape[:1]}:
             msg = f'path: columns of {str(path)!r} differ in length: {lengths}'
             raise ValueError(msg)
@@ -212,19 +211,14 @@ class ParquetFile:
     those of one row group are kept.
     """
 
-    def __init__(self, path, pixels):
+    def __init__(self, path):
         self.path, self._kept = path, (None, None)
         with self._open() as file:
             self.names = set(file.schema_arrow.names)
             groups = [file.metadata.row_group(k).num_rows
                       for k in range(file.metadata.num_row_groups)]
         self._ends = np.cumsum(groups)
-        name = [one for one in pixels if one in self.names]
-        if not name:
-            msg = (f'path: {str(path)!r} has no {" or ".join(pixels)}; it '
-                   f'has {sorted(self.names)}')
-            raise ValueError(msg)
-        self._pixels = name[0]
+        self._pixels = _one_of(PIXELS, self)
 
     def column(self, name):
         """All values of a column, as `~numpy.ndarray`."""

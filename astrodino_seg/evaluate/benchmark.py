@@ -34,6 +34,7 @@ from astrodino_seg.evaluate.tables import (
     list_table,
     plus_minus,
     summary,
+    with_errors,
 )
 from astrodino_seg.files import locked, sha256_of, whole_or_not
 from astrodino_seg.image.filters import wavelength
@@ -275,11 +276,8 @@ def benchmark_tables(results, n_draws=200):
                                   for s in scenes),
                'n_companions': sum(len(s['companions']['separated'])
                                    for s in scenes)}
-        intervals = bootstrap(scenes, _timed, n_draws)
-        for key, value in _timed(scenes).items():
-            low, high = intervals[key]
-            row |= {key: value, f'{key}_low': low, f'{key}_high': high}
-        rows.append(row)
+        rows.append(row | with_errors(
+            _timed(scenes), bootstrap(scenes, _timed, n_draws)))
         for by in (*EDGES, 'kind'):
             one = binned(scenes, by, n_draws=n_draws)
             if len(one):

@@ -152,10 +152,10 @@ def bootstrap(scenes, statistic=summary, n_draws=200, seed=0):
     return out
 
 
-def _with_errors(values, intervals, names):
+def with_errors(values, intervals, names=None):
     """Values side by side with the ends of their intervals."""
     row = {}
-    for key, name in names.items():
+    for key, name in (names or {key: key for key in values}).items():
         low, high = intervals[key]
         row |= {name: values[key], f'{name}_low': low, f'{name}_high': high}
     return row
@@ -172,9 +172,8 @@ def binned(scenes, by, edges=None, n_draws=200, seed=0):
         part = [_select(scene, by, belongs) for scene in scenes]
         for name in POPULATIONS:
             row[f'n_{name}'] = sum(len(one[name][by]) for one in part)
-        row |= _with_errors(_means(part),
-                            bootstrap(part, _means, n_draws, seed),
-                            {name: name for name in _MEASURES})
+        row |= with_errors(_means(part),
+                           bootstrap(part, _means, n_draws, seed))
         rows.append(row)
     return Table(rows=rows)
 
@@ -226,7 +225,7 @@ def curve(scenes, limits=IOU_LIMITS, n_draws=200, seed=0):
 
     values = statistic(scenes)
     intervals = bootstrap(scenes, statistic, n_draws, seed)
-    return Table(rows=[{'iou': limit, **_with_errors(values, intervals, {
+    return Table(rows=[{'iou': limit, **with_errors(values, intervals, {
         (name, limit): name for name in names})} for limit in limits])
 
 
