@@ -46,40 +46,21 @@ def make_table(image: Image, normalised: Normalised, grouping: Any,
                classes: np.ndarray, totals: Any = None,
                class_names: tuple = CLASS_NAMES) -> QTable:
     """
-    Measure the objects of a segmentation.
-
-    Parameters
-    ----------
-    image : `~astrodino_seg.Image`
-        The image.
-    normalised : `~astrodino_seg.inputs.channels.Normalised`
-        Its background and noise.
-    grouping : `~astrodino_seg.predict.decode.Grouping`
-        Its labels.
-    classes : `~numpy.ndarray`
-        (n_objects, n_classes) probabilities of the classes.
-    totals : `~astrodino_seg.models.decision.Totals`, optional
-        The model's; without, there are no total fluxes.
-    class_names : sequence of str, optional
-        What objects can be.
-
-    Returns
-    -------
-    table : `~astropy.table.QTable`
-        Columns ``label``, ``class``, ``p_<class>`` (``p_star``, ``p_galaxy``,
-        ``p_artifact``), ``group_confidence``, ``n_fragments``, ``area``
-        (pixels), ``x_centroid``, ``y_centroid`` (S/N-weighted, pixels),
-        ``sky_centroid`` (with a WCS whose frame is known), ``flux_<band>``
-        and ``flux_err_<band>`` (the sum over the valid pixels of the label
-        less the background, in the image's unit; NaN without any; errors
-        are those of the noise, with its correlation), with ``totals``
-        ``total_flux_<band>`` and ``total_flux_err_<band>`` (with the light
-        that the label leaves out, of the colour of that within) and
-        ``half_light_radius`` (pixels: of the circle with the area of the
-        ellipse; of all bands together), and ``flags``
-        (bits of `FLAGS`). With a calibrated model, ``group_confidence`` is
-        the probability that the label is one object, neither cut nor merged,
-        and else that its weakest grouping decision is right.
+    Measure the objects of a segmentation, with (n_objects, n_classes)
+    probabilities of the classes and, if they are given, the totals of the
+    model. Columns ``label``, ``class``, ``p_<class>``, ``group_confidence``,
+    ``n_fragments``, ``area`` (pixels), ``x_centroid``, ``y_centroid``
+    (S/N-weighted, pixels), ``sky_centroid`` (with a WCS whose frame is known),
+    ``flux_<band>`` and ``flux_err_<band>`` (the sum over the valid pixels of
+    the label less the background, in the image's unit; NaN without any; errors
+    are those of the noise, with its correlation), with ``totals``
+    ``total_flux_<band>`` and ``total_flux_err_<band>`` (with the light that
+    the label leaves out, of the colour of that within) and
+    ``half_light_radius`` (pixels: of the circle with the area of the ellipse;
+    of all bands together), and ``flags`` (bits of `FLAGS`). With a calibrated
+    model, ``group_confidence`` is the probability that the label is one
+    object, neither cut nor merged, and else that its weakest grouping decision
+    is right.
     """
     groups = grouping.groups
     n = len(grouping.seed_of)

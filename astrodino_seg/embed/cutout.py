@@ -37,23 +37,10 @@ MARGIN, MIN_SIDE = 1.5, 32      # of the square about a label
 
 class Cutouts(Images):
     """
-    Cutouts of one image; made by `cutouts` and `label_cutouts`.
-
-    Each is an `~astrodino_seg.Image` without a WCS, or `None` if its position
-    is not on the image.
-
-    Attributes
-    ----------
-    image : `~astrodino_seg.Image`
-        The image.
-    table : `~astropy.table.QTable`
-        ``id``; ``x`` and ``y``, the pixel that is the centre; with a WCS
-        ``ra`` and ``dec`` (ICRS); ``flags``, bits of `FLAGS`; and what else
-        was known of the positions.
-    shapes : `~numpy.ndarray`
-        (n, 2) int, rows and columns of each.
-    labels : `~numpy.ndarray` or None
-        (y, x) int, if pixels of other labels are masked.
+    Cutouts of one ``image``, each an `~astrodino_seg.Image` without a WCS, or
+    `None` if its position is not on the image: of ``shapes`` (n, 2), rows and
+    columns, at ``x`` and ``y`` of the ``table``, whose ``flags`` are bits of
+    `FLAGS`. Pixels of other ``labels`` (y, x), unless `None`, are masked.
     """
 
     _rows = 'table', 'shapes'

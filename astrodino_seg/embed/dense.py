@@ -64,7 +64,7 @@ def prepare(item, planes, *, size=None, patch_size=1):
             x, (ra, dec) = planes(image), _centre(image)
     ra, dec = (float(known.get(name, value)) for name, value in
                (('ra', ra), ('dec', dec)))
-    return NetworkInput(_fit(x, size, patch_size), ra, dec,
+    return NetworkInput(_resampled(x, size, patch_size), ra, dec,
                         str(known.get('object_id', '')))
 
 
@@ -98,7 +98,7 @@ class Inputs(Dataset):
             x = self.images.cut(i, self.whole, self.planes.blank)
             if x is None:
                 return NetworkInput(None, missing=True)
-            return NetworkInput(_fit(x, self.size, self.patch_size))
+            return NetworkInput(_resampled(x, self.size, self.patch_size))
         pictures = hasattr(self.images, 'rgb') and hasattr(self.planes,
                                                            'standardise')
         try:
@@ -127,7 +127,7 @@ def _centre(image):
     return centre.icrs.ra.deg, centre.icrs.dec.deg
 
 
-def _fit(x, size, patch_size):
+def _resampled(x, size, patch_size):
     """Resampled (plane, y, x) of whole patches; `None` of nothing."""
     if x is None or (x == x[:, :1, :1]).all():
         return None

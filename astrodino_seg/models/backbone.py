@@ -184,20 +184,10 @@ class Backbone(nn.Module):
 
 class DenseModel(nn.Module, ABC):
     """
-    What stands on a `Backbone` and says something of every pixel.
-
-    Attributes
-    ----------
-    backbone : `Backbone`
-        What it stands on.
-    vit : `~astrodino_seg.models.vit.VisionTransformer`
-        That of the backbone, under which name it is in files.
-    provenance : dict
-        Where the weights come from, and what was measured with them.
-    totals : `~astrodino_seg.models.decision.Totals` or None
-        What total fluxes are told with.
-    in_bfloat16 : bool
-        Whether the network may run in bfloat16; `False` unless it is set.
+    What stands on a `Backbone`, whose ``vit`` it has, and says something of
+    every pixel. ``provenance`` is a dict, ``totals`` are
+    `~astrodino_seg.models.decision.Totals` or `None`; ``in_bfloat16`` tells
+    whether the network may run in bfloat16.
     """
 
     in_bfloat16 = is_fused = False

@@ -1,20 +1,16 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
 From image channels and ViT tokens to dense maps, seeds and masks of one level.
-
 The head fuses the patch tokens with a light convolution stream (as ViTMatte
 does; Yao et al. 2024, Information Fusion 103, 102091) and predicts
 centre-seeded soft masks: a centre heatmap (CenterNet; Zhou et al. 2019,
 arXiv:1904.07850), a pixel embedding, and at each seed a kernel (CondInst; Tian
 et al. 2020, arXiv:2003.05664) whose score against the embedding, less an
-elliptical distance term, competes with the rest and the other seeds. The
-distance is that of the position which a pixel votes for, its own plus an
-offset (Neven et al. 2019, CVPR, arXiv:1906.11109).
-
-The convolutions begin at a stride of 2, on the four pixels of each cell, and
-what has the full resolution is read from the cells' four parts (Shi et al.
-2016, arXiv:1609.05158): layers at full resolution, whose memory costs most,
-are not needed. Shapes in comments: ``B`` batch, ``H``, ``W`` image, ``S``
+elliptical distance of the position that a pixel votes for (Neven et al. 2019,
+arXiv:1906.11109), competes with the rest and the other seeds. The convolutions
+begin at a stride of 2, on the four pixels of each cell, and what has the full
+resolution is read from the cells' four parts (Shi et al. 2016,
+arXiv:1609.05158). Shapes in comments: ``B`` batch, ``H``, ``W`` image, ``S``
 seeds, ``E`` embedding.
 """
 

@@ -1,11 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The model that tells objects apart at one level of an image pyramid.
-
-The same network sees the image and its binned copies. At each level it calls
-the objects that have the size of those in a training crop, and all that is
-larger is the rest, with the sky (as `Singh & Davis 2018
-<https://arxiv.org/abs/1711.08189>`_ do in training and in use).
+The model that tells objects apart at one level of an image pyramid. The same
+network sees the image and its binned copies, and calls at each the objects
+that have the size of those in a training crop (`Singh & Davis 2018
+<https://arxiv.org/abs/1711.08189>`_).
 """
 
 from dataclasses import asdict

@@ -1,12 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Large, resolved galaxies as noiseless images, before the PSF.
-
-First what they are painted with: spectra, frames, profiles, knots, dust. Then
-each kind as a function ``kind(rng, frame, wavelengths, rates)`` that returns a
-cube (band, y, x); `resolved_galaxy` draws the shape, calls it and normalises.
-The light of arms, clumps, bars, tails and shells of one galaxy is in that one
-cube: its truth is one object.
+Large, resolved galaxies as noiseless images, before the PSF: what they are
+painted with, and each kind as a function ``kind(rng, frame, wavelengths,
+rates)`` that returns a cube (band, y, x); `resolved_galaxy` draws the shape,
+calls it and normalises. All light of one galaxy is in that cube: its truth is
+one object.
 """
 
 from dataclasses import dataclass

@@ -1,17 +1,12 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Stamps of galaxies through the PSF of a sky, drawn when they are asked for;
-their enlargement, until they fill the frame; discs too faint to be seen pixel
-by pixel.
-
-`Renderer` and `~astrodino_seg.simulate.library.Stamps`, which takes them from
-a file, have the same two methods, ``large`` and ``small``, and tell their
-``sky`` and the ``kinds`` of large galaxies that they have.
-
-Real morphology is that of HST COSMOS galaxies, enlarged to resolved sizes.
-Their folder has the layout of GalSim's ``COSMOSCatalog`` pieces: a FITS file
-``galaxies_f814w.fits`` with one stamp in each extension, and a table
-``catalog.ecsv`` with ``NOISE_MEAN`` and ``NOISE_VARIANCE`` of each.
+Stamps of galaxies through the PSF of a sky; their enlargement, until they fill
+the frame; discs too faint to be seen pixel by pixel. `Renderer` and
+`~astrodino_seg.simulate.library.Stamps`, which takes them from a file, have
+the same two methods, ``large`` and ``small``. Real morphology is that of HST
+COSMOS galaxies, in the layout of GalSim's ``COSMOSCatalog`` pieces:
+``galaxies_f814w.fits``, with one stamp in each extension, and ``catalog.ecsv``
+with ``NOISE_MEAN`` and ``NOISE_VARIANCE`` of each.
 """
 
 import math

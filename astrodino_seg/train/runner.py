@@ -1,11 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The runner of all training: devices and processes, checkpoint, log, averages.
-
-A loop asks it for the steps that are left and does each of them; around each
-the runner counts, logs, measures, saves and stops. What is drawn at random in
-a step depends on the seed and the number of the step alone, so that a run that
-was killed goes on from its last checkpoint as if nothing had happened.
+The runner of all training: devices and processes, checkpoint, log, averages. A
+loop asks it for the steps that are left; around each the runner counts, logs,
+measures, saves and stops. What is drawn at random in a step depends on the
+seed and the number of the step alone, so that a run that was killed goes on
+from its last checkpoint as if nothing had happened.
 """
 
 import copy
