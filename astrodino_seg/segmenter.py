@@ -104,7 +104,7 @@ class DinoSegmenter:
         is 1, and for semantic models what
         `~astrodino_seg.inputs.channels.oversampling` says.
     model : `~astrodino_seg.Model`, \
-            `~astrodino_seg.models.semantic.SemanticModel` or path-like, \
+            `~astrodino_seg.models.SemanticModel` or path-like, \
             optional
         The model, which is copied at each call, or its weights file, which
         is read at the first, or the name of a bundled one. The default model
@@ -259,7 +259,7 @@ class DinoSegmenter:
         ----------
         images : iterable, array_like or path-like
             Images, each as of `segment`: a list, an array (image, band, y, x)
-            or (image, y, x), `~astrodino_seg.embed.cutout.cutouts` around
+            or (image, y, x), `~astrodino_seg.embed.cutouts` around
             positions; or a folder, of which the FITS files are taken in the
             order of their names.
         threshold, background, bands : optional

@@ -39,12 +39,25 @@ numpydoc_xref_param_type = False
 
 intersphinx_mapping = {
     'astropy': ('https://docs.astropy.org/en/stable/', None),
+    'mocpy': ('https://cds-astro.github.io/mocpy/', None),
     'numpy': ('https://numpy.org/doc/stable/', None),
     'photutils': ('https://photutils.readthedocs.io/en/stable/', None),
     'python': ('https://docs.python.org/3/', None),
+    'regions': ('https://astropy-regions.readthedocs.io/en/stable/', None),
     'torch': ('https://docs.pytorch.org/docs/stable/', None),
 }
 intersphinx_timeout = 5
+
+linkcheck_timeout = 30
+linkcheck_retries = 3
+linkcheck_ignore = [
+    # these publishers refuse programs (403): University of Chicago, IOP,
+    # OUP, IEEE, IMS
+    r'https://doi\.org/10\.(1086|1088|1093|1109|1214)/',
+]
+linkcheck_anchors_ignore_for_url = [
+    r'https://github\.com/',     # a script makes them
+]
 
 sphinx_gallery_conf = {
     'examples_dirs': '../examples',

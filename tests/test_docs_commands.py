@@ -76,3 +76,18 @@ def test_flags():
     page = (ROOT / 'docs' / 'using' / 'quickstart.rst').read_text()
     found = re.findall(r'^``(\w+)`` +(\d+) ', page, re.M)
     assert {name: int(bit) for name, bit in found} == FLAGS
+
+
+@pytest.mark.parametrize('page', PAGES[1:], ids=lambda page: page.name)
+def test_references(page):
+    """What a page refers to by a role is on the page of the API."""
+    module = 'astrodino_seg'
+    known = {line.split('(')[0] for line in (
+        ROOT / 'tests' / 'api.txt').read_text().splitlines()}
+    for current, name in re.findall(
+            r'^\.\. currentmodule:: (\S+)|:(?:func|class|meth|exc|attr):'
+            r'`~?([\w.]+)`', page.read_text(), re.M):
+        module = current or module
+        if name and name.split('.')[0] not in ('photutils', 'torch'):
+            assert (name if name.startswith('astrodino_seg.')
+                    else f'{module}.{name}') in known

@@ -67,8 +67,8 @@ def attention_maps(data, backbone=None, *, size=None, at=None,
     ----------
     data : image-like
         What `~astrodino_seg.as_image` takes; any size, any number of bands.
-    backbone : `~astrodino_seg.models.backbone.Backbone`, str or path, optional
-        A backbone, or what `~astrodino_seg.models.load.load_backbone` takes;
+    backbone : `~astrodino_seg.models.Backbone`, str or path, optional
+        A backbone, or what `~astrodino_seg.models.load_backbone` takes;
         the bundled one if `None`.
     size : int or tuple of int, optional
         Rows and columns that the network sees the image with, rounded to

@@ -178,8 +178,8 @@ def linear_segmentation(train, test, backbone=None, *, classes=CLASSES,
     train, test : iterable of tuple
         Images and class maps, (y, x) int with -1 for pixels that do not
         count; of one shape.
-    backbone : `~astrodino_seg.models.backbone.Backbone`, str or path, optional
-        As of `~astrodino_seg.embed.embedding.embed`.
+    backbone : `~astrodino_seg.models.Backbone`, str or path, optional
+        As of `~astrodino_seg.embed.embed`.
     classes : sequence of str, optional
         The names of the classes.
     size : int or tuple of int, optional

@@ -49,8 +49,8 @@ def embed(images, backbone=None, *, what='cls', size=None, batch_size=32,
         `~astropy.nddata.NDData` is one image. Cutouts are normalised with the
         image that they are cut out of if the rule for the planes says what is
         ``blank``, others by themselves.
-    backbone : `~astrodino_seg.models.backbone.Backbone`, str or path, optional
-        A backbone, or what `~astrodino_seg.models.load.load_backbone`
+    backbone : `~astrodino_seg.models.Backbone`, str or path, optional
+        A backbone, or what `~astrodino_seg.models.load_backbone`
         takes; the bundled one if `None`. The device of its ``vit`` is used.
     what : {'cls', 'patch', 'both'}, optional
         The CLS token, the mean of the patch tokens, or the one followed by

@@ -157,14 +157,14 @@ def evaluate_network(images, labels, network='finetune', *, backbone=None,
     Parameters
     ----------
     images : sequence
-        As of `~astrodino_seg.embed.embedding.embed`.
+        As of `~astrodino_seg.embed.embed`.
     labels : array_like
         (n,) classes.
     network : str, optional
         ``'finetune'`` trains all of the backbone and a linear layer; others
         are names as of `make_baseline`, which see the images as photographs
         (`~astrodino_seg.inputs.rules.Photographic`).
-    backbone : `~astrodino_seg.models.backbone.Backbone`, str or path, optional
+    backbone : `~astrodino_seg.models.Backbone`, str or path, optional
         What to fine-tune; ignored for the others.
     pretrained : bool, optional
         As of `make_baseline`; ignored by ``'finetune'``.

@@ -136,7 +136,7 @@ def similar(table, queries, *, n=10):
     Parameters
     ----------
     table : `~astropy.table.Table`
-        Of `~astrodino_seg.embed.embedding.embedding_table`.
+        Of `~astrodino_seg.embed.embedding_table`.
     queries : int, array_like or `~astropy.table.Table`
         Rows of the table, which are not found themselves; or other
         embeddings: (q, d) or (d,) float, or a table of them.
@@ -208,7 +208,7 @@ def anomaly_scores(table, *, k=10):
     Parameters
     ----------
     table : `~astropy.table.Table`
-        Of `~astrodino_seg.embed.embedding.embedding_table`.
+        Of `~astrodino_seg.embed.embedding_table`.
     k : int, optional
         The neighbour; groups of up to ``k`` that look alike are anomalies
         too. The last if there are fewer.

@@ -83,7 +83,7 @@ class Backbone(nn.Module):
             The rule for the input, as of
             `~astrodino_seg.inputs.rules.planes_to_dict`.
         preprocess : dict, optional
-            Arguments of `~astrodino_seg.inputs.channels.PreprocessSpec`, if
+            Arguments of `~astrodino_seg.inputs.PreprocessSpec`, if
             the input is that of `~astrodino_seg.inputs.rules.NoiseUnits`.
         name, provenance
             As of `Backbone`.
@@ -109,7 +109,7 @@ class Backbone(nn.Module):
     def preprocess(self):
         """
         How the background and the noise are measured, a
-        `~astrodino_seg.inputs.channels.PreprocessSpec`.
+        `~astrodino_seg.inputs.PreprocessSpec`.
         """
         return getattr(self.planes, 'spec', None) or PreprocessSpec()
 

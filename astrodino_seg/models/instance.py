@@ -35,11 +35,11 @@ class Model(DenseModel):
     Parameters
     ----------
     vit : dict, optional
-        As of `~astrodino_seg.models.backbone.Backbone.from_spec`.
+        As of `~astrodino_seg.models.Backbone.from_spec`.
     head : dict, optional
         Arguments of `InstanceHead` but the first two.
     preprocess : dict, optional
-        Arguments of `~astrodino_seg.inputs.channels.PreprocessSpec`.
+        Arguments of `~astrodino_seg.inputs.PreprocessSpec`.
     planes : dict, optional
         The rule for the planes of the Vision Transformer, as of
         `~astrodino_seg.inputs.rules.planes_to_dict`; those of the head if
@@ -92,7 +92,7 @@ class Model(DenseModel):
 
         Parameters
         ----------
-        backbone : `~astrodino_seg.models.backbone.Backbone`
+        backbone : `~astrodino_seg.models.Backbone`
             Any, of any patch size.
         head : dict, optional
             As of `Model`.

@@ -96,14 +96,14 @@ def load_model(path=None):
     ----------
     path : path-like, optional
         A file that `~astrodino_seg.Model.save` or
-        `~astrodino_seg.models.semantic.SemanticModel.save` wrote, or the name
+        `~astrodino_seg.models.SemanticModel.save` wrote, or the name
         of a bundled model, ``'grouping_tiny'``, ``'linear_tiny'`` or
         ``'ms_tiny'``; the default model, which is the first, if `None`.
 
     Returns
     -------
     model : `~astrodino_seg.Model` or \
-            `~astrodino_seg.models.semantic.SemanticModel`
+            `~astrodino_seg.models.SemanticModel`
         In evaluation mode, on the CPU.
 
     Raises
@@ -200,8 +200,8 @@ def load_backbone(name_or_path=None, *, key=None, planes=None):
         * the name of a bundled backbone or model, ``'backbone_tiny'`` or
           ``'grouping_tiny'``;
         * a file of `~astrodino_seg.Model`,
-          `~astrodino_seg.models.semantic.SemanticModel` or
-          `~astrodino_seg.models.backbone.Backbone`;
+          `~astrodino_seg.models.SemanticModel` or
+          `~astrodino_seg.models.Backbone`;
         * a file of DINO, DINOv2 or DINOv3 as Meta or ``timm`` have it
           (``.pth``, ``.bin``, ``.safetensors``), or a checkpoint of a training
           run with a teacher and a student;
@@ -213,11 +213,11 @@ def load_backbone(name_or_path=None, *, key=None, planes=None):
         default the teacher where there is one. Only for a file of others.
     planes : callable, optional
         Rule for the input instead of that of the family; see
-        `~astrodino_seg.models.backbone.Backbone`.
+        `~astrodino_seg.models.Backbone`.
 
     Returns
     -------
-    backbone : `~astrodino_seg.models.backbone.Backbone`
+    backbone : `~astrodino_seg.models.Backbone`
         In evaluation mode, on the CPU, in float32.
 
     Raises

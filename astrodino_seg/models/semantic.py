@@ -43,7 +43,7 @@ class SemanticModel(DenseModel):
     Parameters
     ----------
     vit, planes : dict, optional
-        As of `~astrodino_seg.models.backbone.Backbone.from_spec`.
+        As of `~astrodino_seg.models.Backbone.from_spec`.
     head : dict, optional
         ``kind``, a key of `HEADS`; and ``scales``, where they are not those,
         and ``classes``, where these are not star, galaxy and artifact.
@@ -103,7 +103,7 @@ class SemanticModel(DenseModel):
 
         Parameters
         ----------
-        backbone : `~astrodino_seg.models.backbone.Backbone`
+        backbone : `~astrodino_seg.models.Backbone`
             Any, of any patch size.
         head : {'linear', 'ms'}, optional
             Which head.

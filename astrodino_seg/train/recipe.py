@@ -51,7 +51,7 @@ def train_from_config(config, out):
     Train a model into a folder as a recipe says, a dict of the tables:
 
     * ``model``: ``start``, a bundled model's name or a file, of a model to go
-      on with; or ``backbone``, what `~astrodino_seg.models.load.load_backbone`
+      on with; or ``backbone``, what `~astrodino_seg.models.load_backbone`
       takes, with ``head = 'linear'`` or ``'ms'`` and perhaps ``scales``, or
       with ``head = 'grouping'`` or arguments of the grouping head in ``head``
       and perhaps ``preprocess``, if it has planes of its own; or arguments of
@@ -108,7 +108,7 @@ def pretrain_from_config(config, out, *, progress=True):
     Pretrain an encoder into a folder as a recipe says, a dict of the tables:
 
     * ``model``: arguments of
-      `~astrodino_seg.models.backbone.Backbone.from_spec`.
+      `~astrodino_seg.models.Backbone.from_spec`.
     * ``images``: a list of tables, each with a ``kind``: ``'scenes'`` takes
       arguments of `~astrodino_seg.simulate.SceneLibrary`, the split being
       ``'train'``; ``'folder'`` those of

@@ -52,7 +52,7 @@ def pretrain(encoder, views, *, out, n_steps, batch_size=64, n_parts=1,
 
     Parameters
     ----------
-    encoder : `~astrodino_seg.models.backbone.Backbone`
+    encoder : `~astrodino_seg.models.Backbone`
         What is trained; changed in place, in the end to the teacher's.
     views : `~torch.utils.data.Dataset`
         ``n_steps * batch_size`` items or more, each a
@@ -111,7 +111,7 @@ def pretrain(encoder, views, *, out, n_steps, batch_size=64, n_parts=1,
 
     Returns
     -------
-    encoder : `~astrodino_seg.models.backbone.Backbone`
+    encoder : `~astrodino_seg.models.Backbone`
         The teacher, in evaluation mode, on the CPU.
 
     Raises

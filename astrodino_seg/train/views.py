@@ -153,7 +153,7 @@ class ViewDataset(Dataset):
         `~astrodino_seg.datasets.FolderImages`, a list, or a `Mixture` of
         such. Unless it has an attribute ``shapes``, each image is opened
         once now, and checked.
-    spec : `~astrodino_seg.inputs.channels.PreprocessSpec`
+    spec : `~astrodino_seg.inputs.PreprocessSpec`
         The model's preprocessing.
     n_items : int
         How many items. Item ``i`` depends on ``i`` and these arguments
