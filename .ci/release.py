@@ -6,7 +6,8 @@ Build wheel and sdist, install each in a clean environment, and use it there.
 
 It needs ``build``. Each must have the weights; their sizes are printed, and
 the wheel may have 15 MiB. With ``--no-deps-from`` dependencies are taken from
-another environment's site-packages and not downloaded.
+another environment's site-packages and not downloaded; it then also needs
+setuptools-scm.
 """
 
 import argparse
