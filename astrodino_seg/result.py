@@ -206,14 +206,15 @@ def results_of(finder, some):
     images, limits, backgrounds = zip(*some)
     parts, planes = zip(*inputs_of(
         model, images, backgrounds, device=finder.device,
-        tile_size=finder.tile_size))
+        tile_size=finder.tile_size, symmetric=finder.symmetric))
     found = find_all(
         model, planes, [_rules(finder, *one) for one in zip(
             images, limits, parts)], n_pixels=finder.n_pixels,
         bin_factor=finder.bin_factor or model.binning(parts[0].channels),
         connectivity=finder.connectivity, merge=finder.merge,
         min_seed=finder.min_seed, tile_size=finder.tile_size,
-        device=finder.device, progress=finder.progress_bar)
+        symmetric=finder.symmetric, device=finder.device,
+        progress=finder.progress_bar)
     for image, one, instances in zip(images, parts, found):
         yield result_of(image, one, instances, model)
 

@@ -48,6 +48,7 @@ _RULES = {
                    'an integer from 1 to 64 or None'),
     'tile_size': (Integral, lambda v: v >= LEAST_TILE and v % STEP == 0,
                   f'a multiple of {STEP}, {LEAST_TILE} or more'),
+    'symmetric': (bool, lambda v: True, 'a bool'),
     'bfloat16': ((bool, type(None)), lambda v: True, 'a bool or None')}
 # arguments that photutils.segmentation.SourceFinder has, and we have not
 _OF_SOURCE_FINDER = {'deblend', 'n_levels', 'nlevels', 'contrast', 'mode',
@@ -121,6 +122,11 @@ class DinoSegmenter:
         The side in pixels, a multiple of 16, of the tiles that a larger
         image is cut into; that of the crops of training. Larger ones take
         less time, and less is found in them.
+    symmetric : bool, optional
+        Whether the network sees the image and its three flips, and what it
+        says of them is averaged: labels depend less on how objects lie on
+        the grid of its patches. It takes two to three times as long, and
+        the maps of all four are in memory.
     progress_bar : bool, optional
         Whether to show a progress bar.
     **others
@@ -139,8 +145,8 @@ class DinoSegmenter:
                  min_seed: float = MIN_SEED, bin_factor: int | None = None,
                  model: DenseModel | str | os.PathLike | None = None,
                  device: str = 'cpu', bfloat16: bool | None = None,
-                 tile_size: int = TILE_SIZE, progress_bar: bool = False,
-                 **others: Any) -> None:
+                 tile_size: int = TILE_SIZE, symmetric: bool = False,
+                 progress_bar: bool = False, **others: Any) -> None:
         self.n_pixels = _replaced(n_pixels, others)
         self.connectivity = connectivity
         self.n_sigma = n_sigma
@@ -151,6 +157,7 @@ class DinoSegmenter:
         self.device = device
         self.bfloat16 = bfloat16
         self.tile_size = tile_size
+        self.symmetric = symmetric
         self.progress_bar = progress_bar
 
     def __repr__(self):

@@ -203,6 +203,7 @@ def test_reference(run):
     (['--min-seed', '0.5'], {'min_seed': 0.5}),
     (['--bin-factor', '2'], {'bin_factor': 2}),
     (['--float32'], {'bfloat16': False}),
+    (['--symmetric'], {'symmetric': True}),
     (['--tile-size', '320'], {'tile_size': 320})])
 def test_options(run, image, options, parameters):
     assert run('segment', 'cube.fits', '-o', 'field', '-q', '--no-png',

@@ -98,6 +98,34 @@ def test_bfloat16():
     assert (vote != vote.bfloat16()).any()
 
 
+@pytest.mark.parametrize('axis', [-1, -2])
+def test_symmetric(axis):
+    """The mean over flips, which is flipped as the image is."""
+    model, x = small_model(), planes((64, 80))
+    some = (), (-1,), (-2,), (-2, -1)
+    level, turned = (look(model, one, min_heat=0.01, symmetric=True)[0]
+                     for one in (x, np.flip(x, axis).copy()))
+    assert_allclose(level.sky, np.mean(
+        [np.flip(look(model, np.flip(x, axes).copy())[0].sky, axes)
+         for axes in some], axis=0), atol=1e-5)
+    assert_allclose(np.flip(turned.sky, axis), level.sky, atol=1e-5)
+    sign = np.where(np.array([-1, -2]) == axis, -1, 1)
+    assert_allclose(np.flip(turned.vote, axis - 1), sign * level.vote,
+                    atol=1e-4)
+    place, offset = np.stack([level.x, level.y], -1), (sign < 0) * [79, 63]
+    there = turned.x[:, None], turned.y[:, None]
+    same = np.hypot(*(a - b for a, b in zip(
+        there, (sign * place + offset).T))).argmin(axis=0)
+    assert len(np.unique(same)) == len(level.x) == len(turned.x) > 5
+    assert_allclose(turned.centre[same], sign * level.centre + offset,
+                    atol=1e-3)
+    for key in ('heat', 'kernel', 'radius', 'classes', 'descriptor'):
+        assert_allclose(getattr(turned, key)[same], getattr(level, key),
+                        atol=1e-4)
+    assert_allclose(turned.matrix[same], level.matrix * [1, -1, 1],
+                    rtol=1e-3, atol=1e-6)
+
+
 def test_has_bfloat16(monkeypatch):
     monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', lambda: True)
     assert has_bfloat16('cpu')

@@ -57,7 +57,7 @@ from astrodino_seg.predict.instances import Instances, input_of
 SAMPLE = Path(astrodino_seg.__file__).parent / 'data' / 'demo_griz.fits.fz'
 PARAMETERS = ('n_pixels', 'connectivity', 'n_sigma', 'merge', 'min_seed',
               'bin_factor', 'model', 'device', 'bfloat16', 'tile_size',
-              'progress_bar')
+              'symmetric', 'progress_bar')
 ALL_PIXELS = {4: ndimage.generate_binary_structure(2, 1),
               8: np.ones((3, 3), int)}
 SLOW = settings(max_examples=15, deadline=None,
@@ -684,6 +684,7 @@ def test_unknown_reference():
     ('tile_size', [0, -640, 16, 641, 640.0, '640', None, True],
      'tile_size must be a multiple of 16'),
     ('bfloat16', [1, 'yes', np.nan], 'bfloat16 must be a bool or None'),
+    ('symmetric', [1, 'yes', None], 'symmetric must be a bool'),
     ('device', ['nonsense', 'cuda:77', 3.5], 'device .*cannot be used')])
 def test_bad_parameter(name, values, match):
     for value in values:

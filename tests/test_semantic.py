@@ -257,6 +257,16 @@ def test_tiles(shape, patch_size):
         assert_allclose(whole, wanted[0], atol=1e-5)
 
 
+def test_symmetric():
+    model = make_model(patch_size=16)
+    planes = np.random.default_rng(0).normal(
+        size=(5, 64, 96)).astype(np.float32)
+    one, other = (predict_classes(model, x, symmetric=True)
+                  for x in (planes, planes[:, :, ::-1].copy()))
+    assert_allclose(other[:, :, ::-1], one, atol=1e-5)
+    assert abs(predict_classes(model, planes) - one).max() > 1e-4
+
+
 class Threshold(torch.nn.Module):
     """A head that calls what is bright star or galaxy by its colour."""
 

@@ -117,6 +117,8 @@ def _add_dials(command):
         help='pixels to bin in x and y before the network looks (1)')
     add('--tile-size', type=int, default=256,
         help='side of the tiles in pixels (%(default)s)')
+    add('--symmetric', action='store_true',
+        help='average over the flips of the image: steadier, and slower')
     add('--edits', metavar='FILE',
         help='edits by hand to apply to the labels: a table (CSV, ECSV) or '
              'DS9 regions (.reg)')
@@ -204,7 +206,7 @@ def _finder(args):
         torch.set_num_threads(args.threads)
     dials = {name: getattr(args, name) for name in (
         'n_pixels', 'connectivity', 'n_sigma', 'merge', 'min_seed',
-        'bin_factor', 'bfloat16', 'tile_size')}
+        'bin_factor', 'bfloat16', 'tile_size', 'symmetric')}
     return DinoSegmenter(**dials, model=args.model, device=args.device,
                          progress_bar=not args.quiet), dials
 

@@ -30,6 +30,7 @@ from astrodino_seg.predict.decode import (
     decode,
     enlarge,
 )
+from astrodino_seg.predict.flips import FLIPS
 from astrodino_seg.predict.merge import gather
 from astrodino_seg.predict.pyramid import (
     CONTEXT,
@@ -177,7 +178,7 @@ def _grow(objects):
 
 
 def predict_classes(model, planes, *, bin_factor=1, tile_size=TILE_SIZE,
-                    device='cpu', progress=False):
+                    symmetric=False, device='cpu', progress=False):
     """
     Class probabilities of an image of any size.
 
@@ -195,12 +196,16 @@ def predict_classes(model, planes, *, bin_factor=1, tile_size=TILE_SIZE,
     cut = tiles(shape, size=tile_size // patch * patch,
                 margin=CONTEXT // patch * patch, step=patch)
 
+    flips = FLIPS if symmetric else FLIPS[:1]
+
     def parts():
         for tile in tqdm(cut, disable=not progress, desc='segmenting',
                          unit='tile', leave=False):
+            part = x[:, :, *tile.outer].to(device)
             with torch.inference_mode():
-                yield tile, model.probabilities(
-                    x[:, :, *tile.outer].to(device), 1 / bin_factor)[0].cpu()
+                yield tile, sum(model.probabilities(
+                    part.flip(axes), 1 / bin_factor)[0].flip(axes).cpu()
+                    for axes in flips) / len(flips)
 
     return blend(parts(), shape, 1)[:, :ny, :nx].numpy()
 
@@ -257,7 +262,8 @@ def find_instances(model, planes, *, mask=None, keep=None, **options):
 @singledispatch
 def find_all(model, images, rules, *, bin_factor=1, n_pixels=5,
              connectivity=8, merge=MERGE, min_seed=MIN_SEED,
-             tile_size=TILE_SIZE, device='cpu', progress=False):
+             tile_size=TILE_SIZE, symmetric=False, device='cpu',
+             progress=False):
     """
     Find the objects of images of one shape, which the network sees at once.
 
@@ -270,11 +276,13 @@ def find_all(model, images, rules, *, bin_factor=1, n_pixels=5,
 
 @find_all.register
 def _(model: Model, images, rules, *, bin_factor=1, connectivity=8,
-      tile_size=TILE_SIZE, device='cpu', progress=False, **common):
+      tile_size=TILE_SIZE, symmetric=False, device='cpu', progress=False,
+      **common):
     """Seeds at all levels of a pyramid, joined to objects."""
     shape = images[0].shape[1:]
     seen = look_at_all(model, images, bin_factor=bin_factor,
-                       tile_size=tile_size, device=device, progress=progress)
+                       tile_size=tile_size, symmetric=symmetric,
+                       device=device, progress=progress)
     calibration = read_calibration(model.calibration)
     for levels, own in zip(seen, rules):
         grouping = decode(levels, model.decision, shape, **own, **common)
@@ -292,13 +300,13 @@ def _(model: Model, images, rules, *, bin_factor=1, connectivity=8,
 
 @find_all.register
 def _(model: SemanticModel, images, rules, *, bin_factor=1, merge=MERGE,
-      min_seed=MIN_SEED, tile_size=TILE_SIZE, device='cpu', progress=False,
-      **common):
+      min_seed=MIN_SEED, tile_size=TILE_SIZE, symmetric=False, device='cpu',
+      progress=False, **common):
     """Connected regions of one class."""
     for planes, own in zip(images, rules):
         probabilities = predict_classes(
             model, planes, bin_factor=bin_factor, tile_size=tile_size,
-            device=device, progress=progress)
+            symmetric=symmetric, device=device, progress=progress)
         grouping, classes = segment_classes(probabilities, **own, **common)
         yield Instances(grouping=grouping, classes=classes,
                         probabilities=probabilities)

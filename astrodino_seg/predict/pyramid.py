@@ -16,6 +16,7 @@ from astrodino_seg.inputs.channels import bin_channels
 from astrodino_seg.models.backbone import side_by_side
 from astrodino_seg.models.head import STRIDES
 from astrodino_seg.models.instance import KEPT
+from astrodino_seg.predict.flips import FLIPS, average_maps, average_seeds
 
 STEP = max(STRIDES)
 #: Half the overlap of the tiles that a transformer runs on, pixels.
@@ -155,11 +156,7 @@ def _cells(slices, step=STEP):
 
 
 def find_peaks(heat, min_heat):
-    """
-    Local maxima of the heatmap, over five pixels.
-
-    ``heat`` (H, W) -> ``x, y, heat`` (S,).
-    """
+    """Local maxima of ``heat`` (H, W) over five pixels: x, y, heat (S,)."""
     limit = np.log(min_heat / (1 - min_heat))
     rows = F.max_pool2d(heat[None, None], (1, 5), 1, (0, 2))
     peak = (heat == F.max_pool2d(rows, (5, 1), 1, (2, 0))[0, 0]) & (
@@ -182,12 +179,11 @@ def look_at_all(model, images, *, bin_factor=1, min_heat=MIN_HEAT,
     Takes ``images``, each (C, y, x) float32, and options of `_maps_of_levels`;
     gives the levels of each.
     """
-    levels = [[_read(model, x[i], shape, bin_factor * 2**k, k > 0, min_heat,
-                     device, heat[i], pixels[i], [one[i] for one in pyramid])
-               for i in range(len(images))]
-              for k, (x, shape, heat, pixels, pyramid) in enumerate(
-                  _maps_of_levels(model, images, bin_factor=bin_factor,
-                                  device=device, **options))]
+    levels = [[_read(model, i, x, shape, bin_factor * 2**k, k > 0, min_heat,
+                     device, *maps) for i in range(len(images))]
+              for k, (x, shape, *maps) in enumerate(_maps_of_levels(
+                  model, images, bin_factor=bin_factor, device=device,
+                  **options))]
     return [list(of_image) for of_image in zip(*levels)]
 
 
@@ -202,10 +198,11 @@ def sky_at_all(model, images, **options):
 
 
 def _maps_of_levels(model, images, *, bin_factor=1, n_levels=None,
-                    tile_size=TILE_SIZE, device='cpu', progress=False):
+                    tile_size=TILE_SIZE, symmetric=False, device='cpu',
+                    progress=False):
     """
     Yield, of each level, the planes (image, C, y, x), which are padded, the
-    shape that they had, heat, pixels and pyramid of the head.
+    shape that they had, and what `average_maps` gives.
     """
     for channels in images:
         if len(channels) != model.planes.n_planes:
@@ -220,41 +217,43 @@ def _maps_of_levels(model, images, *, bin_factor=1, n_levels=None,
     shapes = [some[0].shape[1:] for some in binned]
     batches = [torch.stack([_pad(torch.from_numpy(one), n) for one in some])
                for some in binned]
+    flips = FLIPS if symmetric else FLIPS[:1]
+    seen = [(k > 0, x.flip(f)) for k, x in enumerate(batches) for f in flips]
     cuts = [tiles(tuple(x.shape[2:]), size=tile_size, margin=CONTEXT)
-            for x in batches]
+            for _, x in seen]
     with (tqdm(total=sum(map(len, cuts)), disable=not progress,
                desc='segmenting', unit='tile', leave=False) as bar,
           side_by_side(model, device) as submit):
         parts = [_submit_tiles(submit, model, x, cut, device)
-                 for x, cut in zip(batches, cuts)]
+                 for (_, x), cut in zip(seen, cuts)]
         maps = []
-        for k, (x, cut, part) in enumerate(zip(batches, cuts, parts)):
+        for (is_binned, x), cut, part in zip(seen, cuts, parts):
             tokens = _tokens(x, cut, part, bar)
             maps.append(_submit_maps(submit, model.head, x[:, :n], tokens,
-                                     k > 0, device))
-        for x, shape, part in zip(batches, shapes, maps):
-            yield x, shape, *_maps(x, *part)
+                                     is_binned, device))
+        for x, shape in zip(batches, shapes):
+            yield x, shape, *average_maps([_maps(x, *maps.pop(0))
+                                           for _ in flips])
 
 
-def _read(model, x, shape, factor, is_binned, min_heat, device, heat, pixels,
-          pyramid):
-    """A `Level`, of the maps of planes that were padded from a shape."""
+def _read(model, i, x, shape, factor, is_binned, min_heat, device, heat,
+          pixels, pyramids):
+    """A `Level` of image i, of the maps of planes padded from a shape."""
     n, (ny, nx) = model.head.in_channels, shape
     with torch.inference_mode():
-        heat, pixels = heat[:ny, :nx], pixels[:ny, :nx]
+        heat, pixels = heat[i, :ny, :nx], pixels[i, :ny, :nx]
         sx, sy, value = find_peaks(heat, min_heat)
-        seeds = model.head.read_seeds([one.to(device) for one in pyramid],
-                                      sx.to(device), sy.to(device))
-        seeds = type(seeds)(*(part.cpu() for part in seeds))
+        seeds = average_seeds(model.head, [
+            [one[i].to(device) for one in pyramid] for pyramid in pyramids],
+            sx.to(device), sy.to(device))
         radius = seeds.radius
         embedding, rest, classes, vote = model.head.split_pixels(pixels)
-        keep = slice(None)
-        if is_binned:                   # what is smaller is called elsewhere
-            keep = radius >= KEPT[0]
+        # of a binned image what is smaller is called elsewhere
+        keep = radius >= (KEPT[0] if is_binned else 0)
         parts = (sx, sy, value, seeds.kernel, seeds.centre, seeds.matrix,
                  seeds.falloff, seeds.descriptor, radius,
                  seeds.classes.softmax(dim=-1))
-        return Level(factor, x[:n, :ny, :nx].numpy(),
+        return Level(factor, x[i, :n, :ny, :nx].numpy(),
                      embedding.contiguous().numpy(), rest.contiguous().numpy(),
                      _softmax(classes.permute(2, 0, 1).contiguous().numpy()),
                      vote.contiguous().numpy(),

@@ -7,7 +7,8 @@ How many objects change where nothing has changed but the way of looking.
 
 Scenes of the validation split, and with the folder of the real images crops of
 its KiDS field, are segmented as they are; shifted, which is cut at two edges;
-flipped and turned; in other tiles and by two threads; tuned photutils beside.
+flipped and turned; in other tiles and by two threads; as ``symmetric`` of the
+segmenter too, and by tuned photutils. Objects are counted once for each look.
 An object is changed if no label has an IoU of 0.9 with it, and lost if none
 has one of 0.1; PQ is that of the changed answer, where the answer to the
 untouched image is the truth. Objects that touch the edge of what both show are
@@ -15,6 +16,7 @@ void. Errors are of bootstraps of the scenes, or of the crops.
 """
 
 import argparse
+import time
 import warnings
 from dataclasses import replace
 from functools import partial
@@ -71,21 +73,20 @@ def compare(own, other):
             'n_predicted': match.n_predicted}
 
 
-def looks(image, finder, photutils):
-    """Yield tool, change and `compare` of an image."""
-    for name, tool in (('ours', finder), ('photutils', photutils)):
-        own = labels_of(tool, image)
-        for change, turns in CHANGES.items():
-            for turn in turns:
-                yield name, change, compare(turn(own), labels_of(
-                    tool, turned(image, turn)))
-        if tool is finder:
-            tool.tile_size, before = TILE, tool.tile_size
-            yield name, TILED, compare(own, labels_of(tool, image))
-            tool.tile_size = before
-            torch.set_num_threads(2)
-            yield name, THREADED, compare(own, labels_of(tool, image))
-            torch.set_num_threads(1)
+def looks(image, tool):
+    """Yield change and `compare` of an image."""
+    own = labels_of(tool, image)
+    for change, turns in CHANGES.items():
+        for turn in turns:
+            yield change, compare(turn(own), labels_of(
+                tool, turned(image, turn)))
+    if isinstance(tool, DinoSegmenter):
+        tool.tile_size, before = TILE, tool.tile_size
+        yield TILED, compare(own, labels_of(tool, image))
+        tool.tile_size = before
+        torch.set_num_threads(2)
+        yield THREADED, compare(own, labels_of(tool, image))
+        torch.set_num_threads(1)
 
 
 def statistic(scenes):
@@ -99,29 +100,32 @@ def statistic(scenes):
         2 * matched.sum() / max(len(best) + n_predicted, 1))))
 
 
-def table(title, images, finder, photutils):
+def table(title, images, tools):
     """Lines of a table in reStructuredText."""
-    found = {}
-    for k, image in enumerate(images):
-        for name, change, one in looks(image, finder, photutils):
-            found.setdefault((name, change), {}).setdefault(k, []).append(one)
-    rows, n = [], 0
-    for change in (*CHANGES, TILED, THREADED):
-        row = [change]
-        for name in ('ours', 'photutils'):
-            scenes = list(found.get((name, change), {}).values())
-            ends = bootstrap(scenes, statistic) if scenes else {}
-            values = statistic(scenes) if scenes else {}
-            row += [plus_minus(values[key], *ends[key]) if scenes else ''
-                    for key in COLUMNS]
-        rows.append(row)
-    n = {name: sum(len(some[0]['best']) for some in found[
-        name, TILED if name == 'ours' else 'flips'].values())
-        for name in ('ours', 'photutils')}
-    return [f'{title} of {SIDE} x {SIDE} pixels: {k + 1}, with {n["ours"]} '
-            f'objects of ours and {n["photutils"]} of photutils.', '',
-            *list_table(['change', *COLUMNS, *(f'photutils: {key}'
-                                               for key in COLUMNS)], rows)]
+    found, seconds = {}, dict.fromkeys(tools, 0)
+    for image in images:
+        for name, tool in tools.items():
+            scene, start = {}, time.process_time()
+            for change, one in looks(image, tool):
+                scene.setdefault(change, []).append(one)
+            n_looks = 1 + sum(map(len, scene.values()))
+            seconds[name] += (time.process_time() - start) / n_looks
+            for change, some in scene.items():
+                found.setdefault((change, name), []).append(some)
+    rows = []
+    for change, name in sorted(found, key=lambda one: [
+            *CHANGES, TILED, THREADED].index(one[0])):
+        scenes = found[change, name]
+        values, ends = statistic(scenes), bootstrap(scenes, statistic)
+        rows.append([change, name, str(sum(len(one['best']) for some in scenes
+                                           for one in some)),
+                     *(plus_minus(values[key], *ends[key])
+                       for key in COLUMNS)])
+    taken = ', '.join(f'{name} {one / len(scenes):.1f} s'
+                      for name, one in seconds.items())
+    return [f'{title} of {SIDE} x {SIDE} pixels: {len(scenes)}. Time of the '
+            f'processor for a look: {taken}.', '',
+            *list_table(['change', 'finder', 'objects', *COLUMNS], rows)]
 
 
 def crops(folder, n):
@@ -145,13 +149,16 @@ def main():
     args = parser.parse_args()
     warnings.simplefilter('ignore')
     torch.set_num_threads(1)
-    tools = DinoSegmenter(model=args.model), FINDERS['photutils-tuned']()
+    tools = {'``DinoSegmenter``': DinoSegmenter(model=args.model),
+             '``symmetric=True``': DinoSegmenter(model=args.model,
+                                                 symmetric=True),
+             'photutils, tuned': FINDERS['photutils-tuned']()}
     library = SceneLibrary('validation', args.scenes)
     lines = table('Scenes', (split_scene(library, k)[0]
-                             for k in range(args.scenes)), *tools)
+                             for k in range(args.scenes)), tools)
     if args.data:
         lines += ['', *table('Crops of the KiDS field',
-                             crops(args.data, args.crops), *tools)]
+                             crops(args.data, args.crops), tools)]
     print('\n'.join(lines))
     if args.output:
         args.output.mkdir(parents=True, exist_ok=True)
