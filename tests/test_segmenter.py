@@ -41,7 +41,6 @@ from astrodino_seg import (
     SegmentationResult,
     as_image,
     load_model,
-    many,
     segmenter,
 )
 from astrodino_seg.catalog import CLASS_NAMES, FLAGS
@@ -1040,7 +1039,7 @@ def drawn(monkeypatch):
         found = Instances(
             grouping=grouping, classes=np.eye(3)[np.arange(n) % 3],
             probabilities=np.full((4, *groups.shape), 0.25, np.float32))
-        monkeypatch.setattr(many, 'find_all',
+        monkeypatch.setattr('astrodino_seg.result.find_all',
                             lambda *args, **kwargs: [found])
         return DinoSegmenter(**kwargs)
     return make
