@@ -18,6 +18,7 @@ import numpy as np
 from astropy.table import QTable
 from astropy.table.serialize import represent_mixins_as_columns
 from PIL import Image as Picture
+from skimage.measure import block_reduce
 
 from astrodino_seg.catalog import measure_labels
 from astrodino_seg.files import whole_or_not
@@ -96,8 +97,10 @@ def report_result(result, path, *, others, title, lines):
 
 def bin_picture(rgb, factor):
     """Means of blocks; the far edges are padded to whole blocks."""
-    blocks = _blocks(rgb, factor, mode='edge')
-    return blocks.mean(axis=(1, 3)).round().astype(np.uint8)
+    padding = [(0, -n % factor) for n in rgb.shape[:2]]
+    rgb = np.pad(rgb, [*padding, (0, 0)], mode='edge')
+    return block_reduce(rgb, (factor, factor, 1), np.mean).round().astype(
+        np.uint8)
 
 
 def bin_labels(labels, factor):
@@ -112,17 +115,8 @@ def bin_labels(labels, factor):
     area[values <= 0] = labels.size + 1
     order = np.argsort(-area, kind='stable')
     rank = np.argsort(order)
-    return values[order][_blocks(rank[index].reshape(labels.shape), factor)
-                         .max(axis=(1, 3))].clip(0)
-
-
-def _blocks(plane, factor, **pad):
-    """(y, x, ...) -> (y / factor, factor, x / factor, factor, ...)."""
-    ny, nx = (-(-side // factor) for side in plane.shape[:2])
-    padding = [(0, ny * factor - plane.shape[0]),
-               (0, nx * factor - plane.shape[1])]
-    plane = np.pad(plane, padding + [(0, 0)] * (plane.ndim - 2), **pad)
-    return plane.reshape(ny, factor, nx, factor, *plane.shape[2:])
+    rank = rank[index].reshape(labels.shape)
+    return values[order][block_reduce(rank, factor, np.max)].clip(0)
 
 
 def plain_columns(table):
