@@ -60,15 +60,11 @@ def enough_scenes(scenes, n_scenes, before=''):
     return n_scenes
 
 
-def looked_at(looks, which, *, n_workers, progress, name):
-    """Some items of a dataset, arrays, as they are."""
-    loader = DataLoader(looks, batch_size=None, sampler=which,
-                        num_workers=n_workers, collate_fn=_as_it_is)
+def looked_at(look, which, *, n_workers, progress, name):
+    """What a function says of each of some numbers, by several processes."""
+    loader = DataLoader(which, batch_size=None, num_workers=n_workers,
+                        collate_fn=look)
     return list(tqdm(loader, disable=not progress, desc=name))
-
-
-def _as_it_is(item):
-    return item
 
 
 def observed(scene, seed, **options):

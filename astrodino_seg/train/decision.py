@@ -5,11 +5,11 @@ The decision about seeds, fitted to what the finished network says.
 
 from copy import deepcopy
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 import torch
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
 from astrodino_seg.models.decision import Decision
 from astrodino_seg.predict.decode import paint_levels
@@ -166,8 +166,8 @@ def fit_decision(model, scenes, *, held=None, n_scenes=400, n_epochs=8,
         return [Graph(**{key: torch.from_numpy(part)
                          for key, part in one.items()})
                 for one in looked_at(
-                    _Looks(runner, some, rates, seed), which, name='decision',
-                    n_workers=n_workers, progress=progress)]
+                    partial(_look, runner, some, rates, seed), which,
+                    name='decision', n_workers=n_workers, progress=progress)]
 
     which = range(n_scenes)
     used = graphs_of(scenes, [
@@ -195,25 +195,15 @@ def fit_decision(model, scenes, *, held=None, n_scenes=400, n_epochs=8,
     return model.eval()
 
 
-class _Looks(Dataset):
+def _look(model, scenes, rates, seed, k):
     """
-    `graph_of_scene` of each scene, as arrays: tensors of many scenes would be
-    as many open files.
+    `graph_of_scene` of a scene, as arrays: tensors of many scenes would be as
+    many open files.
     """
-
-    def __init__(self, model, scenes, rates, seed):
-        self.model, self.scenes = model, scenes
-        self.rates, self.seed = rates, seed
-
-    def __len__(self):
-        return len(self.scenes)
-
-    def __getitem__(self, k):
-        image, truth = observed(self.scenes[k], [self.seed, k, 2],
-                                rates=self.rates)
-        graph = graph_of_scene(self.model, image, truth)
-        return {field.name: getattr(graph, field.name).numpy()
-                for field in fields(Graph)}
+    image, truth = observed(scenes[k], [seed, k, 2], rates=rates)
+    graph = graph_of_scene(model, image, truth)
+    return {field.name: getattr(graph, field.name).numpy()
+            for field in fields(Graph)}
 
 
 def _decision_of(model, every):

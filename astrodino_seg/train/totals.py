@@ -5,12 +5,12 @@ Total fluxes, fitted to what the finished model finds.
 
 import warnings
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from photutils.utils.exceptions import NoDetectionsWarning
 from scipy.ndimage import gaussian_filter
-from torch.utils.data import Dataset
 
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.evaluate.matching import match_labels
@@ -122,8 +122,9 @@ def fit_totals(model, scenes, *, n_scenes=300, n_steps=4000, rates=None,
     that is left out; ``seed`` is of the observations and of the fit.
     """
     n_scenes = enough_scenes(scenes, n_scenes)
-    looks = _Looks(model, scenes, n_scenes, rates, seed, bfloat16)
-    found = looked_at(looks, range(len(looks)), name='totals',
+    look = partial(_look, DinoSegmenter(model=model, bfloat16=bfloat16),
+                   scenes, n_scenes, {**(rates or {}), **NOT_LINEAR}, seed)
+    found = looked_at(look, range((1 + ALONE) * n_scenes), name='totals',
                       n_workers=n_workers, progress=progress)
     kept = [k % HELD for k in range(n_scenes)]
     held, used, alone = (
@@ -147,30 +148,18 @@ def fit_totals(model, scenes, *, n_scenes=300, n_steps=4000, rates=None,
     return model.eval()
 
 
-class _Looks(Dataset):
-    """`totals_of_scene` of each scene, and `totals_alone`, as arrays."""
-
-    def __init__(self, model, scenes, n_scenes, rates, seed, bfloat16):
-        self.segmenter = DinoSegmenter(model=model, bfloat16=bfloat16)
-        self.scenes, self.n_scenes = scenes, n_scenes
-        self.rates, self.seed = {**(rates or {}), **NOT_LINEAR}, seed
-
-    def __len__(self):
-        return (1 + ALONE) * self.n_scenes
-
-    def __getitem__(self, k):
-        seed = [self.seed, k, 5]
-        with warnings.catch_warnings():     # to find nothing is no news
-            warnings.simplefilter('ignore', NoDetectionsWarning)
-            warnings.simplefilter('ignore', AstroDinoUserWarning)
-            if k < self.n_scenes:
-                image, truth = observed(self.scenes[k], seed,
-                                        rates=self.rates)
-                one = totals_of_scene(self.segmenter, image, truth)
-            else:
-                one = totals_alone(self.segmenter,
-                                   np.random.default_rng(seed))
-        return one.features, one.truth
+def _look(segmenter, scenes, n_scenes, rates, seed, k):
+    """`totals_of_scene` of a scene, or beyond these `totals_alone`."""
+    with warnings.catch_warnings():     # to find nothing is no news
+        warnings.simplefilter('ignore', NoDetectionsWarning)
+        warnings.simplefilter('ignore', AstroDinoUserWarning)
+        if k < n_scenes:
+            image, truth = observed(scenes[k], [seed, k, 5], rates=rates)
+            one = totals_of_scene(segmenter, image, truth)
+        else:
+            rng = np.random.default_rng([seed, k, 5])
+            one = totals_alone(segmenter, rng)
+    return one.features, one.truth
 
 
 def _fit(totals, used, alone, *, n_steps, peak_rate, weight_decay, dropout):
