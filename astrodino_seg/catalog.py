@@ -1,27 +1,23 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The table of a segmentation: one row a label.
+The table of a segmentation, one row a label; and the light about each label,
+of which its total flux is told.
 """
 
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from astropy import units as u
 from astropy.table import QTable
-from scipy.ndimage import binary_dilation, maximum_filter
+from scipy import ndimage
 from skimage.measure import label as label_regions
 
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image import Image
 from astrodino_seg.inputs.background import correlation_of_area
 from astrodino_seg.inputs.channels import Normalised, detection_channel
-from astrodino_seg.photometry import (
-    features,
-    half_light_radius,
-    measure_light,
-)
-from astrodino_seg.truth import CLASSES
+from astrodino_seg.truth import CLASSES, neighbours
 
 CLASS_NAMES = CLASSES[1:]
 
@@ -40,6 +36,11 @@ MIN_PLATEAU = 4
 #: Of pixels above half the peak the share above 0.9 of it, 0.15 for any
 #: Gaussian and more for a plateau; and the least number of these.
 MIN_STEEP, MIN_STEEP_PIXELS = 0.3, 9
+#: Borders of the annuli, in radii of the label: finer where most light is.
+EDGES = np.concatenate([np.linspace(0, 1, 9), np.linspace(1, 2, 6)[1:]])
+N_ANNULI = len(EDGES) - 1
+#: What `features` has of each label.
+N_FEATURES = 4 * N_ANNULI + 2
 
 
 def make_table(image: Image, normalised: Normalised, grouping: Any,
@@ -72,7 +73,7 @@ def make_table(image: Image, normalised: Normalised, grouping: Any,
 
     area = np.bincount(labels, minlength=n + 1)[1:]
     weight = np.sinh(normalised.channels[0].ravel()[where])
-    x, y = _centroids(weight, 1e-6, where, groups.shape, total)
+    x, y = centroids(weight, 1e-6, where, groups.shape, total)
     table = QTable()
     table['label'] = np.arange(1, n + 1, dtype=np.int32)
     table['class'] = np.array(class_names)[classes.argmax(axis=1)]
@@ -111,30 +112,6 @@ def make_table(image: Image, normalised: Normalised, grouping: Any,
     return table
 
 
-def measure_labels(labels, image, background):
-    """
-    Measure (y, x) int labels of any tool, of which 0 and less are sky: a table
-    of ``label``, ``area``, ``x_centroid``, ``y_centroid`` (of the light of all
-    bands) and ``flux_<band>`` less the (band, y, x) background.
-    """
-    where = np.flatnonzero(labels > 0)
-    values, index = np.unique(labels.ravel()[where], return_inverse=True)
-
-    def total(weights=None):
-        return np.bincount(index, weights, minlength=len(values))
-
-    light = np.where(image.mask, 0, image.cube - background).reshape(
-        image.n_bands, -1)[:, where]
-    x, y = _centroids(light.sum(axis=0, dtype=float), 1e-30, where,
-                      image.shape, total)
-    unit = 1 if image.unit is None else image.unit
-    table = QTable({'label': values, 'area': total() * u.pix**2,
-                    'x_centroid': x, 'y_centroid': y})
-    for band, plane in zip(image.bands, light):
-        table[f'flux_{band}'] = total(plane) * unit
-    return table
-
-
 def measure(result, grouping, classes):
     """`make_table` of other labels, from what a `SegmentationResult` keeps."""
     planes = result.background, result.noise, result.noise_correlation
@@ -163,14 +140,6 @@ def _add_totals(table, image, normalised, groups, totals):
         light.growth, factor * light.flux) * u.pix
 
 
-def _centroids(weight, least, where, shape, total):
-    """Centroids weighted by what is positive."""
-    weight = np.clip(weight, 0, None).astype(float) + least
-    rows, columns = np.divmod(where, shape[1])
-    norm = total(weight)
-    return total(weight * columns) / norm, total(weight * rows) / norm
-
-
 def _flags(image, normalised, grouping, covered):
     groups, n = grouping.groups, covered.shape[1]
     flags = np.zeros(n + 1, np.int32)
@@ -182,7 +151,8 @@ def _flags(image, normalised, grouping, covered):
     edge = np.concatenate([groups[0], groups[-1], groups[:, 0],
                            groups[:, -1]])
     flags[np.unique(edge)] |= FLAGS['edge']
-    bad = binary_dilation(image.mask.any(axis=0), np.ones((3, 3), bool))
+    bad = ndimage.binary_dilation(image.mask.any(axis=0),
+                                  np.ones((3, 3), bool))
     flags[np.unique(groups[bad])] |= FLAGS['masked']
     pieces, n_pieces = label_regions(groups, background=0, connectivity=2,
                                      return_num=True)
@@ -195,23 +165,6 @@ def _flags(image, normalised, grouping, covered):
                          normalised.noise[b], groups, n)] |= (
                              FLAGS['saturated'])
     return flags[1:]
-
-
-def neighbours(groups, *planes, connectivity=8):
-    """
-    (2, m) labels of pixels that touch, by a corner too if the connectivity is
-    8, and for each (y, x) plane its (2, m) values there.
-    """
-    ny, nx = groups.shape
-    found = []
-    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1))[:connectivity // 2]:
-        here = np.s_[:ny - dy, max(-dx, 0):nx - max(dx, 0)]
-        there = np.s_[dy:, max(dx, 0):nx + min(dx, 0)]
-        one, other = groups[here], groups[there]
-        both = (one != other) & (one > 0) & (other > 0)
-        found.append([[plane[here][both], plane[there][both]]
-                      for plane in (groups, *planes)])
-    return [np.concatenate(part, axis=1) for part in zip(*found)]
 
 
 def _saturated(data, noise, groups, n):
@@ -233,7 +186,7 @@ def _saturated(data, noise, groups, n):
     valid = np.isfinite(noise)
     if not valid.all():
         holes = label_regions(~valid, connectivity=1)
-        ring = maximum_filter(holes, 3) * valid
+        ring = ndimage.maximum_filter(holes, 3) * valid
         size, whole, bright = (
             np.bincount(one.ravel(), minlength=holes.max() + 1)
             for one in (holes, ring, ring[high]))
@@ -242,3 +195,155 @@ def _saturated(data, noise, groups, n):
         found[groups[hole[ring]]] = True
         found[0] = False
     return np.flatnonzero(found)
+
+
+def centroids(weight, least, where, shape, total):
+    """Centroids weighted by what is positive."""
+    weight = np.clip(weight, 0, None).astype(float) + least
+    rows, columns = np.divmod(where, shape[1])
+    norm = total(weight)
+    return total(weight * columns) / norm, total(weight * rows) / norm
+
+
+class Growth(NamedTuple):
+    """
+    Sums (n, annulus) over elliptical annuli about each label: ``count`` valid
+    pixels, its own and those of the sky that have no nearer label; ``own``
+    pixels of the label; ``light``, the sum over those of ``count``.
+    ``radius``, (n,), is that of the circle of its area; the annuli have the
+    area of those between circles of `EDGES` times this.
+    """
+
+    count: np.ndarray
+    own: np.ndarray
+    light: np.ndarray
+    radius: np.ndarray
+
+    @property
+    def area(self):
+        """(n, annulus) pixels of the annuli, whoever has them."""
+        return np.pi * self.radius[:, None]**2 * np.diff(EDGES**2)
+
+
+class Light(NamedTuple):
+    """
+    The light of labels in all bands together: ``flux`` and its ``error``,
+    (n,), within, ``growth`` about them, and (band,) ``weights`` of the bands,
+    0 for one without valid pixels.
+    """
+
+    flux: np.ndarray
+    error: np.ndarray
+    growth: Growth
+    weights: np.ndarray
+
+
+def measure_light(image, background, noise, labels, table):
+    """
+    Measure all bands as one, each with the weight that is best for a spectrum
+    as flat as its noise: background, noise (band, y, x), labels (y, x) from 1,
+    and a table with ``flux_<band>`` and ``flux_err_<band>``.
+    """
+    weights = np.zeros(len(noise))
+    light = np.zeros(image.shape, np.float32)
+    valid = np.zeros(image.shape, bool)
+    flux, variance = np.zeros((2, len(table)))
+    seen = np.isfinite(noise)
+    typical = [float(np.median(sigma[good])) if good.any() else np.inf
+               for sigma, good in zip(noise, seen)]
+    for b, (band, good) in enumerate(zip(image.bands, seen)):
+        if not good.any():
+            continue
+        # the best band has 1, so that no unit makes it too large a number
+        weights[b] = (min(typical) / typical[b])**2
+        light += np.float32(weights[b]) * np.where(
+            good, image.cube[b] - background[b], 0)
+        valid |= good
+        value, error = (np.nan_to_num(np.asarray(table[f'{name}_{band}']))
+                        for name in ('flux', 'flux_err'))
+        flux += weights[b] * value
+        variance += (weights[b] * error)**2
+    return Light(flux, np.sqrt(variance), growth(light, valid, labels),
+                 weights)
+
+
+def growth(light, valid, labels):
+    """
+    The `Growth` of (y, x) ``light`` less the background, in annuli about each
+    of the (y, x) labels from 1; ``valid`` (y, x) bool.
+    """
+    n = int(labels.max(initial=0))
+    radius, (x0, y0, xx, xy, yy) = _ellipses(light, labels, n)
+    apart, (near_y, near_x) = ndimage.distance_transform_edt(
+        labels == 0, return_indices=True)
+    rows, columns = np.nonzero(apart <= EDGES[-1] * radius.max(initial=0))
+    k = labels[near_y[rows, columns], near_x[rows, columns]] - 1
+    dx, dy = columns - x0[k], rows - y0[k]
+    distance = np.sqrt(xx[k] * dx**2 + 2 * xy[k] * dx * dy + yy[k] * dy**2)
+    annulus = np.searchsorted(EDGES, distance, 'right') - 1
+    inside = annulus < N_ANNULI
+    rows, columns = rows[inside], columns[inside]
+    at = (k * N_ANNULI + annulus)[inside]
+
+    def total(values):
+        return np.bincount(at, values, n * N_ANNULI).reshape(n, N_ANNULI)
+
+    good = valid[rows, columns]
+    return Growth(count=total(good), own=total(labels[rows, columns] > 0),
+                  light=total(np.where(good, light[rows, columns], 0)),
+                  radius=radius)
+
+
+def _ellipses(light, labels, n):
+    """
+    Radius of each label, and x, y, xx, xy, yy: the centre, and the form that
+    is 1 on the ellipse of its area, with the root of the light for weight.
+    """
+    rows, columns = np.nonzero(labels)
+    k = labels[rows, columns] - 1
+    bright = np.sqrt(np.maximum(light[rows, columns], 0).astype(float))
+    bright += 1e-3 * bright.max(initial=0) + 1e-30
+
+    def mean(values):
+        return np.bincount(k, bright * values, n) / norm
+
+    norm = np.bincount(k, bright, n)
+    x0, y0 = mean(columns), mean(rows)
+    dx, dy = columns - x0[k], rows - y0[k]
+    xx, xy, yy = mean(dx * dx) + 1 / 12, mean(dx * dy), mean(dy * dy) + 1 / 12
+    radius = np.sqrt(np.bincount(k, minlength=n) / np.pi)
+    root = np.sqrt(np.maximum(xx * yy - xy**2, 1e-6)) * radius**2
+    return radius, (x0, y0, yy / root, -xy / root, xx / root)
+
+
+def features(light):
+    """
+    (n, `N_FEATURES`) float32: the light of each annulus, were it all like its
+    pixels, of that of the label; its surface brightness in units of its noise;
+    its shares that are the label's, and that are sky; the label's radius and
+    S/N.
+    """
+    flux, error, one = light.flux, np.maximum(light.error, 1e-30), light.growth
+    count = np.maximum(one.count, 1)
+    mean = one.light / count
+    sigma = (error / (np.pi**0.5 * one.radius))[:, None] / np.sqrt(count)
+    whole = np.maximum(np.abs(flux), 3 * error)[:, None]
+    parts = [np.clip(mean * one.area / whole, -1, 2),
+             np.arcsinh(mean / sigma / 3), np.clip(one.own / one.area, 0, 1.5),
+             np.clip((one.count - one.own) / one.area, 0, 1.5),
+             np.log(one.radius)[:, None], np.arcsinh(flux / error)[:, None]]
+    return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def half_light_radius(one, total):
+    """
+    (n,) radius of the circle of the area of the ellipse within which half of
+    ``total`` (n,) is, pixels; NaN if that is beyond the annuli.
+    """
+    light = one.light / np.maximum(one.count, 1) * one.area
+    within = np.maximum.accumulate(np.pad(np.cumsum(light, axis=1),
+                                          ((0, 0), (1, 0))), axis=1)
+    # surface brightness is even within an annulus, so light goes as its area
+    area = [np.interp(half, part, EDGES**2, right=np.nan)
+            for half, part in zip(total / 2, within)]
+    return np.sqrt(area) * one.radius

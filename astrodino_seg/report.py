@@ -15,12 +15,13 @@ from pathlib import Path
 from string import Template
 
 import numpy as np
+from astropy import units as u
 from astropy.table import QTable
 from astropy.table.serialize import represent_mixins_as_columns
 from PIL import Image as Picture
 from skimage.measure import block_reduce
 
-from astrodino_seg.catalog import measure_labels
+from astrodino_seg.catalog import centroids
 from astrodino_seg.files import whole_or_not
 from astrodino_seg.plotting import class_colours, rgb_image
 from astrodino_seg.truth import CLASSES
@@ -93,6 +94,30 @@ def report_result(result, path, *, others, title, lines):
                  rgb_image(image, result.background, result.noise), maps,
                  tables, title=title, class_map=result.class_map,
                  class_names=result.class_names, edits=True, lines=lines)
+
+
+def measure_labels(labels, image, background):
+    """
+    Measure (y, x) int labels of any tool, of which 0 and less are sky: a table
+    of ``label``, ``area``, ``x_centroid``, ``y_centroid`` (of the light of all
+    bands) and ``flux_<band>`` less the (band, y, x) background.
+    """
+    where = np.flatnonzero(labels > 0)
+    values, index = np.unique(labels.ravel()[where], return_inverse=True)
+
+    def total(weights=None):
+        return np.bincount(index, weights, minlength=len(values))
+
+    light = np.where(image.mask, 0, image.cube - background).reshape(
+        image.n_bands, -1)[:, where]
+    x, y = centroids(light.sum(axis=0, dtype=float), 1e-30, where,
+                      image.shape, total)
+    unit = 1 if image.unit is None else image.unit
+    table = QTable({'label': values, 'area': total() * u.pix**2,
+                    'x_centroid': x, 'y_centroid': y})
+    for band, plane in zip(image.bands, light):
+        table[f'flux_{band}'] = total(plane) * unit
+    return table
 
 
 def bin_picture(rgb, factor):

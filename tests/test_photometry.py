@@ -10,8 +10,7 @@ from astropy import units as u
 from numpy.testing import assert_allclose
 
 from astrodino_seg import DinoSegmenter, as_image, load_model
-from astrodino_seg.models.decision import Totals
-from astrodino_seg.photometry import (
+from astrodino_seg.catalog import (
     EDGES,
     N_FEATURES,
     features,
@@ -19,6 +18,7 @@ from astrodino_seg.photometry import (
     half_light_radius,
     measure_light,
 )
+from astrodino_seg.models.decision import Totals
 from astrodino_seg.simulate import make_scene
 from astrodino_seg.train import fit_totals, totals
 

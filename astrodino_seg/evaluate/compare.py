@@ -12,7 +12,6 @@ from astropy.table import QTable
 from photutils.utils.exceptions import NoDetectionsWarning
 from scipy.ndimage import find_objects
 
-from astrodino_seg.catalog import measure_labels
 from astrodino_seg.errors import AstroDinoUserWarning, ProgramError
 from astrodino_seg.evaluate.matching import Overlap, match_labels
 from astrodino_seg.image import as_image
@@ -21,7 +20,7 @@ from astrodino_seg.inputs.channels import (
     normalise,
     rgb_image,
 )
-from astrodino_seg.report import write_report
+from astrodino_seg.report import measure_labels, write_report
 
 #: A piece counts if it holds this share of a label's flux.
 MIN_PIECE = 0.02

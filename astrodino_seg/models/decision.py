@@ -159,7 +159,7 @@ class Totals(nn.Module):
     def factors(self, features):
         """
         Total over label flux, (n,) float64, and its relative error, of
-        features (n, n_features) of `~astrodino_seg.photometry.features`, an
+        features (n, n_features) of `~astrodino_seg.catalog.features`, an
         array.
         """
         with torch.inference_mode():

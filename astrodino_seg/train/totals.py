@@ -12,11 +12,11 @@ import torch
 from photutils.utils.exceptions import NoDetectionsWarning
 from scipy.ndimage import gaussian_filter
 
+from astrodino_seg.catalog import N_FEATURES, features, measure_light
 from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.evaluate.matching import match_labels
 from astrodino_seg.image import Image
 from astrodino_seg.models.decision import Totals
-from astrodino_seg.photometry import N_FEATURES, features, measure_light
 from astrodino_seg.segmenter import DinoSegmenter
 from astrodino_seg.simulate.galaxies import make_frame, sersic
 from astrodino_seg.train.data import HELD, enough_scenes, looked_at, observed
