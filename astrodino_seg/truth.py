@@ -26,58 +26,38 @@ PRIMARY_PIXELS = 300
 
 @dataclass
 class Truth:
-    """
-    What is known of an observed scene.
+    """What is known of an observed scene."""
 
-    Attributes
-    ----------
-    labels : `~numpy.ndarray`
-        (y, x) int32: 0 sky, object ids as in ``objects``, -1 void (masked,
-        or of an object too faint to be asked for).
-    own_sn : `~numpy.ndarray`
-        (y, x) float32: S/N of the owner alone, the root of the sum of
-        squares over the bands.
-    objects : dict of `~numpy.ndarray`
-        One entry an object that is asked for:
-
-        - ``id``, int: its label.
-        - ``x``, ``y``, float: pixels.
-        - ``cls``, int: index into `CLASSES`.
-        - ``kind``, str; ``re``, float, pixels: as in the scene.
-        - ``primary``, bool: a large galaxy, resolved, and above `PRIMARY_SN`
-          and `PRIMARY_PIXELS`.
-        - ``sn``, float: its total S/N, over its region.
-        - ``n_pixels``, int: of its region, masked ones included.
-        - ``flux``, (object, band) float: the sum of its own noiseless light
-          within the frame, in the unit of the image; NaN if the scene does
-          not tell.
-        - ``blendedness``, float in [0, 1): 1 - own / all, where own is the
-          sum over its region of its own S/N, and all that of the three
-          strongest objects there (as `Bosch et al. 2018
-          <https://doi.org/10.1093/pasj/psx080>`_ do with the flux of the
-          child and of its blend).
-        - ``on_primary``, bool: its peak, the pixel of its region with its
-          highest own S/N, lies where a primary that is not itself is above
-          `ISOPHOTE`.
-        - ``overlaps``, int: the id of the strongest other object that is
-          asked for and is above `ISOPHOTE` at its peak; 0 if there is none.
-    light : `~numpy.ndarray`
-        (band, y, x) float32: the noiseless light of all objects, artifacts
-        included, in the unit of the image; before saturation, masks, sky
-        and noise.
-    owners : `~numpy.ndarray`
-        (3, y, x) int32: the objects with the largest own S/N in each pixel,
-        largest first; 0 is none. Some may be too faint to be in ``objects``.
-    shares : `~numpy.ndarray`
-        (3, y, x) float32: their shares of the sum of the three's own S/N;
-        1 in all, or 0 where there is no light.
-    """
-
+    #: (y, x) int32: 0 sky, object ids as in ``objects``, -1 void (masked, or
+    #: of an object too faint to be asked for).
     labels: np.ndarray
+    #: (y, x) float32: S/N of the owner alone, the root of the sum of squares
+    #: over the bands.
     own_sn: np.ndarray
+    #: Arrays with an entry for each object that is asked for: ``id``, its
+    #: label; ``x`` and ``y``, pixels; ``cls``, index into `CLASSES`; ``kind``
+    #: and ``re`` (pixels), as in the scene; ``primary``, whether it is a large
+    #: galaxy, resolved, and above `PRIMARY_SN` and `PRIMARY_PIXELS`; ``sn``,
+    #: its total S/N over its region; ``n_pixels`` of its region, masked ones
+    #: included; ``flux``, (object, band), the sum of its own noiseless light
+    #: within the frame, in the unit of the image, NaN if the scene does not
+    #: tell; ``blendedness`` in [0, 1), 1 - own / all, of the sums over its
+    #: region of its own S/N and of that of the three strongest there (as Bosch
+    #: et al. 2018, PASJ 70, S5, do with fluxes); ``on_primary``, whether its
+    #: peak, the pixel of its region with its highest own S/N, lies where
+    #: another object that is primary is above `ISOPHOTE`; ``overlaps``, the id
+    #: of the strongest other object that is asked for and above `ISOPHOTE` at
+    #: its peak, or 0.
     objects: dict
+    #: (band, y, x) float32: the noiseless light of all objects, artifacts
+    #: included, in the unit of the image; before saturation, masks, sky and
+    #: noise.
     light: np.ndarray
+    #: (3, y, x) int32: the objects with the largest own S/N in each pixel,
+    #: largest first; 0 is none. Some may be too faint to be in ``objects``.
     owners: np.ndarray
+    #: (3, y, x) float32: their shares of the sum of the three's own S/N; 1 in
+    #: all, or 0 where there is no light.
     shares: np.ndarray
 
 
