@@ -207,14 +207,14 @@ def centroids(weight, least, where, shape, total):
 
 class Growth(NamedTuple):
     """
-    Sums (n, annulus) over elliptical annuli about each label: ``count`` valid
+    Sums (n, annulus) over elliptical annuli about each label: ``valid``
     pixels, its own and those of the sky that have no nearer label; ``own``
-    pixels of the label; ``light``, the sum over those of ``count``.
+    pixels of the label; ``light``, the sum over those of ``valid``.
     ``radius``, (n,), is that of the circle of its area; the annuli have the
     area of those between circles of `EDGES` times this.
     """
 
-    count: np.ndarray
+    valid: np.ndarray
     own: np.ndarray
     light: np.ndarray
     radius: np.ndarray
@@ -289,7 +289,7 @@ def growth(light, valid, labels):
         return np.bincount(at, values, n * N_ANNULI).reshape(n, N_ANNULI)
 
     good = valid[rows, columns]
-    return Growth(count=total(good), own=total(labels[rows, columns] > 0),
+    return Growth(valid=total(good), own=total(labels[rows, columns] > 0),
                   light=total(np.where(good, light[rows, columns], 0)),
                   radius=radius)
 
@@ -324,13 +324,13 @@ def features(light):
     S/N.
     """
     flux, error, one = light.flux, np.maximum(light.error, 1e-30), light.growth
-    count = np.maximum(one.count, 1)
+    count = np.maximum(one.valid, 1)
     mean = one.light / count
     sigma = (error / (np.pi**0.5 * one.radius))[:, None] / np.sqrt(count)
     whole = np.maximum(np.abs(flux), 3 * error)[:, None]
     parts = [np.clip(mean * one.area / whole, -1, 2),
              np.arcsinh(mean / sigma / 3), np.clip(one.own / one.area, 0, 1.5),
-             np.clip((one.count - one.own) / one.area, 0, 1.5),
+             np.clip((one.valid - one.own) / one.area, 0, 1.5),
              np.log(one.radius)[:, None], np.arcsinh(flux / error)[:, None]]
     return np.concatenate(parts, axis=1).astype(np.float32)
 
@@ -340,7 +340,7 @@ def half_light_radius(one, total):
     (n,) radius of the circle of the area of the ellipse within which half of
     ``total`` (n,) is, pixels; NaN if that is beyond the annuli.
     """
-    light = one.light / np.maximum(one.count, 1) * one.area
+    light = one.light / np.maximum(one.valid, 1) * one.area
     within = np.maximum.accumulate(np.pad(np.cumsum(light, axis=1),
                                           ((0, 0), (1, 0))), axis=1)
     # surface brightness is even within an annulus, so light goes as its area

@@ -47,10 +47,10 @@ def test_annuli_are_ellipses(one):
     """Of area, light and place of those of the disc itself."""
     light, r, labels, found = one
     assert_allclose(found.radius, np.sqrt(labels.sum() / np.pi))
-    assert_allclose(found.count, found.area, rtol=0.1, atol=8)
+    assert_allclose(found.valid, found.area, rtol=0.1, atol=8)
     # the border of the label is at 1
     inside = EDGES[1:] <= 1
-    assert_allclose(found.own[:, inside], found.count[:, inside], rtol=0.05)
+    assert_allclose(found.own[:, inside], found.valid[:, inside], rtol=0.05)
     assert found.own[:, ~inside].sum() < 0.03 * labels.sum()
     edges = EDGES * 20
     expected = [light[(r >= a) & (r < b)].sum()
@@ -77,10 +77,10 @@ def test_pixels_of_others_and_invalid_ones_do_not_count(one):
     valid = np.ones(SHAPE, bool)
     valid[:60] = False
     both = growth(np.where(valid, light, 0), valid, other)
-    assert both.count[0].sum() < alone.count[0].sum() - 30
+    assert both.valid[0].sum() < alone.valid[0].sum() - 30
     assert_allclose(both.own.sum(axis=1), np.bincount(other.ravel())[1:])
     # surface brightness is what it was
-    mean, before = (g.light[0] / g.count[0] for g in (both, alone))
+    mean, before = (g.light[0] / g.valid[0] for g in (both, alone))
     assert_allclose(mean[:8], before[:8], rtol=0.1)
 
 
