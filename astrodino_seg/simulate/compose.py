@@ -68,7 +68,7 @@ def make_scene(seed, *, size=512, band_set=None, psf_fwhm=None, density=None,
         pixels all the same.
     rates : dict of float, optional
         How much of each ingredient, where it is not the default; see
-        `~astrodino_seg.simulate.CONTENT`. 0 leaves it out.
+        `~astrodino_seg.simulate.scene.CONTENT`. 0 leaves it out.
     stamps : `~astrodino_seg.simulate.StampLibrary`, optional
         Where to take galaxies from, many times faster than they can be
         drawn. Bands, PSFs and optics are then those of the library, and so

@@ -5,6 +5,7 @@ Write the tables of what is read from files, which ``files.rst`` includes.
     python docs/using/files/layouts.py
 """
 
+import re
 from pathlib import Path
 
 from astrodino_seg.image.layouts import FILTER_KEYS, PIPELINES, ROLES
@@ -45,8 +46,11 @@ def tables():
               + ', '.join(f'``{key}``' for key in FILTER_KEYS)
               + ', then of EXTNAME, and then of the name of the file.', '']
     lines += _table(('pipeline', 'planes', 'bad', 'documented in'), [
-        (one.name, one.planes, _bad(one), one.source) for one in PIPELINES],
-        '20 30 20 30')
+        (one.name, one.planes, _bad(one), re.sub(
+            r'https?://(?:github.com/([^\s,;]+)|([^/]+)[^\s,;]*)',
+            lambda url: f'`{url[1] or url[2]} <{url[0]}>`__', one.source))
+        for one in PIPELINES],
+        '18 24 29 29')
     return '\n'.join(lines) + '\n'
 
 
