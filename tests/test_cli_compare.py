@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image as Picture
 
 from astrodino_seg.cli import main
-from astrodino_seg.cli.products import choose_finders
+from astrodino_seg.cli.compare import choose_finders
 from astrodino_seg.evaluate.baselines import PhotutilsFinder
 from astrodino_seg.image import as_image, read_label_map
 

@@ -3,13 +3,14 @@
 ``astrodino compare``, ``astrodino benchmark`` and ``astrodino demo``.
 """
 
+from ast import literal_eval
+from contextlib import suppress
+from copy import copy
 from pathlib import Path
 
 from astrodino_seg.cli.products import (
     add_image_options,
-    all_finders,
     as_prefix,
-    choose_finders,
     given,
     history,
     paths_of,
@@ -125,6 +126,52 @@ def _write_comparison(comparison, table, prefix, paths, n_closeups, lines,
                     parts['map'])
         if zooms:
             save_figure(plot_closeups(rgb, shown, zooms), parts['closeups'])
+
+
+def all_finders(model=None):
+    """The model and the baselines at hand, by name; and why others are not."""
+    from astrodino_seg.evaluate.baselines import available_finders
+    from astrodino_seg.segmenter import DinoSegmenter
+
+    finders, missing = available_finders()
+    return {'dino': DinoSegmenter(model=model), **finders}, missing
+
+
+def choose_finders(names, model=None, **common):
+    """
+    The finders of some names with commas between. One may have options behind
+    it, as ``photutils:contrast=0.1``, and is then ``photutils_contrast_0.1``;
+    ``common`` are for all that have them, unless `None`.
+    """
+    finders, missing = all_finders(model)
+    names = names.split(',') if names else finders
+    chosen = {}
+    for text in names:
+        name, *words = text.strip().split(':')
+        if name not in finders:
+            why = missing.get(name, f'known are {", ".join(finders)}')
+            msg = f'finders: no finder {name!r}: {why}'
+            raise ValueError(msg)
+        finder = copy(finders[name])
+        for key, value in common.items():
+            if value is not None and hasattr(finder, key):
+                setattr(finder, key, value)
+        for word in words:
+            _set_option(finder, name, word)
+        chosen['_'.join([name, *words]).replace('=', '_')] = finder
+    return chosen
+
+
+def _set_option(finder, name, word):
+    """Set what a word like ``contrast=0.1`` says."""
+    key, _, value = word.partition('=')
+    if not value or key.startswith('_') or key not in vars(finder):
+        known = ', '.join(key for key in vars(finder) if key[0] != '_')
+        msg = f'finders: {name} has no option {word!r}; it has {known}'
+        raise ValueError(msg)
+    with suppress(ValueError, SyntaxError):     # of a word
+        value = literal_eval(value)
+    setattr(finder, key, value)
 
 
 def add_benchmark(commands):

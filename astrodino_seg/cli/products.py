@@ -1,13 +1,13 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-What commands share: what they read, what they run, and the files that they
-write, all of them or none.
+What commands share: what they read, the files that they write, all of them or
+none, and many images (``--each`` and ``--positions``), of which what is done
+already is left.
 """
 
+import sys
 import textwrap
-from ast import literal_eval
-from contextlib import contextmanager, suppress
-from copy import copy
+from contextlib import contextmanager
 from pathlib import Path
 
 from astrodino_seg.files import (
@@ -103,52 +103,6 @@ def history(names, weights, **dials):
                            if v is not None))
     return [part for line in lines if line for part in textwrap.wrap(
         line.encode('ascii', 'replace').decode(), 70)]
-
-
-def all_finders(model=None):
-    """The model and the baselines at hand, by name; and why others are not."""
-    from astrodino_seg.evaluate.baselines import available_finders
-    from astrodino_seg.segmenter import DinoSegmenter
-
-    finders, missing = available_finders()
-    return {'dino': DinoSegmenter(model=model), **finders}, missing
-
-
-def choose_finders(names, model=None, **common):
-    """
-    The finders of some names with commas between. One may have options behind
-    it, as ``photutils:contrast=0.1``, and is then ``photutils_contrast_0.1``;
-    ``common`` are for all that have them, unless `None`.
-    """
-    finders, missing = all_finders(model)
-    names = names.split(',') if names else finders
-    chosen = {}
-    for text in names:
-        name, *words = text.strip().split(':')
-        if name not in finders:
-            why = missing.get(name, f'known are {", ".join(finders)}')
-            msg = f'finders: no finder {name!r}: {why}'
-            raise ValueError(msg)
-        finder = copy(finders[name])
-        for key, value in common.items():
-            if value is not None and hasattr(finder, key):
-                setattr(finder, key, value)
-        for word in words:
-            _set_option(finder, name, word)
-        chosen['_'.join([name, *words]).replace('=', '_')] = finder
-    return chosen
-
-
-def _set_option(finder, name, word):
-    """Set what a word like ``contrast=0.1`` says."""
-    key, _, value = word.partition('=')
-    if not value or key.startswith('_') or key not in vars(finder):
-        known = ', '.join(key for key in vars(finder) if key[0] != '_')
-        msg = f'finders: {name} has no option {word!r}; it has {known}'
-        raise ValueError(msg)
-    with suppress(ValueError, SyntaxError):     # of a word
-        value = literal_eval(value)
-    setattr(finder, key, value)
 
 
 def as_prefix(output, image):
@@ -261,3 +215,115 @@ def summarise(result):
     for name in result.class_names[1:]:
         names.append(f'{counts.count(name)} {name}')
     return f'{len(result.table)} objects: {", ".join(names)}'
+
+
+def run_each(work, args, finder, dials):
+    """
+    Every image by itself, as ``work`` does some of them; 0 if all went well.
+    """
+    from astrodino_seg.blocks import recipe_of, run_all
+    from astrodino_seg.result import AT_ONCE
+
+    folder = Path(args.output or '.')
+    items = _cutouts(args) if args.positions else _files(args.images)
+    names = [one['name'] for one in items]
+    if twice := {name for name in names if names.count(name) > 1}:
+        msg = f'images: {sorted(twice)[0]!r} is the name of two'
+        raise ValueError(msg)
+    worst, n_good, jobs, done = 0, 0, [], []
+    for one in items:
+        prefix = folder / one['name'] / one['name']
+        paths = product_paths(prefix, args.catalog_format, maps=args.maps,
+                              png=not args.no_png)
+        done.append((one['name'], paths['catalog']))
+        if not args.overwrite and all(p.exists() for p in paths.values()):
+            print(f'{_label(one)}: is there')
+            n_good += 1
+            continue
+        prefix.parent.mkdir(parents=True, exist_ok=True)
+        job = {**vars(args), **one, 'overwrite': True, 'output': str(prefix)}
+        del job['until_end']        # of this command
+        jobs.append((one, job))
+    recipe = recipe_of(finder)
+    # files may be large: a worker is given one
+    n = AT_ONCE if args.positions or args.scheduler is None else 1
+    some = [jobs[k:k + n] for k in range(0, len(jobs), n)]
+    for k, said in run_all(
+            work, ((recipe, dials, [job for _, job in part])
+                   for part in some), n_jobs=len(some),
+            scheduler=args.scheduler, progress=not args.quiet,
+            unit='image' if n == 1 else f'{n} images'):
+        for (one, _), (status, text) in zip(some[k], said):
+            if text:
+                print(f'astrodino: error: {_label(one)}: {text}',
+                      file=sys.stderr)
+            n_good += not text
+            worst = worst or status * (status != 3)
+    print(f'{n_good} of {len(names)} images')
+    if args.join:
+        _join(args.join, done)
+    return worst
+
+
+def _label(one):
+    """How to call an image: by its file, or a cutout by its name."""
+    return one['name'] if 'window' in one else one['images'][0]
+
+
+def _files(images):
+    """What to segment: each file, and those of folders."""
+    from astrodino_seg.result import fits_files
+
+    files = [file for one in images for file in (
+        fits_files(one) if Path(one).is_dir() and not one.endswith('.zarr')
+        else [one])]
+    return [{'images': [one], 'name': as_prefix(None, one).name}
+            for one in files]
+
+
+def _cutouts(args):
+    """What to segment: a window of the image at each position."""
+    from astropy.nddata import overlap_slices
+
+    from astrodino_seg.embed.cutout import IDS, pixels_of
+    from astrodino_seg.image import grid_of
+
+    if args.cutout is None:
+        msg = 'cutout: --positions needs --cutout, the side in pixels'
+        raise ValueError(msg)
+    names = args.images
+    grid = grid_of(names[0] if len(names) == 1 else names)
+    known, x, y = pixels_of(grid, args.positions)
+    ids = next((known[name] for name in IDS if name in known.colnames),
+               range(len(x)))
+    items = []
+    for name, at in zip(ids, zip(y, x)):
+        on = all(-0.5 <= p <= n - 0.5 for p, n in zip(at, grid.shape))
+        if not on:
+            print(f'astrodino: warning: {name} is not on the image',
+                  file=sys.stderr)
+            continue
+        window, _ = overlap_slices(grid.shape, (args.cutout,) * 2, at)
+        items.append({'images': names, 'name': str(name).strip(),
+                      'window': window})
+    return items
+
+
+def _join(path, catalogs):
+    """One table of those that are there, with the name of each."""
+    from astropy.table import QTable, vstack
+
+    from astrodino_seg.files import whole_or_not
+
+    tables = []
+    for name, catalog in catalogs:
+        if catalog.exists():
+            table = QTable.read(catalog)
+            table.add_column(name, name='image', index=0)
+            tables.append(table)
+    if not tables:
+        print('no catalogues to join', file=sys.stderr)
+        return
+    with whole_or_not(path) as part:
+        vstack(tables, metadata_conflicts='silent').write(part)
+    print(f'wrote {path}')

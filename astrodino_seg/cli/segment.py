@@ -8,17 +8,17 @@ from argparse import ArgumentTypeError, Namespace
 from contextlib import ExitStack
 from pathlib import Path
 
-from astrodino_seg.cli.many import run_each
+from astrodino_seg.cli.compare import choose_finders
 from astrodino_seg.cli.products import (
     MAPS,
     add_image_options,
     as_prefix,
-    choose_finders,
     history,
     product_paths,
     read_images,
     refuse_options,
     reserve,
+    run_each,
     split_bands,
     summarise,
     write_products,

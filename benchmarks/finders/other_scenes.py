@@ -20,7 +20,7 @@ from pathlib import Path
 import galsim
 import numpy as np
 
-from astrodino_seg.cli.products import choose_finders
+from astrodino_seg.cli.compare import choose_finders
 from astrodino_seg.evaluate.benchmark import (
     benchmark_tables,
     measure_scene,
