@@ -1,7 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The table of a segmentation, one row a label; and the light about each label,
-of which its total flux is told.
+The table of a segmentation, and the light about labels that tells totals.
 """
 
 import warnings
@@ -17,22 +16,20 @@ from astrodino_seg.errors import AstroDinoUserWarning
 from astrodino_seg.image import Image
 from astrodino_seg.inputs.background import correlation_of_area
 from astrodino_seg.inputs.channels import Normalised, detection_channel
-from astrodino_seg.truth import CLASSES, neighbours
+from astrodino_seg.truth import CLASSES
 
 CLASS_NAMES = CLASSES[1:]
 
 #: Bits of the ``flags`` column. ``saturated``: in a band the brightest pixels
 #: are a plateau, or around a hole of invalid ones; ``uncovered``: a band has
-#: no valid pixel of the label, and no flux; ``part_covered``: a band lacks
-#: some of its pixels; ``blended``: it touches another label;
-#: ``low_confidence``: the ``group_confidence`` is below 0.5; ``edited``: a
-#: person changed the label or its class; ``cut``: blocks of a mosaic cut it.
+#: no valid pixel of the label, and no flux; ``part_covered``: one lacks some;
+#: ``blended``: it touches another label; ``edited``: by a person; ``cut``: by
+#: blocks of a mosaic.
 FLAGS = {'edge': 1, 'masked': 2, 'disjoint': 4, 'saturated': 8,
          'uncovered': 16, 'part_covered': 32, 'blended': 64,
          'low_confidence': 128, 'edited': 256, 'cut': 512}
 
-MIN_SATURATED_SN = 200
-MIN_PLATEAU = 4
+MIN_SATURATED_SN, MIN_PLATEAU = 200, 4
 #: Of pixels above half the peak the share above 0.9 of it, 0.15 for any
 #: Gaussian and more for a plateau; and the least number of these.
 MIN_STEEP, MIN_STEEP_PIXELS = 0.3, 9
@@ -48,20 +45,9 @@ def make_table(image: Image, normalised: Normalised, grouping: Any,
                class_names: tuple = CLASS_NAMES) -> QTable:
     """
     Measure the objects of a segmentation, with (n_objects, n_classes)
-    probabilities of the classes and, if they are given, the totals of the
-    model. Columns ``label``, ``class``, ``p_<class>``, ``group_confidence``,
-    ``n_fragments``, ``area`` (pixels), ``x_centroid``, ``y_centroid``
-    (S/N-weighted, pixels), ``sky_centroid`` (with a WCS whose frame is known),
-    ``flux_<band>`` and ``flux_err_<band>`` (the sum over the valid pixels of
-    the label less the background, in the image's unit; NaN without any; errors
-    are those of the noise, with its correlation), with ``totals``
-    ``total_flux_<band>`` and ``total_flux_err_<band>`` (with the light that
-    the label leaves out, of the colour of that within) and
-    ``half_light_radius`` (pixels: of the circle with the area of the ellipse;
-    of all bands together), and ``flags`` (bits of `FLAGS`). With a calibrated
-    model, ``group_confidence`` is the probability that the label is one
-    object, neither cut nor merged, and else that its weakest grouping decision
-    is right.
+    probabilities of the classes and, if given, the totals of the model. Not of
+    a calibrated model, ``group_confidence`` is the probability that the
+    weakest grouping decision is right.
     """
     groups = grouping.groups
     n = len(grouping.seed_of)
@@ -167,10 +153,27 @@ def _flags(image, normalised, grouping, covered):
     return flags[1:]
 
 
+def neighbours(groups, *planes, connectivity=8):
+    """
+    (2, m) labels of pixels that touch, by corners too if the connectivity is
+    8, and for each (y, x) plane its (2, m) values there.
+    """
+    ny, nx = groups.shape
+    found = []
+    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1))[:connectivity // 2]:
+        here = np.s_[:ny - dy, max(-dx, 0):nx - max(dx, 0)]
+        there = np.s_[dy:, max(dx, 0):nx + min(dx, 0)]
+        one, other = groups[here], groups[there]
+        both = (one != other) & (one > 0) & (other > 0)
+        found.append([[plane[here][both], plane[there][both]]
+                      for plane in (groups, *planes)])
+    return [np.concatenate(part, axis=1) for part in zip(*found)]
+
+
 def _saturated(data, noise, groups, n):
     """
-    Labels with a flat top, which is some pixels within 1% of a high peak or
-    more within 10%, and a steep fall below; or with a hole in their middle.
+    Labels with a flat top (some pixels within 1% of a high peak, or more
+    within 10%) and a steep fall below; or with a hole in their middle.
     """
     high = (groups > 0) & (data > MIN_SATURATED_SN * noise)
     if not high.any():
@@ -207,11 +210,11 @@ def centroids(weight, least, where, shape, total):
 
 class Growth(NamedTuple):
     """
-    Sums (n, annulus) over elliptical annuli about each label: ``valid``
-    pixels, its own and those of the sky that have no nearer label; ``own``
-    pixels of the label; ``light``, the sum over those of ``valid``.
-    ``radius``, (n,), is that of the circle of its area; the annuli have the
-    area of those between circles of `EDGES` times this.
+    Sums (n, annulus) over elliptical annuli about each label: of ``valid``
+    pixels, its own and those of the sky that have no nearer label, of their
+    ``light``, and of its ``own`` pixels. They have the area of those between
+    circles of `EDGES` times the (n,) ``radius`` of the circle of the label's
+    area.
     """
 
     valid: np.ndarray
@@ -227,9 +230,8 @@ class Growth(NamedTuple):
 
 class Light(NamedTuple):
     """
-    The light of labels in all bands together: ``flux`` and its ``error``,
-    (n,), within, ``growth`` about them, and (band,) ``weights`` of the bands,
-    0 for one without valid pixels.
+    The light of labels in all bands together, (n,), and about them; (band,)
+    ``weights`` are 0 for a band without valid pixels.
     """
 
     flux: np.ndarray
@@ -320,8 +322,7 @@ def features(light):
     """
     (n, `N_FEATURES`) float32: the light of each annulus, were it all like its
     pixels, of that of the label; its surface brightness in units of its noise;
-    its shares that are the label's, and that are sky; the label's radius and
-    S/N.
+    the shares of the label and of sky; the label's radius and S/N.
     """
     flux, error, one = light.flux, np.maximum(light.error, 1e-30), light.growth
     count = np.maximum(one.valid, 1)

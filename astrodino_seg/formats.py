@@ -19,11 +19,10 @@ from regions import PolygonSkyRegion, Regions
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from astrodino_seg.catalog import FLAGS, measure
+from astrodino_seg.catalog import FLAGS, measure, neighbours
 from astrodino_seg.errors import require
 from astrodino_seg.image import ds9_positions
 from astrodino_seg.predict.decode import Grouping
-from astrodino_seg.truth import neighbours
 
 __all__ = ['lsst_table', 'sextractor_table', 'to_moc', 'to_nddata',
            'to_regions', 'to_votable']

@@ -47,7 +47,7 @@ class SegmentationResult:
     probabilities : `~numpy.ndarray`
         (class, y, x) float32 probabilities of those classes.
     table : `~astropy.table.QTable`
-        One row a label; see `~astrodino_seg.catalog.make_table`.
+        One row a label; "Quickstart" in the documentation has its columns.
     image : `~astrodino_seg.Image`
         What was segmented: all bands on one pixel grid.
     background, noise : `~numpy.ndarray`

@@ -77,23 +77,6 @@ def consecutive(labels):
             np.concatenate([[0], names.astype(np.int64)]))
 
 
-def neighbours(groups, *planes, connectivity=8):
-    """
-    (2, m) labels of pixels that touch, by a corner too if the connectivity is
-    8, and for each (y, x) plane its (2, m) values there.
-    """
-    ny, nx = groups.shape
-    found = []
-    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1))[:connectivity // 2]:
-        here = np.s_[:ny - dy, max(-dx, 0):nx - max(dx, 0)]
-        there = np.s_[dy:, max(dx, 0):nx + min(dx, 0)]
-        one, other = groups[here], groups[there]
-        both = (one != other) & (one > 0) & (other > 0)
-        found.append([[plane[here][both], plane[there][both]]
-                      for plane in (groups, *planes)])
-    return [np.concatenate(part, axis=1) for part in zip(*found)]
-
-
 def pixel_classes(labels, objects):
     """
     The class of each pixel, int64, of labels (y, x): an index into `CLASSES`,
