@@ -4,13 +4,15 @@ A model of a training run that goes on: the averaged weights with a decision,
 and with total fluxes.
 
     python -m benchmarks.model.milestone RUN OUT --stamps FOLDER
-        [--held FOLDER] [--scenes 600] [--totals 200] [--workers 2]
-        [--recipe FILE]
+        [--held FOLDER] [--decision FILE] [--scenes 600] [--epochs 8]
+        [--totals 200] [--workers 2] [--recipe FILE]
 
 RUN/average.safetensors is what the run has written last. The decision and the
 totals are fitted to scenes of 512 pixels, of the end of the training split and
 of the recipe's rates but for half as many of moderate galaxies; with --held,
-those of these stamps are held out. OUT gets ``model.safetensors`` and the
+those of these stamps are held out, best of galaxies that the network has not
+seen either. With --decision the decision goes on from that of another weights
+file, and else from the run's. OUT gets ``model.safetensors`` and the
 run's log, for ``bundle_model.py``.
 """
 
@@ -40,7 +42,9 @@ def main():
     parser.add_argument('out', type=Path)
     parser.add_argument('--stamps', required=True)
     parser.add_argument('--held')
+    parser.add_argument('--decision')
     parser.add_argument('--scenes', type=int, default=600)
+    parser.add_argument('--epochs', type=int, default=8)
     parser.add_argument('--totals', type=int, default=200)
     parser.add_argument('--workers', type=int, default=2)
     parser.add_argument('--recipe', type=Path, default=RECIPE)
@@ -59,8 +63,13 @@ def main():
     scenes = library(args.stamps)
     held = library(args.held) if args.held else None
     model = load_model(args.run / 'average.safetensors')
+    if args.decision:
+        other = load_model(args.decision)
+        model.put_decision(other.decision)
+        model.provenance['decision'] = other.provenance['decision']
     fit_decision(model, scenes, held=held, n_scenes=args.scenes,
-                 rates=recipe['fit']['rates'], n_workers=args.workers)
+                 n_epochs=args.epochs, rates=recipe['fit']['rates'],
+                 n_workers=args.workers)
     fit_totals(model, scenes, n_scenes=args.totals,
                rates=recipe['fit']['rates'], n_workers=args.workers)
     args.out.mkdir(parents=True, exist_ok=True)
