@@ -27,7 +27,7 @@ inside = truth.labels == objects['id'][spiral]
 on_it = np.flatnonzero(objects['overlaps'] == objects['id'][spiral])
 
 panels = {}
-for merge in (0.0, 0.35, 0.8):
+for merge in (0.0, 0.3, 0.8):
     result = DinoSegmenter(merge=merge).segment(image)
     labels = result.segmentation_image.data
     own = np.bincount(labels[inside])[1:].argmax() + 1
@@ -40,7 +40,7 @@ for merge in (0.0, 0.35, 0.8):
           f'30 pixels; {apart} of {len(on_it)} objects on it are apart')
 
 # %%
-# The default, 0.35, is meant for catalogues in which a swallowed star is as
+# The default, 0.3, is meant for catalogues in which a swallowed star is as
 # bad as a shredded galaxy. :doc:`/evidence/calibration` has the whole curve,
 # with the dials of other tools beside.
 panels['the truth'] = truth.labels.clip(0)

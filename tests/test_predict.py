@@ -252,6 +252,21 @@ def test_features():
     np.testing.assert_allclose(seeds[:, 1], np.log([5, 3, 30]), rtol=1e-6)
 
 
+@pytest.mark.parametrize(('radius', 'star', 'expected'), [
+    (3, 1, .8 / (.8 + .2 * np.e**2)),    # Bayes' rule with other prior odds
+    (3, .5, .8 / (.8 + .2 * np.e)), (3, 0, .8), (12, 1, .8)])
+def test_stars_before_a_galaxy(radius, star, expected):
+    level = make_level(1, (100, 100), [(50, 50), (60, 50)], [30, radius])
+    level.classes[1] = star, 1 - star, 0
+    decision = decision_of(.9, .8, [level])
+    other = Decision(**{**decision.spec, 'star_odds': 2.0})
+    other.load_state_dict(decision.state_dict())
+    for one, same in ((decision, .8), (other, expected)):
+        found, _, p = weigh([level], one)
+        assert found.i.tolist() == [0]
+        np.testing.assert_allclose(p, same, rtol=1e-5)
+
+
 def test_crowd_is_bounded():
     """A grid of stars: each is compared with the nearest only."""
     grid = [(x, y) for x in range(5, 600, 6) for y in range(5, 600, 6)]

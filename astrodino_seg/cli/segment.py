@@ -109,7 +109,7 @@ def _add_dials(command):
     add('--n-pixels', type=int, default=5,
         help='connected pixels that an object must have (%(default)s)')
     add('--connectivity', type=int, choices=(4, 8), default=8)
-    add('--merge', type=float, default=0.35,
+    add('--merge', type=float, default=0.3,
         help='0 splits most, 1 merges most (%(default)s)')
     add('--min-seed', type=float, default=0.7,
         help='least probability that a piece is of an object (%(default)s)')

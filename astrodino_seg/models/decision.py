@@ -39,13 +39,19 @@ class Decision(nn.Module):
     arXiv:1806.01261): whether a point of light is a knot depends on the others
     about it.
 
-    ``n_seed`` and ``n_pair`` are how many features a seed and a pair have.
+    ``n_seed`` and ``n_pair`` are how many features a seed and a pair have;
+    ``star_odds`` is the logarithm of how many times more of the points on
+    galaxies are stars than in what it was fitted to
+    (`~astrodino_seg.predict.merge.as_frequent`).
     """
 
-    def __init__(self, n_seed, n_pair, *, width=64, n_layers=2, n_heads=4):
+    def __init__(self, n_seed, n_pair, *, width=64, n_layers=2, n_heads=4,
+                 star_odds=0.0):
         super().__init__()
+        self.star_odds = star_odds
         self.spec = {'n_seed': n_seed, 'n_pair': n_pair, 'width': width,
-                     'n_layers': n_layers, 'n_heads': n_heads}
+                     'n_layers': n_layers, 'n_heads': n_heads,
+                     'star_odds': star_odds}
         self.of_seed = Standard(n_seed)
         self.of_pair = Standard(n_pair)
         self.seed_in = _mlp(n_seed, width)

@@ -14,6 +14,7 @@ from photutils.segmentation import SegmentationImage
 from torch.nn import functional as F
 
 from astrodino_seg.predict.merge import (
+    as_frequent,
     candidates,
     distance,
     gather,
@@ -24,7 +25,7 @@ from astrodino_seg.predict.merge import (
 
 #: The merge/split dial, and the least probability that a seed is of an object;
 #: chosen on scenes of the validation split.
-MERGE = 0.35
+MERGE = 0.3
 MIN_SEED = 0.7
 #: Share of an object's pixels of a level that makes it whole.
 COVERED = 0.6
@@ -214,7 +215,8 @@ def weigh(levels, decision):
                               pair_features(levels, found),
                               torch.from_numpy(found.i),
                               torch.from_numpy(found.j))
-    return found, *(part.sigmoid().double().numpy() for part in (real, same))
+    real, same = (part.sigmoid().double().numpy() for part in (real, same))
+    return found, real, as_frequent(levels, found, same, decision.star_odds)
 
 
 def decode(levels, decision, shape, *, merge=MERGE, min_seed=MIN_SEED,

@@ -3,15 +3,18 @@
 Calibrate a model on the training split, and measure it on the validation's.
 
     python -m benchmarks.calibration.calibration FOLDER [--model FILE]
-        [--write FILE] [--merge M] [--fit-scenes 100] [--scenes 40]
-        [--docs docs/evidence/calibration]
+        [--write FILE] [--star-odds X] [--merge M] [--fit-scenes 100]
+        [--scenes 40] [--docs docs/evidence/calibration]
 
 Fitted are a temperature for the classes, and a straight line for the log-odds
 that a label is one object, of its weakest grouping decision and its leading
 seed; see `astrodino_seg.models.decision`. ``--write`` writes the model with
 these, which ``bundle_model.py`` keeps. The confidence is that of labels made
 with ``--merge`` and ``--min-seed``. What the model's decision says of seeds
-and of pairs is only measured: it was fitted to be probable itself.
+and of pairs is only measured: it was fitted to be probable itself. With
+``--star-odds`` it gets other prior odds first, those of the sky and not of the
+scenes, where its pairs are then less probable
+(`astrodino_seg.predict.merge.as_frequent`).
 
 FOLDER keeps the rendered scenes; it gets ``calibration.json``,
 ``reliability.png`` and ``calibration.txt``, of which ``--docs`` is another
@@ -35,7 +38,11 @@ from astrodino_seg.evaluate.tables import (
     list_table,
     plus_minus,
 )
-from astrodino_seg.models.decision import Calibration, features_of
+from astrodino_seg.models.decision import (
+    Calibration,
+    Decision,
+    features_of,
+)
 from astrodino_seg.models.load import load_model
 from astrodino_seg.plotting import save_figure
 from astrodino_seg.predict.decode import weigh
@@ -304,6 +311,8 @@ def main():
     parser.add_argument('--model', help='a weights file; default: bundled')
     parser.add_argument('--write', type=Path,
                         help='file for the calibrated model')
+    parser.add_argument('--star-odds', type=float,
+                        help='of the decision, from now on; needs --write')
     parser.add_argument('--merge', type=float, default=DEFAULTS.merge)
     parser.add_argument('--min-seed', type=float, default=DEFAULTS.min_seed)
     parser.add_argument('--fit-scenes', type=int, default=100)
@@ -311,6 +320,16 @@ def main():
     parser.add_argument('--docs', type=Path, help='folder for the products')
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
+    if args.star_odds is not None:
+        if not args.write:
+            parser.error('--star-odds needs --write')
+        model = load_model(args.model)
+        old = model.decision
+        new = Decision(**{**old.spec, 'star_odds': args.star_odds})
+        new.load_state_dict(old.state_dict())
+        model.put_decision(new.eval())
+        model.save(args.write, half=is_half(model))
+        args.model = args.write
     network = Network(args.model, args.folder)
     calibration = fit(network, args.fit_scenes, args.merge, args.min_seed)
     values = asdict(calibration)
