@@ -43,7 +43,7 @@ from benchmarks.common import DEFAULTS, Network
 
 CONTRASTS = (0.0001, 0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 #: By finder: the name of its dial, and what is tried.
-DIALS = {'dino': ('merge', (0.0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95,
+DIALS = {'dino': ('merge', (0.0, 0.1, 0.2, 0.3, 0.5, 0.65, 0.8, 0.9, 0.95,
                             0.98, 1.0)),
          'photutils': ('contrast', CONTRASTS),
          'sep': ('contrast', CONTRASTS)}
