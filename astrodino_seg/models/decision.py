@@ -42,7 +42,7 @@ class Decision(nn.Module):
     ``n_seed`` and ``n_pair`` are how many features a seed and a pair have;
     ``star_odds`` is the logarithm of how many times more of the points on
     galaxies are stars than in what it was fitted to
-    (`~astrodino_seg.predict.merge.as_frequent`).
+    (`~astrodino_seg.predict.decode.as_frequent`).
     """
 
     def __init__(self, n_seed, n_pair, *, width=64, n_layers=2, n_heads=4,

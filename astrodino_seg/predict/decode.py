@@ -14,7 +14,6 @@ from photutils.segmentation import SegmentationImage
 from torch.nn import functional as F
 
 from astrodino_seg.predict.merge import (
-    as_frequent,
     candidates,
     distance,
     gather,
@@ -22,11 +21,15 @@ from astrodino_seg.predict.merge import (
     pair_features,
     seed_features,
 )
+from astrodino_seg.truth import CLASSES
 
 #: The merge/split dial, and the least probability that a seed is of an object;
-#: chosen on scenes of the validation split.
+#: what they do is in docs/evidence/calibration.rst.
 MERGE = 0.3
 MIN_SEED = 0.7
+#: By how many times a galaxy is larger than a point on it.
+LARGER = 6
+STAR = CLASSES.index('star') - 1          # of the classes but the sky
 #: Share of an object's pixels of a level that makes it whole.
 COVERED = 0.6
 
@@ -196,6 +199,23 @@ class Grouping:
         fragments = SegmentationImage(self.fragments)
         fragments._deblend_label_map = dict(self.children)
         return SegmentationImage(self.groups), fragments
+
+
+def as_frequent(levels, found, same, star_odds):
+    """
+    The probability (P,) that two seeds are one object where stars are more
+    frequent than in training.
+
+    It is ``same`` (P,) with other prior odds, for a seed that looks like a
+    star and lies on a much larger object (Saerens, Latinne & Decaestecker
+    2002, Neural Computation 14, 21): ``exp(star_odds)`` times more such points
+    are stars, as far as the network's class says that it is one.
+    """
+    if star_odds == 0:
+        return same
+    on_large = found.radius[found.i] > LARGER * found.radius[found.j]
+    star = on_large * gather(levels, 'classes')[found.j, STAR]
+    return same / (same + (1 - same) * np.exp(star_odds * star))
 
 
 def weigh(levels, decision):

@@ -20,9 +20,6 @@ from scipy.sparse.csgraph import connected_components, shortest_path
 from scipy.spatial import cKDTree
 from torch.nn import functional as F
 
-from astrodino_seg.truth import CLASSES
-
-STAR = CLASSES.index('star') - 1          # of the classes but the sky
 #: How far from a seed others are compared with it, in radii of its object, and
 #: the pixels, of its own level, within which any two are.
 REACH = 3
@@ -39,9 +36,6 @@ HALF_WAY = 0.6
 UNLIKE = 0.02
 #: Seeds that are connected, at most, for one linkage.
 LARGEST = 3000
-#: By how many times a galaxy is larger than the points on it; 3 and 10 are no
-#: better.
-LARGER = 6
 #: Sides in pixels of the means that a seed's looks are made of.
 SCALES = (3, 5, 9, 17)
 #: Samples of the line between two seeds.
@@ -258,23 +252,6 @@ def valleys(channels, x, y, i, j):
         line[0], line[-1])
     return torch.stack([line.amin(dim=0) - low, line.mean(dim=0) - low,
                         high - low], dim=-1)
-
-
-def as_frequent(levels, found, same, star_odds):
-    """
-    The probability (P,) that two seeds are one object where stars are more
-    frequent than in training.
-
-    It is ``same`` (P,) with other prior odds, for a seed that looks like a
-    star and lies on a much larger object (Saerens, Latinne & Decaestecker
-    2002, Neural Computation 14, 21): ``exp(star_odds)`` times more such points
-    are stars, as far as the network's class says that it is one.
-    """
-    if star_odds == 0:
-        return same
-    on_large = found.radius[found.i] > LARGER * found.radius[found.j]
-    star = on_large * gather(levels, 'classes')[found.j, STAR]
-    return same / (same + (1 - same) * np.exp(star_odds * star))
 
 
 def group(n, i, j, same, merge):

@@ -14,7 +14,7 @@ with ``--merge`` and ``--min-seed``. What the model's decision says of seeds
 and of pairs is only measured: it was fitted to be probable itself. With
 ``--star-odds`` it gets other prior odds first, those of the sky and not of the
 scenes, where its pairs are then less probable
-(`astrodino_seg.predict.merge.as_frequent`).
+(`astrodino_seg.predict.decode.as_frequent`).
 
 FOLDER keeps the rendered scenes; it gets ``calibration.json``,
 ``reliability.png`` and ``calibration.txt``, of which ``--docs`` is another
