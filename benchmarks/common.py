@@ -23,7 +23,7 @@ from astrodino_seg.predict.instances import has_pixels, input_of
 from astrodino_seg.predict.pyramid import MIN_HEAT, look
 from astrodino_seg.segmenter import DinoSegmenter
 from astrodino_seg.simulate import SceneLibrary
-from astrodino_seg.simulate.library import VERSION
+from astrodino_seg.simulate.scene_library import VERSION
 from astrodino_seg.truth import Truth
 
 DEFAULTS = DinoSegmenter()

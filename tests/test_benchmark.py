@@ -29,7 +29,7 @@ from astrodino_seg.evaluate.benchmark import (
 )
 from astrodino_seg.plotting import plot_benchmark
 from astrodino_seg.simulate import SceneLibrary
-from astrodino_seg.simulate.library import SPLITS
+from astrodino_seg.simulate.scene_library import SPLITS
 
 pytest.importorskip('galsim')
 SIZE = 128

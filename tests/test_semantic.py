@@ -28,7 +28,7 @@ from astrodino_seg.models.load import BUNDLED_BACKBONE, BUNDLED_HEADS, load_any
 from astrodino_seg.models.semantic import HEADS, SemanticModel
 from astrodino_seg.predict.instances import predict_classes, segment_classes
 from astrodino_seg.simulate import make_scene, observe
-from astrodino_seg.simulate.library import SPLITS
+from astrodino_seg.simulate.scene_library import SPLITS
 from astrodino_seg.truth import pixel_classes
 
 RULES = [NoiseUnits(PreprocessSpec(softening=2.0)), Photographic(),

@@ -13,8 +13,8 @@ from scipy.ndimage import center_of_mass
 from simulate_helpers import EMPTY
 
 from astrodino_seg.simulate import make_scene
-from astrodino_seg.simulate.library import build_stamps
 from astrodino_seg.simulate.render import MAX_ZOOM, CosmosGalaxies
+from astrodino_seg.simulate.scene_library import build_stamps
 
 WAVES = np.array([0.48, 0.62, 0.87])
 

@@ -17,14 +17,14 @@ from simulate_helpers import EMPTY, check_truth, digest
 
 from astrodino_seg.errors import ModelFileError
 from astrodino_seg.simulate import StampLibrary, make_scene, observe
-from astrodino_seg.simulate import library as stamps
-from astrodino_seg.simulate.library import (
+from astrodino_seg.simulate import scene_library as stamps
+from astrodino_seg.simulate.scene import VERSION
+from astrodino_seg.simulate.scene_library import (
     Stamps,
     _turn,
     _turn_offset,
     build_stamps,
 )
-from astrodino_seg.simulate.scene import VERSION
 from astrodino_seg.simulate.sky import BAND_SETS
 
 pytest.importorskip('galsim')

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from astrodino_seg.evaluate.baselines import FINDERS, TUNED
-from astrodino_seg.simulate.library import SPLITS
+from astrodino_seg.simulate.scene_library import SPLITS
 
 ROOT = Path(__file__).parents[1]
 

@@ -145,7 +145,7 @@ def add_stamps(commands):
 
 def run_stamps(args):
     require('galsim', 'simulate')
-    from astrodino_seg.simulate.library import build_stamps
+    from astrodino_seg.simulate.scene_library import build_stamps
 
     rates, others = read_rates(args.rate)
     if others:

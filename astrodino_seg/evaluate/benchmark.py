@@ -39,7 +39,7 @@ from astrodino_seg.evaluate.tables import (
 from astrodino_seg.files import locked, sha256_of, whole_or_not
 from astrodino_seg.image.filters import wavelength
 from astrodino_seg.simulate import SceneLibrary, observe
-from astrodino_seg.simulate.library import VERSION
+from astrodino_seg.simulate.scene_library import VERSION
 from astrodino_seg.truth import CLASSES
 
 #: Columns of the tables for the docs: of all objects, of large galaxies.

@@ -39,7 +39,7 @@ from astrodino_seg.predict.decode import compose, decode, paint_levels
 from astrodino_seg.predict.instances import input_of
 from astrodino_seg.predict.pyramid import STEP
 from astrodino_seg.simulate import make_scene, observe
-from astrodino_seg.simulate.library import SPLITS
+from astrodino_seg.simulate.scene_library import SPLITS
 from astrodino_seg.train.decision import seed_truth
 from benchmarks.common import DEFAULTS, Network, keep
 

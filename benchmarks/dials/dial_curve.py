@@ -38,7 +38,7 @@ from astrodino_seg.evaluate.tables import (
 )
 from astrodino_seg.plotting import save_figure
 from astrodino_seg.simulate import SceneLibrary
-from astrodino_seg.simulate.library import VERSION
+from astrodino_seg.simulate.scene_library import VERSION
 from benchmarks.common import DEFAULTS, Network
 
 CONTRASTS = (0.0001, 0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)

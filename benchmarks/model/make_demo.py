@@ -18,7 +18,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from astrodino_seg.simulate import make_scene, observe
-from astrodino_seg.simulate.library import SPLITS
+from astrodino_seg.simulate.scene_library import SPLITS
 
 SEED = SPLITS['benchmark'][0] + 90_017
 

@@ -26,7 +26,7 @@ from torch.utils.data import Subset
 
 from astrodino_seg import load_model
 from astrodino_seg.simulate import SceneLibrary
-from astrodino_seg.simulate.library import SPLITS
+from astrodino_seg.simulate.scene_library import SPLITS
 from astrodino_seg.train import fit_decision, fit_totals
 
 RECIPE = (Path(__file__).resolve().parents[2] / 'astrodino_seg' / 'train'

@@ -61,7 +61,7 @@ from astrodino_seg.models import Backbone, load_backbone
 from astrodino_seg.plotting import rgb_image, save_figure
 from astrodino_seg.simulate import make_scene, observe
 from astrodino_seg.simulate.galaxies import KINDS
-from astrodino_seg.simulate.library import SPLITS, build_stamps
+from astrodino_seg.simulate.scene_library import SPLITS, build_stamps
 from astrodino_seg.truth import CLASSES, pixel_classes
 from benchmarks.common import add_data
 

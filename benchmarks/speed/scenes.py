@@ -20,7 +20,7 @@ os.environ['OMP_NUM_THREADS'] = '1'     # before numpy
 import numpy as np
 
 from astrodino_seg.simulate import StampLibrary, make_scene, observe
-from astrodino_seg.simulate.library import build_stamps
+from astrodino_seg.simulate.scene_library import build_stamps
 
 SIZE, BANDS = 256, 'griz'
 

@@ -11,9 +11,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from simulate_helpers import EMPTY, digest, hand_scene
 
 from astrodino_seg.simulate import SceneLibrary, make_scene, observe
-from astrodino_seg.simulate.library import SPLITS, build_stamps
+from astrodino_seg.simulate.scene_library import SPLITS, build_stamps
 
-library = import_module('astrodino_seg.simulate.library')
+library = import_module('astrodino_seg.simulate.scene_library')
 
 
 def test_splits_are_disjoint():
