@@ -3,8 +3,8 @@
 Stamps of galaxies through the PSF of a sky; their enlargement, until they fill
 the frame; discs too faint to be seen pixel by pixel. `Renderer` and
 `~astrodino_seg.simulate.scene_library.Stamps`, which takes them from a file,
-have the same two methods, ``large`` and ``small``. Real morphology is that of HST
-COSMOS galaxies, in the layout of GalSim's ``COSMOSCatalog`` pieces:
+have the same two methods, ``large`` and ``small``. Real morphology is that of
+HST COSMOS galaxies, in the layout of GalSim's ``COSMOSCatalog`` pieces:
 ``galaxies_f814w.fits``, with one stamp in each extension, and ``catalog.ecsv``
 with ``NOISE_MEAN`` and ``NOISE_VARIANCE`` of each.
 """
