@@ -69,14 +69,14 @@ def make_table(image: Image, normalised: Normalised, grouping: Any,
     table['n_fragments'] = grouping.n_fragments.astype(np.int32)
     table['area'] = area * u.pix**2
     table['x_centroid'], table['y_centroid'] = x, y
-    if image.wcs is not None:
-        sky = image.sky(x, y)
-        if sky is not None:
-            table['sky_centroid'] = sky
-        else:
-            msg = (f'astropy has no frame for {list(image.wcs.wcs.ctype)}; '
-                   f'there are no positions on the sky')
-            warnings.warn(msg, AstroDinoUserWarning)
+    sky = image.sky(x, y)
+    if sky is not None:
+        table['sky_centroid'] = sky
+    elif image.wcs is not None:
+        axes = ' '.join([*image.wcs.wcs.ctype, image.wcs.wcs.radesys])
+        msg = (f'no positions on the sky: astropy has no frame for {axes} '
+               f'(it has those of the Sun after "import sunpy.coordinates")')
+        warnings.warn(msg, AstroDinoUserWarning)
     unit = 1 if image.unit is None else image.unit
     covered = []
     for b, band in enumerate(image.bands):

@@ -15,6 +15,7 @@ from skimage.segmentation import watershed
 from astrodino_seg.catalog import FLAGS, measure
 from astrodino_seg.edits import COLUMNS, as_edits, describe, label_at
 from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg.image import in_icrs
 from astrodino_seg.inputs.channels import detection_channel
 from astrodino_seg.predict.decode import Grouping, label_fragments
 
@@ -246,9 +247,8 @@ class _Draft:
     def _row(self, edit, labels, points):
         """The edit as a row of text."""
         x, y = np.reshape(points, (-1, 2)).T
-        sky = self.result.image.sky(x, y)
-        ra, dec = ((), ()) if sky is None else (sky.icrs.ra.deg,
-                                                sky.icrs.dec.deg)
+        sky = in_icrs(self.result.image.sky(x, y))
+        ra, dec = ((), ()) if sky is None else (sky.ra.deg, sky.dec.deg)
         return (edit.action, ' '.join(map(str, edit.labels or labels)),
                 *(' '.join(form.format(one) for one in values)
                   for form, values in (('{:.2f}', x), ('{:.2f}', y),

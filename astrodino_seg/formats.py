@@ -21,7 +21,7 @@ from scipy.sparse.csgraph import connected_components
 
 from astrodino_seg.catalog import FLAGS, measure, neighbours
 from astrodino_seg.errors import require
-from astrodino_seg.image import ds9_positions
+from astrodino_seg.image import ds9_positions, in_icrs
 from astrodino_seg.predict.decode import Grouping
 
 __all__ = ['lsst_table', 'sextractor_table', 'to_moc', 'to_nddata',
@@ -96,14 +96,14 @@ def to_moc(image, *, max_order=None):
     from mocpy import MOC
 
     y, x = np.nonzero(~image.mask.all(axis=0))
-    sky = image.sky(x, y)
+    sky = in_icrs(image.sky(x, y))
     if sky is None:
         msg = 'image has no WCS whose frame is known'
         raise ValueError(msg)
     area = image.wcs.proj_plane_pixel_area().to_value(u.sr)
     finest = int(np.log2(np.pi / 3 / area) / 2)     # as large as a pixel
     order = max(finest - 1, 0) if max_order is None else max_order
-    return MOC.from_skycoords(sky.icrs, max_norder=min(order, finest))
+    return MOC.from_skycoords(sky, max_norder=min(order, finest))
 
 
 def to_nddata(image, band=None):
@@ -172,8 +172,8 @@ def sextractor_table(result):
     new['NUMBER'] = old['label']
     for axis in 'xy':
         new[f'{axis.upper()}_IMAGE'] = (old[f'{axis}_centroid'] + 1) * u.pix
-    if 'sky_centroid' in old.colnames:
-        sky = old['sky_centroid'].icrs
+    sky = in_icrs(old.columns.get('sky_centroid'))
+    if sky is not None:
         new['ALPHA_J2000'], new['DELTA_J2000'] = sky.ra, sky.dec
     for name, value in (('XMIN', 'ixmin'), ('XMAX', 'ixmax'),
                         ('YMIN', 'iymin'), ('YMAX', 'iymax')):
@@ -263,8 +263,9 @@ def to_votable(table):
     new = Table()
     for name in table.colnames:
         if isinstance(table[name], SkyCoord):
-            sky = table[name].icrs
-            new['ra'], new['dec'] = sky.ra, sky.dec
+            sky = in_icrs(table[name])
+            if sky is not None:
+                new['ra'], new['dec'] = sky.ra, sky.dec
             continue
         value = table[name]
         if getattr(value, 'unit', None) is not None:

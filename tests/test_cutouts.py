@@ -6,7 +6,11 @@ Tests for the cutouts module.
 import astropy.units as u
 import numpy as np
 import pytest
-from astropy.coordinates import SkyCoord
+from astropy.coordinates import (
+    BaseCoordinateFrame,
+    SkyCoord,
+    UnitSphericalRepresentation,
+)
 from astropy.nddata import Cutout2D
 from astropy.table import QTable, Table
 from helpers import check_promises, make_wcs
@@ -15,7 +19,8 @@ from photutils.segmentation import SegmentationImage
 
 from astrodino_seg.embed import cutouts, label_cutouts
 from astrodino_seg.embed.cutout import FLAGS
-from astrodino_seg.image import as_image
+from astrodino_seg.formats import to_votable
+from astrodino_seg.image import as_image, in_icrs
 
 SHAPE = (40, 50)
 CUBE = np.random.default_rng(1).normal(size=(2, *SHAPE)).astype(np.float32)
@@ -113,6 +118,24 @@ def test_the_sun():
         cutouts(image, SkyCoord(150, 2, unit='deg'), 5)
 
 
+class Rover(BaseCoordinateFrame):
+    """A frame that no way leads out of, as of the Sun without observer."""
+
+    default_representation = UnitSphericalRepresentation
+
+
+def test_frame_without_a_way_to_icrs(image, monkeypatch):
+    sky = SkyCoord([1, 2] * u.deg, [3, 4] * u.deg, frame=Rover())
+    monkeypatch.setattr('astrodino_seg.image.fits.sky_frame',
+                        lambda wcs: Rover())
+    assert image.sky([3, 4], [5, 6]).frame.name == 'rover'
+    assert 'ra' not in cutouts(image, [(3, 4)], 5).table.colnames
+    assert in_icrs(sky) is None
+    table = QTable({'label': [1, 2], 'sky_centroid': sky})
+    fields = to_votable(table).get_first_table().fields
+    assert [field.name for field in fields] == ['label']
+
+
 def test_far_on_the_sky(image):
     # the other side of the sky, where the projection has no answer, and
     # where a distortion does not converge
@@ -193,6 +216,10 @@ def test_size_of_labels():
     (Table({'ra': [], 'dec': []}), 'positions are empty'),
     (Table({'x': [], 'y': []}), 'positions are empty'),
     (np.zeros((3, 3)), r'an array \(n, 2\) of x and y'),
+    ([[150, 2]] * u.deg, r'in pixels, got the shape \(1, 2\), deg'),
+    ([{'x': 1}], 'in pixels, got list'),
+    (Table({'ra': ['10:00:00'], 'dec': ['2:00:00']}), 'SkyCoord.*reads text'),
+    (QTable({'x': [3] * u.arcsec, 'y': [4] * u.pix}), 'x must be in pixels'),
     (Table({'a': [1]}), 'no columns ra and dec'),
     (Table({'ra': [1, np.nan], 'dec': [1, 2]}), '1 of 2 are missing'),
     ('nowhere.csv', 'no such file')])

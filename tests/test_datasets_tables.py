@@ -82,7 +82,8 @@ def test_bad_types(tmp_path):
 
 @pytest.mark.parametrize('names', [
     ('ALPHA_J2000', 'DELTA_J2000'), ('RAJ2000', 'DEJ2000'),
-    ('RA_ICRS', 'DE_ICRS'), ('Ra', 'Dec')])
+    ('RA_ICRS', 'DE_ICRS'), ('Ra', 'Dec'),
+    ('sky_centroid.ra', 'sky_centroid.dec')])       # ours, as CSV has them
 def test_names_of_programs(names):
     table = read_positions(Table(dict(zip(names, (RA, DEC)))))
     assert_allclose(table['ra'], RA)
@@ -106,6 +107,17 @@ def test_pixels(names, first):
         x, y = pixel_positions(as_table(source))
         assert_allclose(x, X)
         assert_allclose(y, Y)
+
+
+@pytest.mark.parametrize('head', [
+    'x y', '# x y', '# 1 X_IMAGE position [pixel]\n# 2 Y_IMAGE'])
+def test_tables_of_text(tmp_path, head):
+    """As SExtractor's, and others whose format is told by nothing."""
+    first = 'X_IMAGE' in head
+    path = tmp_path / 'some.cat'
+    path.write_text(head + ''.join(
+        f'\n{x + first} {y + first}' for x, y in zip(X, Y)))
+    assert_allclose(pixel_positions(as_table(path)), (X, Y))
 
 
 def test_no_names():

@@ -390,6 +390,32 @@ def test_of_another_run(tmp_path):
                         batch_size=2)
 
 
+@pytest.mark.parametrize('kind', [FolderImages, list])
+def test_replaced_files_are_another_run(tmp_path, monkeypatch, kind):
+    path, folder = tmp_path / 'v.fits', tmp_path / 'images'
+    folder.mkdir()
+    names = [folder / f'{k}.fits' for k in range(3)]
+    for name, image in zip(names, IMAGES):
+        fits.writeto(name, image)
+
+    def images():
+        return names if kind is list else FolderImages(folder)
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr('astrodino_seg.embed.embedding._vectors', killed)
+        with pytest.raises(KeyboardInterrupt):
+            embedding_table(images(), BACKBONE, path=path)
+    content = names[1].read_bytes()
+    fits.writeto(names[1], IMAGES[0], overwrite=True)
+    with pytest.raises(ValueError, match='sha256 was'):
+        embedding_table(images(), BACKBONE, path=path)
+    names[1].write_bytes(content)       # at another time
+    assert len(embedding_table(images(), BACKBONE, path=path)) == 3
+
+
 def test_other_positions_are_another_run(tmp_path, monkeypatch):
     path = tmp_path / 'v.fits'
     first = cutouts(IMAGES[0], [(10, 10), (20, 20)], 16)

@@ -227,8 +227,44 @@ LAYOUTS = {
         primary(SKY[0], TELESCOP='WISE', BAND=2, BUNIT='DN', **wcs(
             RADESYS='FK5', EQUINOX=2000.0))],
         ('W2',), 'DN', None, [], 'fk5'),
-    'GALEX': ([primary(SKY[0], TELESCOP='GALEX', BAND=1, **wcs())],
-              ('NUV',), None, None, [], 'icrs'),
+    'WISE single exposure': ([
+        primary(SKY[0], TELESCOP='WISE', BAND=3),
+        hdu(bits(1, 2**10, 2**21, 2**24, 2**27), 'MSK')],
+        ('W3',), None, None, [0, 2, 4], None),
+    'unWISE': ([primary(
+        SKY[0], UNW_URL='https://github.com/dstndstn/unwise-coadds', BAND=1)],
+        ('W1',), None, None, [], None),
+    'GALEX': ([primary(SKY[0], TELESCOP='GALEX', BAND=1, **wcs()),
+               hdu(bits(1, 2, 4, 8, 32, 64, dtype='u1'), 'FLAGS')],
+              ('NUV',), None, None, [1, 2, 5], 'icrs'),
+    'Spitzer IRAC BCD': ([
+        primary(SKY[0], INSTRUME='IRAC', CHNLNUM=1, BUNIT='MJy/sr'),
+        hdu(bits(2**14, 2**13, 2**9, 2, 2**12, 2**13 + 8), 'IMASK')],
+        ('IRAC1',), 'MJy/sr', None, [0, 2, 5], None),
+    'ZTF': ([
+        primary(SKY[0], INSTRUME='ZTF/MOSAIC', FILTER='ZTF_r'),
+        hdu(bits(2, 256, 1, 2048, 512, 1024), 'MASK')],
+        ('r',), None, None, [2, 4, 5], None),
+    'Pan-STARRS stack and its mask': ([
+        primary(), hdu(2.5 * np.log10(np.e) * np.arcsinh(
+            SKY[0].astype(float) / 200), 'SCI', BSOFTEN=100.0, BOFFSET=0.0,
+            **{'FPA.FILTERID': 'i.00000'}),
+        hdu(bits(8, 32, 256, 0x1000, 1), 'MASK')],
+        ('i',), None, None, [0, 2, 4], None),
+    'chip numbers of two kinds': ([
+        primary(FILTER='z'),
+        hdu(SKY[0], 'SCI', CCDNUM=1.0), hdu(SKY[1], 'SCI', CCDNUM=2.0),
+        hdu(const(7), 'RMS', CCDNUM=2), hdu(const(2), 'RMS', CCDNUM=1)],
+        ('z',), None, 2, [], None),
+    'chips in another order': ([
+        primary(FILTER='z'), hdu(const(7), 'ERR', 1), hdu(bits(0, 1), 'DQ', 3),
+        hdu(SKY[0], 'SCI', 3), hdu(const(2), 'ERR', 3),
+        hdu(SKY[1], 'SCI', 1), hdu(bits(1), 'DQ', 1)],
+        ('z',), None, 2, [1], None),
+    'confidence map': ([
+        primary(FILTER='K', INSTRUME='WFCAM'), hdu(SKY[0], 'SCI'),
+        hdu(bits(0, dtype='i2', fill=100), 'CONF')],
+        ('K',), None, None, [0], None),
     'Spitzer IRAC': ([
         primary(SKY[0], INSTRUME='IRAC', CHNLNUM=4, BUNIT='MJy/sr', **wcs())],
         ('IRAC4',), 'MJy/sr', None, [], 'icrs'),
@@ -352,9 +388,27 @@ def test_useless_noise(value):
     ('nanomaggies', 'nmgy'), ('erg/s/cm^2/Angstrom', 'erg / (s cm2 Angstrom)'),
     ('1e-17 erg/cm^2/s/Ang', '1e-17 erg / (s cm2 Angstrom)'), ('nJy', 'nJy'),
     ('Jy/pixel', 'Jy/pix'), ('10.0*nanoJansky', '10 nJy'),
-    ('W m-2 sr-1', 'W m-2 sr-1'), ('uJy', 'uJy')])
+    ('W m-2 sr-1', 'W m-2 sr-1'), ('uJy', 'uJy'), ('MJy sr-1', 'MJy/sr'),
+    ('Mjy/sr', 'MJy/sr'), ('Mjy.sr-1', 'MJy/sr'), ('mJY/beam', 'mJy/beam'),
+    ('JY/B', 'Jy/beam'), ('e/s', 'electron/s'), ('E-/S', 'electron/s'),
+    ('CPS', 'count/s'), ('cps/pix', 'count/(s pix)'), ('K (Ta*)', 'K'),
+    ('Jy/beam.km/s', 'Jy km/(beam s)'), ('JY/BEAM KM/S', 'Jy km/(beam s)'),
+    ('1E-20 erg/s/cm2/A', '1e-20 erg / (s cm2 Angstrom)'),
+    ('10^-17 ergs/s/cm^2/A', '1e-17 erg / (s cm2 Angstrom)'),
+    ('ADU/sec', 'adu/s'), ('electron s-1', 'electron/s')])
 def test_units(text, unit):
     assert as_image(primary(SKY[0], BUNIT=text)).unit == u.Unit(unit)
+
+
+def test_units_of_what_is_not_linear():
+    for text in ('mag', 'mag/arcsec2'):
+        with pytest.raises(ValueError, match='a linear unit is needed'):
+            as_image(primary(SKY[0], BUNIT=text))
+
+
+@pytest.mark.parametrize('text', ['none', 'UNITLESS', '', '1'])
+def test_no_unit(text):
+    assert as_image(primary(SKY[0], BUNIT=text)).unit is None
 
 
 def test_unread_unit():
@@ -422,9 +476,10 @@ def test_frames(keys, frame, icrs):
 
 @pytest.mark.parametrize('axes', [
     ('HPLN-TAN', 'HPLT-TAN'), ('MALN-TAN', 'MALT-TAN'),
-    ('XXLN-TAN', 'XXLT-TAN')])
+    ('XXLN-TAN', 'XXLT-TAN'), ('TLON-TAN', 'TLAT-TAN'),
+    ('RA---TAN', 'DEC--TAN')])
 def test_no_frame(axes):
-    image = as_image(primary(SKY[0], **wcs(*axes)))
+    image = as_image(primary(SKY[0], **wcs(*axes, RADESYS='GAPPT')))
     assert image.wcs is not None
     assert image.sky(3, 4) is None
     assert ds9_positions(image, [1, 2], [3, 4]) is None
@@ -437,7 +492,7 @@ def test_frames_that_do_not_mix():
 
 
 # ------------------------------------------------------------------- pixels
-@pytest.mark.parametrize('fill', [0, -9999, np.float32(-1e30)])
+@pytest.mark.parametrize('fill', [0, -9999, 99, 65535, np.float32(-1e30)])
 @pytest.mark.parametrize('sky', [0, 50])
 def test_fill(fill, sky):
     data = np.random.default_rng(1).normal(sky, 1, (2, 96, 96))
@@ -463,7 +518,10 @@ def test_saturation_and_pictures_are_no_fill():
     y, x = np.mgrid[:96, :96]
     picture = np.clip(200 * np.exp(-np.hypot(x - 50, y - 50) / 9) - 9
                       + rng.normal(size=x.shape), 0, 255).astype('u1')
-    for data in (star, picture, np.zeros((96, 96)),
+    # at the border, with wings and a trail
+    bright = np.minimum(1e5 * np.exp(-np.hypot(x - 50, y) / 9) + star, 65535)
+    bright[:, 49:51] = 65535
+    for data in (star, bright, picture, np.zeros((96, 96)),
                  (x // 20 + y // 20) % 2 * 100.0):
         assert not as_image(data).mask.any()
 
@@ -507,6 +565,18 @@ def test_too_large():
         as_image(SKY.astype('f4') * np.float32(1e35))
 
 
+def test_no_softening():
+    image = as_image(primary(SKY[0], BSOFTEN=0.0, BOFFSET=0.5))
+    assert_array_equal(image.cube[0], SKY[0])
+
+
+def test_mask_of_good_pixels():
+    with pytest.warns(AstroDinoUserWarning, match=r'2 \(MASK,1\) of .* marks '
+                      '99.9% .* hand in mask='):
+        as_image(fits.HDUList([primary(), hdu(SKY[0], 'SCI'),
+                               hdu(bits(0, fill=1), 'MASK')]))
+
+
 def test_asinh_of_panstarrs():
     flux = SKY[0].astype(float) * 10
     alpha = 2.5 * np.log10(np.e)
@@ -517,7 +587,8 @@ def test_asinh_of_panstarrs():
     assert image.bands == ('r',)
 
 
-@pytest.mark.parametrize('shape', [(96, 80, 5), (96, 96, 9), (300, 300, 40)])
+@pytest.mark.parametrize('shape', [(96, 80, 5), (96, 96, 9), (300, 300, 40),
+                                   (100, 100, 64)])
 def test_bands_last(shape):
     with pytest.raises(ValueError, match=r'looks like \(y, x, band\)'):
         as_image(np.ones(shape))
@@ -525,6 +596,7 @@ def test_bands_last(shape):
 
 @pytest.mark.parametrize(('data', 'error', 'cure'), [
     ('https://a.b/c.fits', ValueError, 'download the file first'),
+    (Path('gs://a.b/c.fits'), ValueError, 'download the file first'),
     (SKY.astype(complex), TypeError, r'numpy.abs\(data\) is real'),
     (SKY > 20, TypeError, r'data.astype\(float\) is one')])
 def test_cures(data, error, cure):
@@ -535,7 +607,9 @@ def test_cures(data, error, cure):
 def test_more_cures(tmp_path):
     with pytest.raises(TypeError, match=r'astropy.wcs.WCS\(header\) makes'):
         as_image(SKY, wcs=WCS(wcs()).to_header())
-    for start, what in ((b'\x89PNG\r\n', 'PNG'), (b'#ASDF 1.0', 'ASDF')):
+    for start, what in ((b'\x89PNG\r\n', 'PNG'), (b'#ASDF 1.0', 'ASDF'),
+                        (b'II*\x00', 'JPEG, GIF or TIFF'),
+                        (b'\x89HDF', 'HDF5'), (b'<html>', 'web page')):
         path = tmp_path / 'x.fits'
         path.write_bytes(start + b' ' * 100)
         with pytest.raises(ValueError, match=f'it is an? {what}'):

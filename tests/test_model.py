@@ -255,6 +255,16 @@ def test_spec_mismatch(path, change):
         load_model(path)
 
 
+@pytest.mark.parametrize('odds', [
+    float('nan'), float('inf'), 'two', None, True])
+def test_odds_of_a_decision(path, odds):
+    rewrite(path, spec=json.dumps({**SPEC, 'decision': {
+        'n_seed': 2, 'n_pair': 3, 'star_odds': odds}}))
+    with pytest.raises(ModelFileError, match='star_odds of a decision must '
+                       f'be a finite number, got {odds!r}'):
+        load_model(path)
+
+
 # ------------------------------------------------------ the bundled model
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 import astropy.units as u
 import numpy as np
 from astropy.coordinates import SkyCoord
+from astropy.io.registry import IORegistryError
 from astropy.table import QTable, Table
 from astropy.utils.exceptions import AstropyWarning
 from astropy_healpix import HEALPix
@@ -23,11 +24,13 @@ from astrodino_seg.image.fits import check_table
 SKY = (('ra', 'dec'), ('alpha_j2000', 'delta_j2000'),
        ('alphawin_j2000', 'deltawin_j2000'), ('raj2000', 'dej2000'),
        ('_raj2000', '_dej2000'), ('ra_icrs', 'de_icrs'),
-       ('ra_deg', 'dec_deg'))
+       ('ra_deg', 'dec_deg'), ('sky_centroid.ra', 'sky_centroid.dec'))
 PIXELS = (('x', 'y'), ('x_centroid', 'y_centroid'),
           ('xcentroid', 'ycentroid'))
 PIXELS_FROM_1 = (('xwin_image', 'ywin_image'), ('x_image', 'y_image'),
                  ('xpeak_image', 'ypeak_image'))
+#: What names of tables of text end with, whose columns are found by guessing.
+TEXT = ('.txt', '.dat', '.cat', '.asc', '.ascii')
 
 
 def read_table(path, **options):
@@ -48,7 +51,12 @@ def read_table(path, **options):
             table = Table.read(os.fspath(path), hdu='LDAC_OBJECTS',
                                format='fits')
         except (OSError, KeyError, ValueError, TypeError):
-            table = Table.read(os.fspath(path))
+            try:
+                table = Table.read(os.fspath(path))
+            except IORegistryError:             # of a format with no mark
+                if Path(path).suffix.lower() not in TEXT:
+                    raise
+                table = Table.read(os.fspath(path), format='ascii')
         if 'Field Header Card' in table.colnames:   # of LDAC_IMHEAD
             msg = 'its LDAC_OBJECTS is missing or broken'
             raise ValueError(msg)
@@ -88,8 +96,15 @@ def pixel_positions(table):
         first, names = 1, _find(table, PIXELS_FROM_1)
     if names is None:
         return None
-    return tuple(np.ma.asarray(table[name].value).astype(float).filled(np.nan)
-                 - first for name in names)
+    both = []
+    for name in names:
+        unit = str(getattr(table[name], 'unit', None) or '')
+        if unit and not unit.startswith('pix'):
+            msg = f'positions: {name} must be in pixels, it is in {unit}'
+            raise ValueError(msg)
+        both.append(np.ma.asarray(table[name].value).astype(float).filled(
+            np.nan) - first)
+    return tuple(both)
 
 
 def read_positions(positions):
@@ -134,7 +149,8 @@ def _take_coords(table):
         column = table[name]
         if column.dtype.kind not in 'iuf':
             msg = (f'positions: {name} must be in degrees, got dtype '
-                   f'{column.dtype}')
+                   f'{column.dtype}; SkyCoord(ra, dec, unit=("hourangle", '
+                   f'"deg")) reads text')
             raise ValueError(msg)
         values = np.ma.asarray(column.data, dtype=float).filled(np.nan)
         both.append(values * (column.unit or 1))

@@ -21,7 +21,7 @@ from astrodino_seg.datasets.tables import (
     read_positions,
     sky_columns,
 )
-from astrodino_seg.image import Image, as_image, sky_to_pixels
+from astrodino_seg.image import Image, as_image, in_icrs, sky_to_pixels
 from astrodino_seg.models.backbone import check_size
 from astrodino_seg.truth import consecutive
 
@@ -230,10 +230,15 @@ def pixels_of(image, positions):
 
 def _columns(positions):
     """x and y of an array (n, 2)."""
-    xy = np.asarray(positions, dtype=float)
-    if xy.ndim != 2 or xy.shape[1] != 2:
+    unit = str(getattr(positions, 'unit', ''))
+    try:
+        xy = np.asarray(positions, dtype=float)
+        found = f'the shape {xy.shape}, {unit}'.rstrip(', ')
+    except (TypeError, ValueError):
+        xy, found = np.zeros(0), type(positions).__name__
+    if xy.ndim != 2 or xy.shape[1] != 2 or unit not in ('', 'pix'):
         msg = (f'positions must be coordinates, a table or an array (n, 2) '
-               f'of x and y, got the shape {xy.shape}')
+               f'of x and y in pixels, got {found}')
         raise ValueError(msg)
     return xy.T
 
@@ -251,10 +256,9 @@ def _table(image, ids, x, y, known=None):
         table['ra'], table['dec'] = (u.Quantity(known[name], u.deg)
                                      for name in ('ra', 'dec'))
     else:
-        sky = image.sky(table['x'], table['y'])
+        sky = in_icrs(image.sky(table['x'], table['y']))
         if sky is not None:
-            table['ra'] = sky.icrs.ra.to(u.deg)
-            table['dec'] = sky.icrs.dec.to(u.deg)
+            table['ra'], table['dec'] = sky.ra.to(u.deg), sky.dec.to(u.deg)
     for name in plain_columns(known or Table(), RESERVED):
         table[name] = known[name]
     return table

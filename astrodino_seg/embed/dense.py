@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from astrodino_seg.datasets.folder import picture_image
 from astrodino_seg.embed.classifiers import confusion_matrix, fit
 from astrodino_seg.errors import EmptyImageError, require
-from astrodino_seg.image import as_image
+from astrodino_seg.image import as_image, in_icrs
 from astrodino_seg.models.backbone import check_size, to_patches
 from astrodino_seg.models.load import load_backbone
 from astrodino_seg.models.semantic import PixelHead, at_pixels
@@ -121,10 +121,10 @@ class Inputs(Dataset):
 def _centre(image):
     """Right ascension and declination in degrees, NaN if not known."""
     ny, nx = image.shape
-    centre = image.sky((nx - 1) / 2, (ny - 1) / 2)
+    centre = in_icrs(image.sky((nx - 1) / 2, (ny - 1) / 2))
     if centre is None:
         return np.nan, np.nan
-    return centre.icrs.ra.deg, centre.icrs.dec.deg
+    return centre.ra.deg, centre.dec.deg
 
 
 def _resampled(x, size, patch_size):

@@ -4,7 +4,6 @@ Embeddings: one vector an image, a cutout or a label. Images are read, prepared
 and forgotten batch by batch.
 """
 
-import hashlib
 import os
 import warnings
 from collections.abc import Mapping
@@ -21,7 +20,12 @@ from tqdm import tqdm
 from astrodino_seg import __version__
 from astrodino_seg.embed.cutout import FLAGS, Cutouts, plain_columns
 from astrodino_seg.embed.dense import Inputs
-from astrodino_seg.embed.vectors import RowStore, check_path, write_embeddings
+from astrodino_seg.embed.vectors import (
+    RowStore,
+    check_path,
+    describe_images,
+    write_embeddings,
+)
 from astrodino_seg.errors import SkippedWarning
 from astrodino_seg.files import locked
 from astrodino_seg.image import Image
@@ -155,7 +159,7 @@ def embedding_table(images, backbone=None, *, path=None, overwrite=False,
     store = RowStore(
         path.with_name(path.name + '.part'),
         _row_type(backbone.vit.dim * WHAT[what]),
-        {**provenance, 'batch_size': batch_size, **_describe(images)})
+        {**provenance, 'batch_size': batch_size, **describe_images(images)})
     with locked(store.path):
         start = store.resume(batch_size)
         for part in _embed(images, backbone, start=start, **options):
@@ -282,22 +286,6 @@ def _provenance(backbone, what, size):
             'PLANES': repr(backbone.planes), 'WHAT': what,
             'IMGSIZE': 'own' if size is None else '{} x {}'.format(*size),
             'CREATOR': f'astrodino_seg {__version__}'}
-
-
-def _describe(images):
-    """What tells these images from others, as far as it can be seen."""
-    code = hashlib.sha256()
-    for path in getattr(images, 'paths', None) or ():
-        code.update(str(path).encode())
-    table = getattr(images, 'table', None)
-    for name in () if table is None else plain_columns(table):
-        code.update(np.ascontiguousarray(table[name]).tobytes())
-    if isinstance(images, Cutouts):
-        arrays = images.shapes, images.image.cube, images.labels
-        for array in arrays if images.labels is not None else arrays[:2]:
-            code.update(np.ascontiguousarray(array))
-    return {'n': len(images) if hasattr(images, '__len__') else None,
-            'sha256': code.hexdigest()}
 
 
 def _table(images, rows, provenance, errors):

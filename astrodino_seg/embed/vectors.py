@@ -6,17 +6,22 @@ compared by brute force, a block of queries at a time: exact, and one matrix
 product.
 """
 
+import hashlib
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import astropy.units as u
 import numpy as np
 from astropy.coordinates import SkyCoord
+from astropy.nddata import NDData
 from astropy.table import QTable
 
 from astrodino_seg.datasets.tables import read_table
+from astrodino_seg.embed.cutout import Cutouts, plain_columns
 from astrodino_seg.errors import require
-from astrodino_seg.files import check_new, whole_or_not
+from astrodino_seg.files import check_new, sha256_of, whole_or_not
 
 FORMATS = {'.fits': 'fits', '.parquet': 'parquet'}
 N_VALUES = 2**24    # similarities that are held at a time
@@ -256,6 +261,35 @@ def _coordinates(table):
     if not {'ra', 'dec'} <= set(table.colnames):
         return None
     return SkyCoord(table['ra'], table['dec'], unit='deg')
+
+
+def describe_images(images):
+    """
+    What tells these images from others: the content of files and arrays, and
+    what a table says of them; of what comes one by one, nothing but that.
+    """
+    code = hashlib.sha256(str(getattr(images, 'bands', None)).encode())
+    one_by_one = images if isinstance(images, (list, tuple)) else ()
+    for item in getattr(images, 'paths', None) or one_by_one:
+        for one in item.values() if isinstance(item, Mapping) else [item]:
+            if isinstance(one, (str, os.PathLike)):
+                code.update(os.fsencode(one))
+                if os.path.isfile(one):
+                    code.update(sha256_of(one).encode())
+            elif one is not None:
+                pixels = getattr(one, 'cube', one)      # of an Image
+                code.update(np.ascontiguousarray(
+                    pixels.data if isinstance(pixels, NDData) else pixels))
+    table = getattr(images, 'table', None)
+    for name in () if table is None else plain_columns(table):
+        code.update(np.ascontiguousarray(table[name]).tobytes())
+    if isinstance(images, Cutouts):
+        image = images.image
+        for array in (images.shapes, image.cube, image.mask, image.noise,
+                      images.labels):
+            code.update(b'' if array is None else np.ascontiguousarray(array))
+    return {'n': len(images) if hasattr(images, '__len__') else None,
+            'sha256': code.hexdigest()}
 
 
 class RowStore:

@@ -11,7 +11,7 @@ else reads or writes FITS or WCS. Within it, data flow one way::
     labels, maps, Image -> FITS (write)
 """
 
-from astrodino_seg.image.fits import ds9_positions, sky_to_pixels
+from astrodino_seg.image.fits import ds9_positions, in_icrs, sky_to_pixels
 from astrodino_seg.image.grid import grid_of
 from astrodino_seg.image.image import Image, as_image
 from astrodino_seg.image.sources import cut_out

@@ -21,6 +21,7 @@ from astropy.coordinates import (
     FK5,
     ICRS,
     BarycentricMeanEcliptic,
+    ConvertError,
     FK4NoETerms,
     Galactic,
     SkyCoord,
@@ -45,8 +46,14 @@ _COMPRESSED = {b'\x1f\x8b': 'gzip', b'BZh': 'bz2', b'\xfd7zXZ': 'lzma'}
 _OTHER_FILES = {
     b'\x89PNG\r\n': 'a PNG picture; bands are read with Pillow, as in '
                     "{'r': numpy.asarray(picture)[..., 0]}",
-    b'\xff\xd8\xff': "a JPEG picture; bands are read with Pillow, as in "
-                     "{'r': numpy.asarray(picture)[..., 0]}",
+    **dict.fromkeys(
+        [b'\xff\xd8\xff', b'GIF8', b'II*\x00', b'MM\x00*'],
+        "a JPEG, GIF or TIFF picture; bands are read with Pillow, as in {'r': "
+        "numpy.asarray(picture)[..., 0]}"),
+    **dict.fromkeys([b'<html', b'<HTML', b'<!DOC', b'<!doc'],
+                    'a web page, as in place of a file that failed to '
+                    'download'),
+    b'\x89HDF': 'an HDF5 file; hand in its arrays',
     b'#ASDF ': 'an ASDF file; hand in its arrays, as in as_image(tree["roman"]'
                '["data"], error=..., mask=..., bands=...)'}
 _TABLE_KEYS = r'(C[PQ](DIS|ERR)\d|D[PQ]\d|D2IM|AXISCORR)'
@@ -70,7 +77,7 @@ def quiet_headers():
 @contextmanager
 def open_fits(path):
     """The HDUs of a file, open within the ``with`` block."""
-    if str(path).startswith(('http://', 'https://', 'ftp://', 's3://')):
+    if re.match(r'\w{2,}:/', str(path)):      # pathlib takes one / away
         msg = (f'{str(path)!r} is an address; download the file first, as '
                f'with astropy.utils.data.download_file')
         raise ValueError(msg)
@@ -269,12 +276,12 @@ def sky_frame(wcs):
         year = 2000.0 if np.isnan(equinox) else equinox
         style = 'byear' if wcs.wcs.radesys.startswith('FK4') else 'jyear'
         return BarycentricMeanEcliptic(equinox=Time(year, format=style))
-    if not axis.startswith('RA'):
-        try:        # those of the Sun, once sunpy was imported, and of planets
-            return wcs_to_celestial_frame(wcs)
-        except (ValueError, TypeError, NotImplementedError):
-            return None
-    return wcs_to_celestial_frame(wcs)
+    if axis == 'TLON':      # on the ground
+        return None
+    try:        # those of the Sun, once sunpy was imported, and of planets
+        return wcs_to_celestial_frame(wcs)
+    except (ValueError, TypeError, NotImplementedError):
+        return None
 
 
 def sky_coordinates(wcs, x, y):
@@ -291,6 +298,17 @@ def sky_coordinates(wcs, x, y):
         return None
     # few programs know ecliptic coordinates
     return (sky.icrs if isinstance(frame, BarycentricMeanEcliptic) else sky)
+
+
+def in_icrs(sky):
+    """
+    Coordinates in ICRS; `None` of `None`, and of frames that astropy knows no
+    way from, as those of the Sun whose observer is not known.
+    """
+    try:
+        return None if sky is None else sky.transform_to(ICRS())
+    except ConvertError:
+        return None
 
 
 def sky_to_pixels(image, positions):

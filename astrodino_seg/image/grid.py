@@ -117,7 +117,7 @@ def _common_unit(layers):
     for layer in layers:
         unit = layer.unit
         if (isinstance(unit, u.function.FunctionUnitBase)
-                or unit in (u.mag, u.dex, u.dB)):
+                or {u.mag, u.dex, u.dB} & set(getattr(unit, 'bases', ()))):
             msg = (f'the unit of band {layer.name!r} is {unit}; '
                    f'a linear unit is needed')
             raise ValueError(msg)

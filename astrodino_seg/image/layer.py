@@ -61,7 +61,8 @@ def check_shape(array, name):
         raise ValueError(msg)
     cube = array.reshape((-1, *array.shape[-2:]))
     n, ny, nx = cube.shape
-    if n > 16 and (nx <= 4 or (nx <= 16 or 4 * nx < n) and ny >= 2 * nx):
+    if n > 16 and (n == ny != nx or nx <= 4 or (
+            nx <= 16 or 4 * nx < n) and ny >= 2 * nx):
         msg = (f'{name} has shape {array.shape}, which looks like (y, x, '
                f'band); (band, y, x) is needed: numpy.moveaxis(data, -1, 0)')
         raise ValueError(msg)
@@ -209,8 +210,9 @@ def _missing(plane, value, bad):
     """
     The area of one value, (y, x) bool, if it means missing; or None: if it is
     common outside of solid squares, as 0 among counted photons; if it is the
-    largest, as of saturated stars; if all other pixels are as flat; or if the
-    rest fades into it, as into the clipped sky of a picture.
+    largest, as of saturated stars, and not along the border, beside the sky;
+    if all other pixels are as flat; or if the rest fades into it, as into the
+    clipped sky of a picture.
     """
     equal = plane == value
     solid = ndimage.minimum_filter(equal, FILL_SIDE)
@@ -225,15 +227,17 @@ def _missing(plane, value, bad):
     rest = plane[others]
     if rest.size < FILL_SIDE**2:
         return None
-    if value > rest.max() and abs(value) < 1e20:
-        return None
     pairs = others[:, 1:] & others[:, :-1]
     if (plane[:, 1:] == plane[:, :-1])[pairs].mean() > 0.5:
         return None
     near = plane[ndimage.binary_dilation(area, iterations=2) & others]
-    quarter, half = np.percentile(rest[::max(rest.size // 20000, 1)],
-                                  [25, 50])
+    quarter, half, upper = np.percentile(
+        rest[::max(rest.size // 20000, 1)], [25, 50, 75])
     edge = np.median(near) if near.size else half
+    if value > rest.max() and abs(value) < 1e20:
+        border = np.concatenate([area[0], area[-1], area[:, 0], area[:, -1]])
+        # stars have wings, and their trails are narrow
+        return area if edge <= upper and border.mean() > 0.05 else None
     spread = np.median(np.abs(near - edge)) if near.size else 0
     fades = value < rest.min() and (edge <= rest.min() or (
         edge < quarter and edge - value < max(7 * spread,

@@ -47,8 +47,9 @@ def _by_word(table):
 
 _WORDS, _UNIT_WORDS = _by_word(ROLES), _by_word(_TABLES['units'])
 # in capitals M is mega, and one letter is what it is
-_UNIT_EXACT = {'MJY': 'MJy', 'MJy': 'MJy', 'S': 's', 'K': 'K', 'm': 'm',
-               'A': 'angstrom', 'W': 'W', 'M': 'm'}
+_UNIT_EXACT = {**dict.fromkeys(['MJY', 'MJy', 'Mjy'], 'MJy'), 'S': 's',
+               'K': 'K', 'm': 'm', 'A': 'angstrom', 'W': 'W', 'M': 'm'}
+_NO_UNIT = {'none', 'unitless', 'dimensionless'}
 _UTYPES = {'StdDevUncertainty': 'std', 'VarianceUncertainty': 'var',
            'InverseVariance': 'ivar', 'UnknownUncertainty': 'skip'}
 _ESO = {('DATA', ''): 'science', ('ERROR', 'MSE'): 'var',
@@ -222,9 +223,18 @@ def unit_of(header, primary=None):
     """
     text = str(header_value(header, 'BUNIT') or (
         primary is not None and header_value(primary, 'BUNIT')) or '').strip()
-    spelled = re.sub(r'(?<![\w.])e-(?!\d)', 'electron', text)
-    spelled = re.sub(r'[A-Za-z]+', lambda word: _UNIT_EXACT.get(
-        word[0], _UNIT_WORDS.get(word[0].lower(), word[0])), spelled)
+    if text.lower() in _NO_UNIT:
+        return None, None
+    spelled = re.sub(r'(?<![\w.])[eE]-(?!\d)', 'electron', text)
+    # of an antenna or of brightness: 'K (Ta*)'
+    spelled = re.sub(r'^(m?K)\s*\(.*\)$', r'\1', spelled)
+    # of a line: 'Jy/beam.km/s' is a product
+    spelled = re.sub(r'^(.*\S)[\s.*]+km/s$', r'km s-1 \1', spelled,
+                     flags=re.I)
+    # all words, but not the e of 1e-17
+    spelled = re.sub(r'(?!(?<=[\d.])[eE][+-]?\d)[A-Za-z]+',
+                     lambda word: _UNIT_EXACT.get(word[0], _UNIT_WORDS.get(
+                         word[0].lower(), word[0])), spelled)
     for one in (spelled, text):
         try:
             unit = u.Unit(one)
@@ -243,7 +253,7 @@ def linear(pixels, header, primary=None):
         next((value for one in (header, primary) if one is not None
               if isinstance(value := header_value(one, key), (int, float))),
              None) for key in ('BSOFTEN', 'BOFFSET'))
-    if softening is None or offset is None:
+    if not softening or offset is None:
         return pixels
     with np.errstate(over='ignore', invalid='ignore'):
         return offset + 2 * softening * np.sinh(

@@ -35,6 +35,8 @@ from astrodino_seg.image.layouts import (
 
 _NOISE = ('std', 'ivar', 'var')         # the first that there is is used
 _WEIGHTS = ('weight', 'good')           # bad where they are not positive
+#: A larger share of bad pixels is told: some masks are 1 where all is good.
+MOST_BAD = 0.95
 _CHIP_KEYS = ('CCDNUM', 'CCDCHIP', 'CCDNAME', 'DETID', 'DETNAME', 'CHIP',
               'DET_ID', 'CCDID', 'DETECTOR', 'AMPNAME')
 
@@ -158,8 +160,9 @@ def read_hdus(source, *, hdus=None, label='data', stem=None, bad_bits=None,
 
 def _plane(hdu, number, primary, window):
     role, rest = role_of(hdu.header)
-    chip = next((str(value).strip() for key in _CHIP_KEYS if (
-        value := header_value(hdu.header, key)) is not None), None)
+    chip = next((str(value).strip().removesuffix('.0') for key in _CHIP_KEYS
+                 if (value := header_value(hdu.header, key)) is not None),
+                None)
     extname = str(header_value(hdu.header, 'EXTNAME', ''))
     band = filter_of(hdu.header, primary)
     if band is None and not re.search(r'(?<![^\W_])\d+(?![^\W_])', extname):
@@ -314,12 +317,17 @@ def _bad(extra, headers, label, bad_bits, unused):
     if bad.all() and not extra.window:
         unused.append(f'{extra.name}, which marks all pixels as bad')
         return None
+    if bad.mean() > MOST_BAD and not extra.window:
+        msg = (f'HDU {extra.name} of {label!r} marks {bad.mean():.1%} of the '
+               f'pixels as bad; if those are the good ones, hand in mask= in '
+               f'place of it')
+        warnings.warn(msg, AstroDinoUserWarning)
     return bad
 
 
 def _sigma(extra, unit, label, unused):
     """The noise in the image's unit, NaN where there is none; or None."""
-    array = extra.pixels(label).astype(float)
+    array = linear(extra.pixels(label), extra.hdu.header).astype(float)
     power = POWER[extra.role]
     own, factor = unit_of(extra.hdu.header)[0], 1
     # some pipelines copy that of the image without the square

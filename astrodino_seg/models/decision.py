@@ -48,6 +48,10 @@ class Decision(nn.Module):
     def __init__(self, n_seed, n_pair, *, width=64, n_layers=2, n_heads=4,
                  star_odds=0.0):
         super().__init__()
+        if not _is_number(star_odds):
+            msg = (f'star_odds of a decision must be a finite number, got '
+                   f'{star_odds!r}')
+            raise ValueError(msg)
         self.star_odds = star_odds
         self.spec = {'n_seed': n_seed, 'n_pair': n_pair, 'width': width,
                      'n_layers': n_layers, 'n_heads': n_heads,
