@@ -10,7 +10,7 @@ from astropy.io import fits
 from astropy.table import QTable, Table
 from embed_toys import blobs
 
-from astrodino_seg.cli import main, probe
+from astrodino_seg.cli import _parser, main
 from astrodino_seg.embed import evaluate
 from astrodino_seg.embed.classifiers import PROTOCOLS, fold_splits
 from astrodino_seg.embed.probe import BASELINES
@@ -178,5 +178,7 @@ def test_bad_galaxy10(tmp_path, capsys, damage, message):
 
 def test_choices_are_those_of_the_probes():
     # written down twice, so that --help needs no torch
-    assert set(probe.PROBES) == set(PROTOCOLS)
-    assert probe.BASELINES == BASELINES
+    command = _parser()._subparsers._group_actions[0].choices['probe']
+    known, = (one.choices for one in command._actions
+              if one.dest == 'protocol')
+    assert set(known) == {*PROTOCOLS, 'finetune', *BASELINES}

@@ -1,28 +1,21 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The ``astrodino`` command, and ``astrodino info``; a subcommand imports what it
-needs only when it runs.
+The ``astrodino`` command. ``data/commands.toml`` has all commands and their
+options; a command's module, and what that needs, is imported when it runs.
 """
 
 import argparse
 import os
 import re
 import sys
+import tomllib
 import warnings
 from contextlib import ExitStack
+from importlib import import_module
+from pathlib import Path
 
 from astrodino_seg import __version__
-from astrodino_seg.cli.compare import add_benchmark, add_compare, add_demo
-from astrodino_seg.cli.embed import add_attention, add_embed, add_search
-from astrodino_seg.cli.probe import add_probe
-from astrodino_seg.cli.segment import add_report, add_segment
-from astrodino_seg.cli.train import (
-    add_fetch,
-    add_pretrain,
-    add_simulate,
-    add_stamps,
-    add_train,
-)
+from astrodino_seg.cli.products import map_names
 from astrodino_seg.errors import AstroDinoWarning
 
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError,
@@ -42,7 +35,8 @@ def main(argv=None):
         warnings.simplefilter('always', AstroDinoWarning)
         warnings.showwarning = _show_warning
         try:
-            status = args.run(args)
+            module = import_module(f'astrodino_seg.cli.{args.module}')
+            status = getattr(module, f'run_{args.command}')(args)
             sys.stdout.flush()
             return status
         except KeyboardInterrupt:
@@ -79,81 +73,42 @@ def _parser():
     parser.add_argument('--debug', action='store_true',
                         help='show the traceback of an error')
     commands = parser.add_subparsers(dest='command', required=True)
-    for add in COMMANDS:
-        add(commands)
-    for one in commands.choices.values():
-        one.set_defaults(options={
+    tables = tomllib.loads((Path(__file__).parents[1] / 'data'
+                            / 'commands.toml').read_text('utf-8'))
+    for name, table in tables['commands'].items():
+        command = commands.add_parser(name, help=table['help'],
+                                      description=table.get('description'))
+        _add_options(command, table, tables['shared'])
+        command.set_defaults(module=table['module'], window=None, options={
             action.dest: action.option_strings[-1]
-            for action in one._actions if action.option_strings})
+            for action in command._actions if action.option_strings})
     return parser
 
 
-def add_info(commands):
-    info = commands.add_parser('info', help='model, versions and devices')
-    info.add_argument('--model', help='a weights file of a model or backbone, '
-                                      'or the name of a bundled one')
-    info.add_argument('--json', action='store_true',
-                      help='all that the weights file tells, as JSON')
-    info.set_defaults(run=run_info)
+def _add_options(command, table, shared):
+    """Add those of a command: of the groups that it shares, and its own."""
+    options = {}
+    for part in (*(shared[name] for name in table.get('shared', ())),
+                 table.get('options', {})):
+        for names, settings in part.items():
+            options[names] = {**options.get(names, {}), **settings}
+    one_of = ('exclusive' in table
+              and command.add_mutually_exclusive_group())
+    for names, settings in options.items():
+        if 'type' in settings:
+            settings['type'] = TYPES[settings['type']]
+        group = one_of if names in table.get('exclusive', ()) else command
+        group.add_argument(*names.split(), **settings)
 
 
-def describe(model, name):
-    """What a model or a backbone is, in lines for people."""
-    classes = getattr(model, 'classes', ())[1:]
-    if not classes:
-        yield f'{name}: a backbone without a head'
-    elif hasattr(model, 'decision'):
-        yield f'{name}: tells objects apart, and each is {_or(classes)}'
-    else:
-        yield f'{name}: tells which pixels are sky, {_or(classes)}'
-    vit = model.vit.spec
-    n_parameters = sum(p.numel() for p in model.parameters())
-    yield (f'network: {n_parameters / 1e6:.2f} million parameters; a Vision '
-           f'Transformer of {vit["depth"]} layers of {vit["dim"]} on patches '
-           f'of {vit["patch_size"]} pixels')
-    yield (f'input: any number of bands, as {model.planes.n_planes} planes by '
-           f'the rule {type(model.planes).__name__}')
-    told = model.provenance
-    steps = told.get('steps', told.get('n_steps'))
-    if steps is not None:
-        hours = f' in {told["hours"]:.1f} hours' if 'hours' in told else ''
-        yield f'training: {steps:,} steps{hours}'
-    fit = (model.spec.get('calibration') or {}).get('fit')
-    if fit:
-        yield f'calibration: on {fit["n_scenes"]} simulated scenes'
+def _bits(text):
+    return text if text == 'any' else int(text)
 
 
-def _or(words):
-    *most, last = words
-    return f'{", ".join(most)} or {last}' if most else last
+def _background(text):
+    return text if text in ('none', 'flat') else float(text)
 
 
-def run_info(args):
-    import json
-    import platform
-    from importlib.metadata import version
-
-    import torch
-
-    from astrodino_seg.models.load import DEFAULT_MODEL, load_any
-
-    model = load_any(args.model)
-    if args.json:
-        print(json.dumps({**model.spec, 'provenance': model.provenance},
-                         indent=2))
-        return 0
-    for line in describe(model, str(args.model or DEFAULT_MODEL)):
-        print(line)
-    packages = ('astrodino_seg', 'torch', 'photutils', 'astropy', 'numpy')
-    print('versions: python ' + platform.python_version() + ', '
-          + ', '.join(f'{name} {version(name)}' for name in packages))
-    devices = ['cpu'] + [f'cuda:{k} ({torch.cuda.get_device_name(k)})'
-                         for k in range(torch.cuda.device_count())]
-    print(f'devices: {", ".join(devices)}; '
-          f'{torch.get_num_threads()} CPU threads')
-    return 0
-
-
-COMMANDS = (add_segment, add_report, add_compare, add_attention, add_embed,
-            add_probe, add_search, add_benchmark, add_demo, add_fetch,
-            add_info, add_simulate, add_stamps, add_train, add_pretrain)
+#: What makes a value of the text of an option.
+TYPES = {'int': int, 'float': float, 'bits': _bits,
+         'background': _background, 'maps': map_names}

@@ -1,6 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-``astrodino compare``, ``astrodino benchmark`` and ``astrodino demo``.
+``astrodino compare``, ``benchmark`` and ``demo``, and ``astrodino attention``:
+several label maps of an image side by side.
 """
 
 from ast import literal_eval
@@ -9,7 +10,6 @@ from copy import copy
 from pathlib import Path
 
 from astrodino_seg.cli.products import (
-    add_image_options,
     as_prefix,
     given,
     history,
@@ -22,33 +22,6 @@ from astrodino_seg.cli.products import (
     written,
 )
 from astrodino_seg.errors import require
-
-
-def add_compare(commands):
-    compare = commands.add_parser(
-        'compare', help='several finders on one image, side by side',
-        description='Write PREFIX_compare.html, PREFIX_compare.png, '
-                    'PREFIX_closeups.png, PREFIX_compare.ecsv, '
-                    'PREFIX_matched.ecsv, and PREFIX_FINDER_segm.fits for '
-                    'each finder.')
-    add = compare.add_argument
-    add_image_options(add, '*')
-    add('--finders',
-        help='names from --list with commas between, the one that the others '
-             'are compared with first; default: dino and all at hand. Options '
-             'follow a name: dino,dino:merge=0.6,photutils:contrast=0.1')
-    add('--merge', type=float, help='of dino: 0 splits most, 1 merges most')
-    add('--n-sigma', type=float,
-        help='S/N that objects must exceed, of all finders that have it')
-    add('--n-pixels', type=int,
-        help='pixels that objects must have, of all finders that have it')
-    add('--list', action='store_true', help='name the finders and stop')
-    add('--truth', metavar='LABELS', help='FITS file of the true labels')
-    add('--closeups', type=int, default=6,
-        help='how many places of the largest differences to draw')
-    add('--model', help='a weights file; default: bundled')
-    add('--overwrite', action='store_true', help='replace old products')
-    compare.set_defaults(run=run_compare)
 
 
 def run_compare(args):
@@ -174,31 +147,6 @@ def _set_option(finder, name, word):
     setattr(finder, key, value)
 
 
-def add_benchmark(commands):
-    benchmark = commands.add_parser(
-        'benchmark', help='finders on simulated scenes with known truth',
-        description='Write scores.csv, bins.csv, curve.csv, scores.rst and '
-                    'benchmark.png. The records of single scenes are kept in '
-                    'records.jsonl, so that a run that was killed goes on '
-                    'from there.')
-    add = benchmark.add_argument
-    add('-o', '--output', default='astrodino_benchmark',
-        help='folder for the products (default: %(default)s)')
-    add('--finders', help='names with commas between, as of compare; '
-                          'default: dino and all at hand')
-    add('--scenes', type=int, default=200,
-        help='how many scenes of 512 x 512 pixels (%(default)s)')
-    add('--quick', action='store_true', help='10 scenes only')
-    add('--split', default='benchmark', choices=('validation', 'benchmark'),
-        help='to tune, use validation (default: %(default)s)')
-    add('--cache', help='folder for rendered scenes (about 7 MB each)')
-    add('--processes', type=int, default=1,
-        help='scenes that are measured at a time (%(default)s)')
-    add('--model', help='a weights file; default: bundled')
-    add('-q', '--quiet', action='store_true', help='no progress bar')
-    benchmark.set_defaults(run=run_benchmark)
-
-
 def run_benchmark(args):
     require('galsim', 'simulate')
     from astrodino_seg.evaluate.benchmark import (
@@ -231,15 +179,6 @@ def run_benchmark(args):
     return 0
 
 
-def add_demo(commands):
-    demo = commands.add_parser(
-        'demo', help='segment a bundled scene, with photutils beside it')
-    demo.add_argument('-o', '--output', default='astrodino_demo',
-                      help='folder for the products (default: %(default)s)')
-    demo.add_argument('--device', default='cpu')
-    demo.set_defaults(run=run_demo)
-
-
 def run_demo(args):
     from astrodino_seg.datasets import demo_image
     from astrodino_seg.evaluate.baselines import PhotutilsFinder
@@ -264,3 +203,62 @@ def run_demo(args):
     result.report(page, others={'photutils': peaks}, title='astrodino demo')
     print(f'wrote {page}')
     return 0
+
+
+def run_attention(args):
+    from astrodino_seg.embed import attention_maps
+    from astrodino_seg.embed.attention import top_mass
+    from astrodino_seg.models.load import BUNDLED_BACKBONE, load_backbone
+
+    if not args.no_png:
+        require('matplotlib', 'plot')
+    prefix = as_prefix(args.output, args.images[0])
+    top_mass([[1.0]], args.keep_mass)      # a bad value is told first
+    at = None if args.at is None else _position(args.at)
+    backbone = load_backbone(args.backbone)
+    vit = backbone.vit
+    n_maps = 1 if args.rollout else vit.dim // vit.head_dim
+    ends = {'maps': '_attention.fits', 'mean': '_mean_segm.fits',
+            **{k: f'_head{k + 1}_segm.fits' for k in range(n_maps)}}
+    if not args.no_png:
+        ends['picture'] = '_attention.png'
+    paths = paths_of(prefix, ends)
+    reserve(args, prefix, paths, overwrite=args.overwrite)
+    image = read_images(args.images, args.bands, args.reference,
+                        args.bad_bits)
+    maps = attention_maps(image, backbone, size=args.size, at=at,
+                          use_rollout=args.rollout)
+    for k, head in enumerate(maps.segmentations(args.keep_mass)):
+        print(f'head {k + 1}: {(head.data > 0).mean():.1%} of the pixels')
+    _write_attention(maps, args.keep_mass, prefix, paths, history(
+        args.images, args.backbone or BUNDLED_BACKBONE, size=args.size,
+        keep_mass=args.keep_mass, at=args.at, rollout=args.rollout))
+    return 0
+
+
+def _position(text):
+    """A pixel given as ``x,y``."""
+    try:
+        x, y = (float(word) for word in text.split(','))
+    except ValueError:
+        msg = f'at: must be two numbers with a comma between, got {text!r}'
+        raise ValueError(msg) from None
+    return x, y
+
+
+def _write_attention(maps, keep_mass, prefix, paths, lines):
+    from astrodino_seg.image import write_label_map, write_plane
+    from astrodino_seg.plotting import plot_attention, rgb_image, save_figure
+
+    image, upsampled = maps.image, maps.upsampled()
+    combined = maps.combined(keep_mass)
+    meta = {'HISTORY': lines}
+    with written(prefix, paths) as parts:
+        write_plane(parts['maps'], upsampled, image, meta=meta)
+        write_label_map(parts['mean'], combined, image, meta=meta)
+        for k, head in enumerate(maps.segmentations(keep_mass)):
+            write_label_map(parts[k], head, image, meta=meta)
+        if 'picture' in parts:
+            figure = plot_attention(rgb_image(image), upsampled,
+                                    maps.masks(keep_mass), combined)
+            save_figure(figure, parts['picture'])

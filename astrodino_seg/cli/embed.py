@@ -1,17 +1,15 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-``astrodino embed``, ``astrodino search`` and ``astrodino attention``; and what
-commands on many images share: where these come from, and the options of the
-network that sees them.
+``astrodino embed``, ``search`` and ``probe``: vectors of many images, what
+looks alike, and how well classes are told.
 """
 
+import warnings
 from pathlib import Path
 
 from astrodino_seg.cli.products import (
-    add_image_options,
     as_prefix,
     given,
-    history,
     paths_of,
     read_images,
     refuse_options,
@@ -19,25 +17,12 @@ from astrodino_seg.cli.products import (
     split_bands,
     written,
 )
-from astrodino_seg.errors import require
+from astrodino_seg.errors import SkippedWarning, require
 
 TABULAR = ('.h5', '.hdf5', '.parquet')
 LISTS = ('.csv', '.ecsv', '.txt', '')
-
-
-def add_network_options(add):
-    """The options of commands that embed images."""
-    add('--backbone', metavar='NAME',
-        help='a weights file, or a name of timm; default: bundled')
-    add('--what', choices=('cls', 'patch', 'both'),
-        help='the CLS token, which is the default, the mean of the patch '
-             'tokens, or both')
-    add('--batch-size', type=int, metavar='N',
-        help='images at a time (32, or 64 where a network is trained)')
-    add('--workers', type=int, default=0, metavar='N',
-        help='processes that read images (%(default)s: this one)')
-    add('--device', default='cpu', help='for example cuda (%(default)s)')
-    add('-q', '--quiet', action='store_true', help='no progress bar')
+PROBES = ('mlp', 'knn', 'linear')
+SIZE = 224      # of the study, for images that become vectors too
 
 
 def load_network(args):
@@ -84,43 +69,6 @@ def open_images(names, bands=None, *, quiet=True):
         msg = f'bands: those of the pictures in {names[0]!r} are known'
         raise ValueError(msg)
     return found
-
-
-def add_embed(commands):
-    embed = commands.add_parser(
-        'embed', help='a vector for each image, cutout or label',
-        description='Write a table of vectors. If the command is stopped, '
-                    'the same command goes on from there.')
-    add = embed.add_argument
-    add('images', nargs='+', metavar='IMAGE',
-        help='a folder of FITS files or of pictures, a table of paths, '
-             'Galaxy10, or FITS files of an image each; with --positions or '
-             '--labels one image, as one FITS file or one a band')
-    add('-o', '--output', required=True, metavar='TABLE',
-        help='the table, .fits or .parquet')
-    of_one = embed.add_mutually_exclusive_group()
-    of_one.add_argument(
-        '--positions', metavar='CATALOGUE',
-        help='cutouts around the positions of a table: ra and dec, or x and '
-             'y in pixels from 0')
-    of_one.add_argument(
-        '--labels', metavar='SEGM',
-        help='cutouts around the labels of a FITS image')
-    of_one.add_argument(
-        '--multimodal', action='store_true',
-        help='IMAGE is a data set of the Multimodal Universe: a folder, or a '
-             'name on the Hugging Face hub')
-    add('--cutout', type=int, metavar='PIXELS',
-        help='side of cutouts; default with --labels: 1.5 times that of the '
-             'label')
-    add('--mask-others', action='store_true',
-        help='mask the pixels of other labels')
-    add('--size', type=int, metavar='PIXELS',
-        help='side that the network sees; default: as it is')
-    add_image_options(add, None, output=False)
-    add_network_options(add)
-    add('--overwrite', action='store_true', help='replace an old table')
-    embed.set_defaults(run=run_embed)
 
 
 def run_embed(args):
@@ -170,34 +118,6 @@ def _cutouts(args):
         msg = 'cutout: --positions needs --cutout, the side in pixels'
         raise ValueError(msg)
     return cutouts(image, args.positions, args.cutout)
-
-
-def add_search(commands):
-    search = commands.add_parser(
-        'search', help='what looks alike, and what like nothing else',
-        description='Write PREFIX_similar.ecsv, what is most like each query, '
-                    'and with --images PREFIX_similar.png; or, without a '
-                    'query, PREFIX_anomalies.ecsv, how unlike the others '
-                    'each row is.')
-    add = search.add_argument
-    add('table', metavar='TABLE', help='of "astrodino embed"')
-    query = search.add_mutually_exclusive_group()
-    query.add_argument('--rows', metavar='ROW[,ROW]',
-                       help='queries: rows of the table, from 0')
-    query.add_argument('--like', metavar='TABLE',
-                       help='queries: the rows of another such table')
-    add('-n', type=int, default=10, metavar='N',
-        help='how many for each query; without one, which neighbour is to '
-             'be far (%(default)s)')
-    add('--images', nargs='+', metavar='IMAGE',
-        help='what the table was made of, as of "astrodino embed", to draw '
-             'what is found for --rows')
-    add('--bands', help='names of the bands of --images')
-    add('-o', '--output', metavar='PREFIX',
-        help="prefix of the products, or a folder; default: the table's "
-             "name, here")
-    add('--overwrite', action='store_true', help='replace old products')
-    search.set_defaults(run=run_search)
 
 
 def run_search(args):
@@ -253,84 +173,150 @@ def _write_found(found, images, prefix, paths):
             save_figure(plot_neighbours(images, found), parts['picture'])
 
 
-def add_attention(commands):
-    attention = commands.add_parser(
-        'attention', help='what a backbone looks at, and masks from it',
-        description='Write PREFIX_attention.fits (a plane a head), '
-                    'PREFIX_headN_segm.fits, PREFIX_mean_segm.fits, and '
-                    'PREFIX_attention.png.')
-    add = attention.add_argument
-    add_image_options(add)
-    add('--backbone', metavar='NAME',
-        help='a weights file, or a name of timm; default: bundled')
-    add('--size', type=int,
-        help='pixels a side that the network sees; default: as it is')
-    add('--keep-mass', type=float, default=0.4,
-        help='share of the attention that a mask holds (%(default)s); 0.6 '
-             'for what DINO calls a threshold of 0.6')
-    add('--at', metavar='X,Y',
-        help='pixel whose attention to take, from 0; default: the CLS token')
-    add('--rollout', action='store_true',
-        help='follow the attention through all layers')
-    add('--no-png', action='store_true', help='no picture')
-    add('--overwrite', action='store_true', help='replace old products')
-    attention.set_defaults(run=run_attention)
-
-
-def run_attention(args):
-    from astrodino_seg.embed import attention_maps
-    from astrodino_seg.embed.attention import top_mass
-    from astrodino_seg.models.load import BUNDLED_BACKBONE, load_backbone
+def run_probe(args):
+    from astrodino_seg.embed import evaluate, evaluate_network
 
     if not args.no_png:
         require('matplotlib', 'plot')
-    prefix = as_prefix(args.output, args.images[0])
-    top_mass([[1.0]], args.keep_mass)      # a bad value is told first
-    at = None if args.at is None else _position(args.at)
-    backbone = load_backbone(args.backbone)
-    vit = backbone.vit
-    n_maps = 1 if args.rollout else vit.dim // vit.head_dim
-    ends = {'maps': '_attention.fits', 'mean': '_mean_segm.fits',
-            **{k: f'_head{k + 1}_segm.fits' for k in range(n_maps)}}
+        require('sklearn', 'probe')
+    of_vectors = args.protocol in PROBES
+    if not of_vectors:
+        refuse_options(args, ['what'], f'by {args.protocol}')
+    if of_vectors or args.protocol == 'finetune':
+        refuse_options(args, ['pretrained'], f'by {args.protocol}')
+    else:
+        refuse_options(args, ['backbone'], f'by {args.protocol}')
+    prefix = as_prefix(args.output, Path(args.input).stem)
+    ends = {'splits': '_splits.ecsv', 'classes': '_classes.ecsv'}
     if not args.no_png:
-        ends['picture'] = '_attention.png'
+        ends['confusion'] = '_confusion.png'
+        if of_vectors:
+            ends['tsne'] = '_tsne.png'
     paths = paths_of(prefix, ends)
     reserve(args, prefix, paths, overwrite=args.overwrite)
-    image = read_images(args.images, args.bands, args.reference,
-                        args.bad_bits)
-    maps = attention_maps(image, backbone, size=args.size, at=at,
-                          use_rollout=args.rollout)
-    for k, head in enumerate(maps.segmentations(args.keep_mass)):
-        print(f'head {k + 1}: {(head.data > 0).mean():.1%} of the pixels')
-    _write_attention(maps, args.keep_mass, prefix, paths, history(
-        args.images, args.backbone or BUNDLED_BACKBONE, size=args.size,
-        keep_mass=args.keep_mass, at=args.at, rollout=args.rollout))
+    table, images, labels, classes = _read_probe(args)
+    splits = _splits(args, table, labels)
+    epochs = {} if args.protocol in ('knn', 'linear') else {
+        'n_epochs': args.epochs}
+    if of_vectors:
+        vectors = table['embedding']
+        result = evaluate(vectors, labels, protocol=args.protocol,
+                          splits=splits, classes=classes, seed=args.seed,
+                          **epochs)
+    else:
+        vectors = None
+        backbone = load_network(args) if args.protocol == 'finetune' else None
+        result = evaluate_network(
+            images, labels, args.protocol, backbone=backbone,
+            pretrained=args.pretrained, splits=splits, classes=classes,
+            n_workers=args.workers, device=args.device, seed=args.seed,
+            progress_bar=not args.quiet, **epochs,
+            **given(args, 'size', 'batch_size'))
+    _write_probe(result, vectors, prefix, paths, args.seed)
     return 0
 
 
-def _position(text):
-    """A pixel given as ``x,y``."""
-    try:
-        x, y = (float(word) for word in text.split(','))
-    except ValueError:
-        msg = f'at: must be two numbers with a comma between, got {text!r}'
-        raise ValueError(msg) from None
-    return x, y
+def _read_probe(args):
+    """Table, images (or None), labels and classes (or None)."""
+    import numpy as np
+
+    from astrodino_seg.datasets import Galaxy10
+    from astrodino_seg.datasets.pictures import GALAXY10_CLASSES
+    from astrodino_seg.embed import embedding_table, read_embeddings
+
+    if _has_vectors(args.input):
+        if args.protocol not in PROBES:
+            msg = (f'protocol: {args.protocol} needs images, {args.input!r} '
+                   f'is a table of vectors')
+            raise ValueError(msg)
+        refuse_options(args, ['what', 'size', 'backbone', 'batch_size'],
+                       'with a table of vectors')
+        table = read_embeddings(args.input)
+        table = table[_with_vector(table)]
+        return table, None, _column(table, args.class_column), None
+    images = open_images([args.input], quiet=args.quiet)
+    classes = GALAXY10_CLASSES if isinstance(images, Galaxy10) else None
+    if args.class_column is not None:
+        labels, classes = _column(images.table, args.class_column), None
+    elif hasattr(images, 'labels'):
+        labels = images.labels
+    else:
+        labels = np.array([Path(path).parent.name for path in images.paths])
+    table = getattr(images, 'table', None)
+    if args.protocol in PROBES:
+        table = embedding_table(
+            images, load_network(args), n_workers=args.workers,
+            progress_bar=not args.quiet, **{'size': SIZE, **given(
+                args, 'what', 'size', 'batch_size')})
+        good = _with_vector(table)
+        table, labels = table[good], labels[good]
+    return table, images, labels, classes
 
 
-def _write_attention(maps, keep_mass, prefix, paths, lines):
-    from astrodino_seg.image import write_label_map, write_plane
-    from astrodino_seg.plotting import plot_attention, rgb_image, save_figure
+def _has_vectors(path):
+    """Whether a file is a table of vectors, and not one of images."""
+    suffix = Path(path).suffix
+    if suffix == '.parquet' and Path(path).is_file():
+        parquet = require('pyarrow.parquet', 'survey')
+        return 'embedding' in parquet.read_schema(path).names
+    return suffix == '.fits'
 
-    image, upsampled = maps.image, maps.upsampled()
-    combined = maps.combined(keep_mass)
-    meta = {'HISTORY': lines}
+
+def _with_vector(table):
+    """Which rows of a table have a vector; tell if some have none."""
+    import numpy as np
+
+    from astrodino_seg.embed.vectors import vectors_of
+
+    _, good = vectors_of(table)
+    if not good.all():
+        warnings.warn(SkippedWarning('rows', [
+            (int(row), 'it has no vector') for row in np.flatnonzero(~good)]))
+    return good
+
+
+def _column(table, name):
+    """The classes in a table."""
+    names = ['class', 'label'] if name is None else [name]
+    there = [] if table is None else table.colnames
+    for one in names:
+        if one in there:
+            return table[one]
+    msg = f'class_column: there is no column {names}; there are {there}'
+    raise ValueError(msg)
+
+
+def _splits(args, table, labels):
+    from astrodino_seg.datasets import sky_split
+    from astrodino_seg.embed.classifiers import fold_splits, seed_splits
+
+    if args.folds is not None:
+        return fold_splits(labels, n_folds=args.folds, n_repeats=args.repeats,
+                           seed=args.seed)
+    if not args.sky:
+        return seed_splits(len(labels), n_seeds=args.seeds, seed=args.seed)
+    if table is None or not {'ra', 'dec'} <= set(table.colnames):
+        msg = 'sky: there are no positions ra and dec to split by'
+        raise ValueError(msg)
+    return [sky_split(table['ra'], table['dec'], seed=args.seed + k)
+            for k in range(args.seeds)]
+
+
+def _write_probe(result, vectors, prefix, paths, seed):
+    from astrodino_seg.embed.probe import tsne
+    from astrodino_seg.plotting import plot_confusion, plot_tsne, save_figure
+
+    low, high = result.interval()
+    classes = result.class_table()
+    print('\n'.join(classes.pformat(max_width=-1)))
+    print(f'{result.name}: top-1 {result.accuracy:.4f}, standard deviation '
+          f'{result.std:.4f} between {len(result.splits)} splits, 95% '
+          f'confidence {low:.4f} to {high:.4f}')
     with written(prefix, paths) as parts:
-        write_plane(parts['maps'], upsampled, image, meta=meta)
-        write_label_map(parts['mean'], combined, image, meta=meta)
-        for k, head in enumerate(maps.segmentations(keep_mass)):
-            write_label_map(parts[k], head, image, meta=meta)
-        if 'picture' in parts:
-            figure = plot_attention(rgb_image(image), upsampled,
-                                    maps.masks(keep_mass), combined)
-            save_figure(figure, parts['picture'])
+        result.split_table().write(parts['splits'])
+        classes.write(parts['classes'])
+        if 'confusion' in parts:
+            save_figure(plot_confusion(result), parts['confusion'])
+        if 'tsne' in parts:
+            save_figure(plot_tsne(tsne(vectors, seed=seed), result.truth,
+                                  result.classes), parts['tsne'])

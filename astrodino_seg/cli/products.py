@@ -7,6 +7,7 @@ already is left.
 
 import sys
 import textwrap
+from argparse import ArgumentTypeError
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,25 +26,13 @@ MAPS = {'fragments': lambda result: result.fragments.data,
         'noise': lambda result: result.noise}
 
 
-def add_image_options(add, n_images='+', *, output=True):
-    """The options of commands that read an image and write products."""
-    if n_images:
-        add('images', nargs=n_images, metavar='IMAGE',
-            help='FITS file with all bands, or one file a band')
-    if output:
-        add('-o', '--output', metavar='PREFIX',
-            help="prefix of the products, or a folder; default: the first "
-                 "file's name, here")
-    add('--bands', help='names of the bands, for example g,r,i or gri')
-    add('--reference',
-        help='band whose pixel grid the others are put on')
-    add('--bad-bits', type=_bits,
-        help='sum of the bits of a mask that mean invalid, or any; default: '
-             'those of the pipeline that wrote the file')
-
-
-def _bits(text):
-    return text if text == 'any' else int(text)
+def map_names(text):
+    """Names of `MAPS` with commas between."""
+    names = list(MAPS) if text == 'all' else text.split(',')
+    if unknown := [name for name in names if name not in MAPS]:
+        msg = f'no map {unknown[0]!r}; there are {", ".join(MAPS)}'
+        raise ArgumentTypeError(msg)
+    return names
 
 
 def read_images(names, bands=None, reference=None, bad_bits=None, window=None,

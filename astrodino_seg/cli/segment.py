@@ -4,14 +4,12 @@
 """
 
 import sys
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from contextlib import ExitStack
 from pathlib import Path
 
 from astrodino_seg.cli.compare import choose_finders
 from astrodino_seg.cli.products import (
-    MAPS,
-    add_image_options,
     as_prefix,
     history,
     product_paths,
@@ -28,120 +26,6 @@ from astrodino_seg.errors import require
 
 #: What one image of many may end with.
 USER_ERRORS = ValueError, TypeError, OSError
-
-
-def add_segment(commands):
-    segment = commands.add_parser(
-        'segment', help='segment one cube, or one file a band',
-        description='Write PREFIX_segm.fits, PREFIX_catalog.ecsv, '
-                    'PREFIX.reg and PREFIX.png.')
-    add = segment.add_argument
-    add_image_options(add)
-    add('--each', action='store_true',
-        help='each IMAGE by itself, or each FITS file of a folder: its '
-             'products are put in a folder of its name in the folder of '
-             '--output, what is there already is left, and one that fails '
-             'does not end the others')
-    add('--positions', metavar='CATALOGUE',
-        help='cutouts of IMAGE around the positions of a table, as of --each')
-    add('--cutout', type=int, metavar='N',
-        help='side of the cutouts in pixels')
-    add('--join', metavar='FILE',
-        help='one catalogue, .ecsv, .fits or .parquet, of all images of '
-             '--each or --positions, with the column "image"')
-    add('--block', type=int, metavar='N',
-        help='for images that are larger than memory: segment blocks of N x '
-             'N pixels; a command that was stopped goes on')
-    add('--margin', type=int, default=256, metavar='N',
-        help='half the overlap of blocks; larger objects are cut '
-             '(%(default)s)')
-    add('--scheduler', metavar='ADDRESS',
-        help='of a Dask cluster that does the work, as of "dask scheduler", '
-             'for --block, --each or --positions')
-    _add_dials(segment)
-    add('--catalog-format', choices=('ecsv', 'fits', 'votable', 'parquet'),
-        default='ecsv', help='of the catalogue (%(default)s)')
-    add('--columns', choices=('own', 'sextractor', 'lsst'), default='own',
-        help='names of its columns; lsst adds blends as parents (%(default)s)')
-    add('--no-png', action='store_true', help='no picture')
-    add('--maps', type=_names, metavar='NAMES',
-        help=f'write PREFIX_maps.fits with some of {", ".join(MAPS)}, with '
-             f'commas between, or all')
-    add('--overwrite', action='store_true', help='replace old products')
-    add('-q', '--quiet', action='store_true', help='no progress bar')
-    segment.set_defaults(run=run_segment, window=None)
-
-
-def add_report(commands):
-    report = commands.add_parser(
-        'report', help='segment, and write one HTML page to look at',
-        description='Write one HTML page with the image, the labels and the '
-                    'table, which needs no network.')
-    add = report.add_argument
-    add_image_options(add, output=False)
-    add('-o', '--output', metavar='PAGE',
-        help="the page, or a folder; default: the first file's name, here")
-    add('--finders', default='photutils',
-        help='finders to blink with, as of compare, or none (%(default)s)')
-    _add_dials(report)
-    add('--overwrite', action='store_true', help='replace an old page')
-    add('-q', '--quiet', action='store_true', help='no progress bar')
-    report.set_defaults(run=run_report, window=None)
-
-
-def _add_dials(command):
-    """The options of how to segment, and of what beside the images."""
-    add = command.add_argument
-    add('--mask', metavar='FILE',
-        help='FITS image, not 0 where pixels are not to be used')
-    noise = command.add_mutually_exclusive_group()
-    noise.add_argument('--error', metavar='FILE',
-                       help='1-sigma errors: a FITS image or a number')
-    noise.add_argument('--weight', metavar='FILE',
-                       help='FITS image of inverse variances')
-    add('--threshold', type=float,
-        help="pixel value that an object must exceed, in the image's unit")
-    add('--background', type=_background, metavar='B',
-        help='none (it has been subtracted), flat (one number a band), or '
-             'this number; measured in boxes beside the objects if not given')
-    add('--n-sigma', type=float,
-        help='S/N of all bands together that an object must exceed')
-    add('--n-pixels', type=int, default=5,
-        help='connected pixels that an object must have (%(default)s)')
-    add('--connectivity', type=int, choices=(4, 8), default=8)
-    add('--merge', type=float, default=0.3,
-        help='0 splits most, 1 merges most (%(default)s)')
-    add('--min-seed', type=float, default=0.7,
-        help='least probability that a piece is of an object (%(default)s)')
-    add('--bin-factor', type=int,
-        help='pixels to bin in x and y before the network looks (1)')
-    add('--tile-size', type=int, default=256,
-        help='side of the tiles in pixels (%(default)s)')
-    add('--symmetric', action='store_true',
-        help='average over the flips of the image: steadier, and slower')
-    add('--edits', metavar='FILE',
-        help='edits by hand to apply to the labels: a table (CSV, ECSV) or '
-             'DS9 regions (.reg)')
-    add('--model', help='a weights file; default: bundled')
-    add('--device', default='cpu')
-    add('--float32', dest='bfloat16', action='store_const', const=False,
-        help='no bfloat16, where the processor has instructions for it')
-    add('--threads', type=int, metavar='N',
-        help='CPU threads; default: what torch takes')
-
-
-def _background(text):
-    """A word or a number."""
-    return text if text in ('none', 'flat') else float(text)
-
-
-def _names(text):
-    """Names of `MAPS` with commas between."""
-    names = list(MAPS) if text == 'all' else text.split(',')
-    if unknown := [name for name in names if name not in MAPS]:
-        msg = f'no map {unknown[0]!r}; there are {", ".join(MAPS)}'
-        raise ArgumentTypeError(msg)
-    return names
 
 
 def run_segment(args):

@@ -1,7 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
 ``astrodino simulate``, ``stamps`` and ``fetch``, which make or get images;
-``astrodino train`` and ``astrodino pretrain``.
+``astrodino train`` and ``pretrain``; and ``astrodino info`` of what they make.
 """
 
 import tomllib
@@ -9,38 +9,6 @@ from pathlib import Path
 
 from astrodino_seg.cli.products import paths_of, reserve, written
 from astrodino_seg.errors import require
-
-
-def add_simulate(commands):
-    simulate = commands.add_parser(
-        'simulate', help='make an image of which the truth is known',
-        description='Write NAME_image.fits (an extension a band), '
-                    'NAME_truth.fits (LABELS, OWNERS and SHARES) and '
-                    'NAME_truth.ecsv (the catalogue).')
-    add = simulate.add_argument
-    add('-o', '--output', metavar='NAME', required=True,
-        help='what the names of the files begin with')
-    add('--seed', type=int, default=0,
-        help='the same seed gives the same image (%(default)s)')
-    add('--size', type=int, nargs='+', default=[512], metavar='N',
-        help='side, or height and width, in pixels (512)')
-    add('--bands', metavar='SET',
-        help='all bands of a set, for example ugriz; default: drawn')
-    add('--psf-fwhm', type=float, help='pixels; default: drawn, for each '
-                                       'band')
-    add('--depth', type=float, help='factor on every S/N; default: drawn')
-    add('--density', type=float,
-        help='small sources per 1000 pixels; default: drawn')
-    add('--pixel-scale', type=float, default=0.2,
-        help='arcsec, for the WCS (%(default)s)')
-    add('--rate', action='append', default=[], metavar='NAME=VALUE',
-        help='how much of an ingredient; 0 leaves it out; may be repeated')
-    add('--stamps', metavar='FOLDER',
-        help='compose the scene of the galaxies of "astrodino stamps"')
-    add('--cosmos', metavar='FOLDER',
-        help='COSMOS galaxies, for the ingredient "cosmos"')
-    add('--overwrite', action='store_true', help='replace old files')
-    simulate.set_defaults(run=run_simulate)
 
 
 def run_simulate(args):
@@ -117,32 +85,6 @@ def _write(image, truth, seed, prefix, paths):
         table.write(parts['catalogue'])
 
 
-def add_stamps(commands):
-    stamps = commands.add_parser(
-        'stamps', help='draw galaxies to compose simulated scenes of',
-        description='Fill a folder with one file for each sky (bands and '
-                    'PSFs). Files that exist are kept, so that a run that '
-                    'was stopped goes on from there.')
-    add = stamps.add_argument
-    add('folder')
-    add('--skies', type=int, default=32, help='how many files (%(default)s)')
-    add('--large', type=int, default=40,
-        help='large galaxies of each sky (%(default)s)')
-    add('--small', type=int, default=160,
-        help='small galaxies of each sky (%(default)s)')
-    add('--first-seed', type=int, default=0,
-        help='seed of the first sky (%(default)s)')
-    add('--bands', nargs='+', metavar='SET',
-        help='sets of bands that the skies have in turn, for example ugriz; '
-             'default: drawn')
-    add('--rate', action='append', default=[], metavar='NAME=VALUE',
-        help='how much of an ingredient of a scene; may be repeated')
-    add('--cosmos', metavar='FOLDER',
-        help='COSMOS galaxies, as one of the kinds')
-    add('-q', '--quiet', action='store_true', help='no progress bar')
-    stamps.set_defaults(run=run_stamps)
-
-
 def run_stamps(args):
     require('galsim', 'simulate')
     from astrodino_seg.simulate.scene_library import build_stamps
@@ -158,34 +100,6 @@ def run_stamps(args):
         cosmos=args.cosmos, progress=not args.quiet)
     print(f'{args.folder}: {len(library.files)} skies')
     return 0
-
-
-def add_fetch(commands):
-    fetch = commands.add_parser(
-        'fetch', help='download cutouts of the Legacy Surveys',
-        description='Write one FITS file a position, and cutouts.ecsv, which '
-                    'lists them and what went wrong. What is there already '
-                    'is not downloaded again.')
-    add = fetch.add_argument
-    add('position', nargs='+',
-        help='a table with columns ra and dec in degrees; or RA and DEC in '
-             'degrees; or a position in quotes, as "10h00m28s +02d12m21s"')
-    add('-o', '--output', metavar='FOLDER', default='.',
-        help='folder of the files (here)')
-    add('--size', type=int, default=160, help='side in pixels (%(default)s)')
-    add('--bands', default='griz', help='for example grz (%(default)s)')
-    add('--pixel-scale', type=float, default=0.262, metavar='ARCSEC',
-        help='arcsec a pixel (%(default)s)')
-    add('--layer', default='ls-dr10',
-        help='layer of the sky viewer (%(default)s)')
-    add('--no-ivar', action='store_true',
-        help='do not ask for the inverse variance')
-    add('--service', metavar='URL',
-        help='address of the service, if it is another')
-    add('--connections', type=int, default=4, metavar='N',
-        help='downloads at a time (%(default)s)')
-    add('-q', '--quiet', action='store_true', help='no progress bar')
-    fetch.set_defaults(run=run_fetch)
 
 
 def run_fetch(args):
@@ -228,21 +142,6 @@ def _positions(words):
         raise ValueError(msg) from err
 
 
-def add_train(commands):
-    train = commands.add_parser('train', help='train a model from a recipe')
-    _add_recipe(train.add_argument)
-    train.set_defaults(run=run_train)
-
-
-def _add_recipe(add):
-    """What is trained, and where to."""
-    add('config', help='TOML recipe; there are some in '
-                       'astrodino_seg/train/recipes')
-    add('-o', '--output', required=True,
-        help='folder for checkpoint, log and weights; a run that was killed '
-             'goes on from there')
-
-
 def _read(path):
     with open(path, 'rb') as stream:
         return tomllib.load(stream)
@@ -269,18 +168,66 @@ def _ending(told, folder):
             f'has the weights of {end}')
 
 
-def add_pretrain(commands):
-    pretrain = commands.add_parser(
-        'pretrain', help='train a backbone on images without labels')
-    _add_recipe(pretrain.add_argument)
-    pretrain.add_argument('-q', '--quiet', action='store_true',
-                          help='no progress bar')
-    pretrain.set_defaults(run=run_pretrain)
-
-
 def run_pretrain(args):
     from astrodino_seg.train import pretrain_from_config
 
     pretrain_from_config(_read(args.config), args.output,
                          progress=not args.quiet)
+    return 0
+
+
+def describe(model, name):
+    """What a model or a backbone is, in lines for people."""
+    classes = getattr(model, 'classes', ())[1:]
+    if not classes:
+        yield f'{name}: a backbone without a head'
+    elif hasattr(model, 'decision'):
+        yield f'{name}: tells objects apart, and each is {_or(classes)}'
+    else:
+        yield f'{name}: tells which pixels are sky, {_or(classes)}'
+    vit = model.vit.spec
+    n_parameters = sum(p.numel() for p in model.parameters())
+    yield (f'network: {n_parameters / 1e6:.2f} million parameters; a Vision '
+           f'Transformer of {vit["depth"]} layers of {vit["dim"]} on patches '
+           f'of {vit["patch_size"]} pixels')
+    yield (f'input: any number of bands, as {model.planes.n_planes} planes by '
+           f'the rule {type(model.planes).__name__}')
+    told = model.provenance
+    steps = told.get('steps', told.get('n_steps'))
+    if steps is not None:
+        hours = f' in {told["hours"]:.1f} hours' if 'hours' in told else ''
+        yield f'training: {steps:,} steps{hours}'
+    fit = (model.spec.get('calibration') or {}).get('fit')
+    if fit:
+        yield f'calibration: on {fit["n_scenes"]} simulated scenes'
+
+
+def _or(words):
+    *most, last = words
+    return f'{", ".join(most)} or {last}' if most else last
+
+
+def run_info(args):
+    import json
+    import platform
+    from importlib.metadata import version
+
+    import torch
+
+    from astrodino_seg.models.load import DEFAULT_MODEL, load_any
+
+    model = load_any(args.model)
+    if args.json:
+        print(json.dumps({**model.spec, 'provenance': model.provenance},
+                         indent=2))
+        return 0
+    for line in describe(model, str(args.model or DEFAULT_MODEL)):
+        print(line)
+    packages = ('astrodino_seg', 'torch', 'photutils', 'astropy', 'numpy')
+    print('versions: python ' + platform.python_version() + ', '
+          + ', '.join(f'{name} {version(name)}' for name in packages))
+    devices = ['cpu'] + [f'cuda:{k} ({torch.cuda.get_device_name(k)})'
+                         for k in range(torch.cuda.device_count())]
+    print(f'devices: {", ".join(devices)}; '
+          f'{torch.get_num_threads()} CPU threads')
     return 0
