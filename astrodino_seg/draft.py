@@ -278,6 +278,7 @@ class _Draft:
         table = measure(old, grouping, np.array(
             [self.classes[label] for label in left.tolist()]))
         table['flags'][np.isin(left, list(self.edited))] |= FLAGS['edited']
+        table.meta = {**old.table.meta, **table.meta}
         rows = [*([] if old.edits is None else map(tuple, old.edits)), *rows]
         edits = Table(rows=rows, names=COLUMNS) if rows else None
         if rows:

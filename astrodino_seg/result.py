@@ -6,6 +6,7 @@ the network together.
 """
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
@@ -21,6 +22,7 @@ from astrodino_seg.image import Image, as_image
 from astrodino_seg.inputs.background import background_cube, cube_of
 from astrodino_seg.inputs.channels import tell_no_noise
 from astrodino_seg.models.decision import Totals
+from astrodino_seg.models.load import history
 from astrodino_seg.predict.instances import find_all, has_pixels, inputs_of
 from astrodino_seg.truth import CLASSES
 
@@ -185,7 +187,14 @@ def result_of(image, normalised, found, model):
 
 
 def read(finder, data, threshold=None, *, background=None, **planes):
-    """An image, with threshold and background of its pixels."""
+    """
+    An image, with threshold and background of its pixels, and in words from
+    where they are.
+    """
+    given = {name: 'given' if np.ndim(value) or isinstance(value, Mapping)
+             else value
+             for name, value in (('threshold', threshold),
+                                 ('background', background))}
     image = as_image(data, **planes)
     # an Image that was handed in is itself the input
     order = range(image.n_bands) if image is data else image.order
@@ -197,16 +206,29 @@ def read(finder, data, threshold=None, *, background=None, **planes):
             warnings.warn(msg, AstroDinoUserWarning)
     if background is not None:
         background = background_cube(background, image, order)
-    return image, threshold, background
+    many = (data.values() if isinstance(data, Mapping) else
+            data if isinstance(data, (list, tuple)) else [data])
+    lines = history([one for one in many if isinstance(one, (str, PathLike))],
+                    False, **given)
+    return image, threshold, background, lines[1:]
 
 
 def results_of(finder, some):
-    """Yield the results, or `None`, of what was `read`, of one shape."""
+    """
+    Yield the results of what was `read`, of one shape: `None` where nothing
+    was found, `False` where no noise is known to find it in.
+    """
     model = finder._fetch_model()
-    images, limits, backgrounds = zip(*some)
+    images, limits, backgrounds, lines = zip(*some)
+    made_by = history([], finder.model, **{
+        name: value for name, value in vars(finder).items()
+        if not (name.startswith('_') or name.endswith('_')
+                or name in ('model', 'device', 'progress_bar'))})
     parts, planes = zip(*inputs_of(
         model, images, backgrounds, device=finder.device,
         tile_size=finder.tile_size, symmetric=finder.symmetric))
+    blind = [tell_no_noise(image, one.noise)
+             for image, one in zip(images, parts)]
     found = find_all(
         model, planes, [_rules(finder, *one) for one in zip(
             images, limits, parts)], n_pixels=finder.n_pixels,
@@ -215,13 +237,15 @@ def results_of(finder, some):
         min_seed=finder.min_seed, tile_size=finder.tile_size,
         symmetric=finder.symmetric, device=finder.device,
         progress=finder.progress_bar)
-    for image, one, instances in zip(images, parts, found):
-        yield result_of(image, one, instances, model)
+    for k, (image, one, instances) in enumerate(zip(images, parts, found)):
+        result = result_of(image, one, instances, model)
+        if result is not None:
+            result.table.meta['HISTORY'] = [*made_by, *lines[k]]
+        yield False if result is None and blind[k] else result
 
 
 def _rules(finder, image, limit, normalised):
     """What pixels are not used, and which labels are kept."""
-    tell_no_noise(image, normalised.noise)
     detected = True
     if limit is not None:
         pedestal = np.array(image.pedestal)[:, None, None]
@@ -306,7 +330,8 @@ def _segment(finder, some):
     """The results of a batch, `None` or an error each."""
     good = [one for one in some if not isinstance(one, Exception)]
     try:
-        found = list(results_of(finder, good)) if good else []
+        found = [one or None for one in results_of(finder, good)
+                 ] if good else []
     except Exception as err:        # noqa: BLE001  of one of them
         found = [err] if len(good) == 1 else [
             _segment(finder, [one])[0] for one in good]

@@ -253,7 +253,7 @@ class DinoSegmenter:
         if result is None:
             warnings.warn('No sources were found.', NoDetectionsWarning,
                           stacklevel=2)
-        return result
+        return result or None
 
     def segment_many(self, images: Any, threshold: Any = None, *,
                      mask: Any = None, error: Any = None,

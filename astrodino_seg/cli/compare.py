@@ -12,7 +12,6 @@ from pathlib import Path
 from astrodino_seg.cli.products import (
     as_prefix,
     given,
-    history,
     paths_of,
     product_paths,
     read_images,
@@ -30,6 +29,7 @@ def run_compare(args):
         comparison_table,
     )
     from astrodino_seg.image import read_label_map
+    from astrodino_seg.models.load import history
 
     if args.list:
         finders, missing = all_finders(args.model)
@@ -208,7 +208,11 @@ def run_demo(args):
 def run_attention(args):
     from astrodino_seg.embed import attention_maps
     from astrodino_seg.embed.attention import top_mass
-    from astrodino_seg.models.load import BUNDLED_BACKBONE, load_backbone
+    from astrodino_seg.models.load import (
+        BUNDLED_BACKBONE,
+        history,
+        load_backbone,
+    )
 
     if not args.no_png:
         require('matplotlib', 'plot')

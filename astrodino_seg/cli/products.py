@@ -11,12 +11,7 @@ from argparse import ArgumentTypeError
 from contextlib import contextmanager
 from pathlib import Path
 
-from astrodino_seg.files import (
-    all_or_none,
-    finish_set,
-    locked,
-    sha256_of,
-)
+from astrodino_seg.files import all_or_none, finish_set, locked
 
 #: What can be written beside, by the names on the command line.
 MAPS = {'fragments': lambda result: result.fragments.data,
@@ -67,31 +62,6 @@ def refuse_options(args, names, why):
     for name in given(args, *names):
         msg = f'{name}: it is not used {why}'
         raise ValueError(msg)
-
-
-def history(names, weights, **dials):
-    """
-    What products were made of and by, in lines that FITS headers hold: the
-    version, the files ``names`` and that of the weights (`False` for none)
-    with a hash each, and the dials.
-    """
-    from astrodino_seg import __version__
-    from astrodino_seg.models.load import weights_file
-
-    lines = [f'astrodino_seg {__version__}']
-    files = [('input', name) for name in names]
-    if weights is not False:
-        files.insert(0, ('weights', weights_file(weights)))
-    for kind, file in files:
-        path = Path(str(file).split('[')[0] if not Path(file).exists()
-                    else file)
-        code = sha256_of(path) if path.is_file() else ''
-        lines.append(f'{kind} {Path(file).name} sha256 {code[:16]}'
-                     if code else f'{kind} {file}')
-    lines.append(', '.join(f'{k}={v}' for k, v in dials.items()
-                           if v is not None))
-    return [part for line in lines if line for part in textwrap.wrap(
-        line.encode('ascii', 'replace').decode(), 70)]
 
 
 def as_prefix(output, image):

@@ -11,7 +11,6 @@ from pathlib import Path
 from astrodino_seg.cli.compare import choose_finders
 from astrodino_seg.cli.products import (
     as_prefix,
-    history,
     product_paths,
     read_images,
     refuse_options,
@@ -167,6 +166,8 @@ def _in_unit(args, unit):
 
 
 def _history(args, dials):
+    from astrodino_seg.models.load import history
+
     files = [one for one in (args.mask, args.error, args.weight, args.edits)
              if one is not None and Path(one).is_file()]
     return history([*args.images, *files], args.model,

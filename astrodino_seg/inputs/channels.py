@@ -235,13 +235,16 @@ def bin_channels(channels, factor, n_noise=None):
 
 
 def tell_no_noise(image, noise):
-    """Warn if the noise (band, y, x) of a band was measured and is 0."""
+    """
+    Warn if the noise (band, y, x) of a band was measured and is 0; whether it
+    was of all.
+    """
     names = [band for band, values, bad, sigma in zip(
         image.bands, image.cube, image.mask, noise)
         if not np.isfinite(sigma).any() and not bad.all()
         and np.ptp(values[~bad]) > 0]
     if not names:
-        return
+        return False
     msg = (f'the noise of {", ".join(names)} is 0 where it is measured, as '
            f'most pixels have one value, and the band is not used: pass '
            f'error=')
@@ -250,6 +253,7 @@ def tell_no_noise(image, noise):
                f'{image.shape[0]} x {image.shape[1]} pixels: pass error=, or '
                f'reshape the data to (y, x) if they are an image')
     warnings.warn(msg, AstroDinoUserWarning)
+    return not np.isfinite(noise).any()
 
 
 def rgb_image(image, background=None, noise=None, *, stretch=None, q=8):

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import textwrap
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch.overrides import TorchFunctionMode
 
+from astrodino_seg import __version__
 from astrodino_seg.errors import ModelFileError
 from astrodino_seg.files import sha256_of
 from astrodino_seg.models.backbone import Backbone, digest
@@ -86,6 +88,35 @@ def not_finite(tensors):
              if value.is_floating_point() and not value.isfinite().all()]
     return '' if not wrong else (f'{len(wrong)} parameters are not finite, '
                                  f'{", ".join(wrong[:3])} among them')
+
+
+def history(names, weights, **dials):
+    """
+    What something was made of and by, in lines that FITS headers hold: the
+    version, the files ``names`` and that of the weights (or a model; `False`
+    for none) with a hash each, and the dials.
+    """
+    lines = [f'astrodino_seg {__version__}']
+    files = [('input', name) for name in names]
+    if hasattr(weights, 'state_dict'):
+        lines.append(f'weights sha256 {digest(weights)[:16]}')
+    elif weights is not False:
+        files.insert(0, ('weights', weights_file(weights)))
+    for kind, file in files:
+        path = Path(str(file).split('[')[0] if not Path(file).exists()
+                    else file)
+        code = (f' sha256 {_hash(path, path.stat().st_mtime_ns)[:16]}'
+                if path.is_file() else '')
+        lines.append(f'{kind} {Path(file).name if code else file}{code}')
+    lines.append(', '.join(f'{k}={v}' for k, v in dials.items()
+                           if v is not None))
+    return [part for line in lines if line for part in textwrap.wrap(
+        line.encode('ascii', 'replace').decode(), 70)]
+
+
+@lru_cache
+def _hash(path, _changed):
+    return sha256_of(path)
 
 
 def load_model(path=None):
