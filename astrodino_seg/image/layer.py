@@ -227,6 +227,10 @@ def _missing(plane, value, bad):
     rest = plane[others]
     if rest.size < FILL_SIDE**2:
         return None
+    largest = value > rest.max() and abs(value) < 1e20
+    border = np.concatenate([area[0], area[-1], area[:, 0], area[:, -1]])
+    if largest and border.mean() < 0.05:        # trails of stars are narrow
+        return None
     pairs = others[:, 1:] & others[:, :-1]
     if (plane[:, 1:] == plane[:, :-1])[pairs].mean() > 0.5:
         return None
@@ -234,10 +238,8 @@ def _missing(plane, value, bad):
     quarter, half, upper = np.percentile(
         rest[::max(rest.size // 20000, 1)], [25, 50, 75])
     edge = np.median(near) if near.size else half
-    if value > rest.max() and abs(value) < 1e20:
-        border = np.concatenate([area[0], area[-1], area[:, 0], area[:, -1]])
-        # stars have wings, and their trails are narrow
-        return area if edge <= upper and border.mean() > 0.05 else None
+    if largest:         # stars have wings
+        return area if edge <= upper else None
     spread = np.median(np.abs(near - edge)) if near.size else 0
     fades = value < rest.min() and (edge <= rest.min() or (
         edge < quarter and edge - value < max(7 * spread,
