@@ -73,7 +73,7 @@ def make_table(image: Image, normalised: Normalised, grouping: Any,
     if sky is not None:
         table['sky_centroid'] = sky
     elif image.wcs is not None:
-        axes = ' '.join([*image.wcs.wcs.ctype, image.wcs.wcs.radesys])
+        axes = ' '.join([*image.wcs.wcs.ctype, image.wcs.wcs.radesys]).strip()
         msg = (f'no positions on the sky: astropy has no frame for {axes} '
                f'(it has those of the Sun after "import sunpy.coordinates")')
         warnings.warn(msg, AstroDinoUserWarning)
