@@ -17,7 +17,7 @@ from test_backbones import dinov2
 import astrodino_seg
 from astrodino_seg import load_model
 from astrodino_seg.inputs.rules import Photographic, WithNoiseUnits
-from astrodino_seg.models.foreign import TIMM_NAMES
+from astrodino_seg.models.foreign import NAMES
 from astrodino_seg.models.semantic import HEADS, SemanticModel
 from astrodino_seg.train import (
     fit_decision,
@@ -60,7 +60,7 @@ def test_grouping_head_on_another_backbone(tmp_path):
                         PAGE.read_text())
     torch.save(dinov2(), tmp_path / 'dinov2.pth')
     name = 'vit_small_patch14_dinov2.lvd142m'
-    assert any(re.fullmatch(pattern, name) for pattern in TIMM_NAMES)
+    assert any(re.fullmatch(pattern, name) for pattern in NAMES['timm'])
     code = textwrap.dedent(block)
     for old, new in ((name, str(tmp_path / 'dinov2.pth')),
                      ('n_scenes = 100_000\nsize = 304',

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from astrodino_seg.image import read_label_map, write_plane
 
 #: The environment variable that names the checkout.
 VARIABLE = 'ASTRODINO_MTOBJECTS'
+DATA = Path(__file__).parents[1] / 'data'
 
 # Run in the checkout, with MTObjects' own command line. Its label maps as
 # FITS need an Astropy before 5.1, so they are saved as arrays.
@@ -138,9 +140,12 @@ class SExtractorFinder(Extractor):
             write_plane(folder / 'sn.fits', sn.astype(np.float32))
             (folder / 'columns.param').write_text('NUMBER\n')
             (folder / 'filter.conv').write_text(self._filter())
-            (folder / 'detect.sex').write_text(''.join(
-                f'{key} {value}\n' for key, value in
-                self._settings(sn.shape).items()))
+            settings = (DATA / 'detect.sex').read_text().format(
+                finder=self, clean='Y' if self.clean else 'N',
+                filter='Y' if self.fwhm else 'N',
+                # a bright large object has more pixels than the default
+                pixstack=max(300000, sn.size), bufsize=max(1024, len(sn)))
+            (folder / 'detect.sex').write_text(settings)
             run_program([self.require(), 'sn.fits', '-c', 'detect.sex'],
                         folder, self.timeout)
             labels = read_label_map(folder / 'labels.fits')
@@ -153,28 +158,6 @@ class SExtractorFinder(Extractor):
         np.savetxt(text, [[1.0]] if kernel is None else kernel, '%.8f',
                    header='CONV NORM', comments='')
         return text.getvalue()
-
-    def _settings(self, shape):
-        """What the configuration file says."""
-        return {
-            'CATALOG_TYPE': 'NONE', 'PARAMETERS_NAME': 'columns.param',
-            'THRESH_TYPE': 'ABSOLUTE', 'DETECT_THRESH': self.n_sigma,
-            'ANALYSIS_THRESH': self.n_sigma,
-            'DETECT_MINAREA': self.n_pixels,
-            'FILTER': 'Y' if self.fwhm else 'N',
-            'FILTER_NAME': 'filter.conv',
-            'DEBLEND_NTHRESH': self.n_levels,
-            'DEBLEND_MINCONT': self.contrast,
-            'CLEAN': 'Y' if self.clean else 'N', 'CLEAN_PARAM': 1.0,
-            'MASK_TYPE': 'NONE', 'WEIGHT_TYPE': 'NONE',
-            'BACK_TYPE': 'MANUAL', 'BACK_VALUE': 0.0,
-            'CHECKIMAGE_TYPE': 'SEGMENTATION',
-            'CHECKIMAGE_NAME': 'labels.fits',
-            # a bright large object has more pixels than the default
-            'MEMORY_PIXSTACK': max(300000, shape[0] * shape[1]),
-            'MEMORY_OBJSTACK': 30000,
-            'MEMORY_BUFSIZE': max(1024, shape[0]),
-            'VERBOSE_TYPE': 'QUIET'}
 
 
 @dataclass(kw_only=True)
@@ -296,19 +279,7 @@ class MTObjectsFinder(Baseline):
 #: Settings of best panoptic quality on the validation split, by
 #: ``benchmarks/finders/tune_baselines.py``: of all settings of its grid, on 12
 #: scenes.
-TUNED = {
-    'detect': {'n_sigma': 1.5, 'n_pixels': 20, 'fwhm': 3.0},
-    'photutils': {'n_sigma': 1.5, 'n_pixels': 20, 'contrast': 0.1},
-    'sep': {'n_sigma': 1.5, 'n_pixels': 15, 'contrast': 0.02, 'fwhm': 2.0},
-    'peaks': {'detector': 'find_peaks', 'n_sigma': 1.5, 'n_pixels': 10,
-              'min_separation': 10.0},
-    'regions': {'n_sigma': 1.5, 'n_pixels': 30, 'saddle': 0.5,
-                'prominence': 0.25},
-    'sextractor': {'n_sigma': 1.5, 'n_pixels': 15, 'contrast': 0.005},
-    'noisechisel': {'tile_size': 20, 'qthresh': 0.9, 'detgrowquant': 1.0,
-                    'objbordersn': 0.1},
-    'mtobjects': {'move_factor': 1.0, 'min_distance': 0.0, 'gain': 1.0},
-}
+TUNED = tomllib.loads((DATA / 'finders.toml').read_text('utf-8'))
 
 _DEFAULT = {
     'detect': partial(PhotutilsFinder, deblend=False),

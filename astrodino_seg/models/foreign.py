@@ -11,6 +11,8 @@ have it, and AstroCLIP.
 
 import math
 import re
+import tomllib
+from pathlib import Path
 from pickle import UnpicklingError
 from zipfile import BadZipFile, ZipFile, is_zipfile
 
@@ -28,42 +30,10 @@ from astrodino_seg.models.backbone import Backbone
 from astrodino_seg.models.load import not_finite
 from astrodino_seg.models.vit import VisionTransformer
 
-#: Names of timm whose weights fit; others of the same shapes may compute
-#: something else.
-TIMM_NAMES = (r'vit_(small|base)_patch(8|16)_224\.dino',
-              r'vit_\w+_patch14(_reg4)?_dinov2(\.lvd142m)?',
-              r'vit_\w+_patch16_dinov3(_qkvb)?(\.\w+)?')
-
-#: Under which name a checkpoint has its parameters, the best first: training
-#: runs of DINO and DINOv2 have a teacher, Lightning a state_dict.
-CONTAINERS = ('teacher', 'state_dict', 'model', 'model_ema', 'student')
-
-#: What wraps the names of a backbone's parameters, outermost first.
-PREFIXES = ('module.', 'image_encoder.backbone.', 'backbone.')
-
-#: Parameters that a backbone does without, and why.
-UNUSED = {
-    r'(dino_head|ibot_head|head)\.': 'heads of the training',
-    r'mask_token$': 'stands for patches that the training hides',
-    r'local_cls_norm\.': 'norm of small crops in the training (DINOv3, 7B)',
-    r'rope_embed\.periods$': 'constants that are computed here',
-    r'.*\.attn\.qkv\.bias_mask$': 'says that keys have no bias (DINOv3)',
-    r'image_encoder\.(cross_attention|mlp)\.': "AstroCLIP's image head",
-    r'spectrum_encoder\.': "AstroCLIP's spectra",
-    r'logit_scale$': "AstroCLIP's loss",
-}
-
-#: Names to replace. Of the two numbers of a chunked block the second counts.
-RENAMED = {
-    r'^blocks\.\d+\.(\d+)\.': r'blocks.\1.',
-    r'^(register|storage)_tokens$': 'reg_token',
-    r'\.gamma_([12])$': r'.ls\1.gamma',
-    r'\.mlp\.w12\.': '.mlp.fc1.',
-    r'\.mlp\.w1\.': '.mlp.fc1_g.',
-    r'\.mlp\.w2\.': '.mlp.fc1_x.',
-    r'\.mlp\.w3\.': '.mlp.fc2.',
-}
-
+#: How others name what they have.
+NAMES = tomllib.loads((Path(__file__).parents[1] / 'data'
+                       / 'foreign.toml').read_text('utf-8'))
+UNUSED = '|'.join(NAMES['unused'])
 #: Length of a query in DINO, DINOv2 and DINOv3, but for one size of model.
 HEAD_DIM, OTHER_HEAD_DIM = 64, {4096: 128}
 
@@ -178,7 +148,7 @@ def _find(content, key):
     """The parameters within the nested dictionaries of a checkpoint."""
     has = list(content) if isinstance(content, dict) else content
     while isinstance(content, dict):
-        inner = [name for name in (key, *CONTAINERS)
+        inner = [name for name in (key, *NAMES['containers'])
                  if isinstance(content.get(name), dict)]
         state = {k: v for k, v in content.items()
                  if isinstance(v, torch.Tensor)}
@@ -198,7 +168,7 @@ def _find(content, key):
         else:
             break
     msg = (f'no dictionary of parameters in it; looked for '
-           f'{", ".join(CONTAINERS)}' if key is None
+           f'{", ".join(NAMES["containers"])}' if key is None
            else f'key: there is no {key!r} in it; it has {has}')
     raise ModelFileError(msg)
 
@@ -226,13 +196,13 @@ def _rename(state):
     out = {}
     for key, value in state.items():
         name = key.replace('_orig_mod.', '')        # of torch.compile
-        for prefix in PREFIXES:
-            if re.match('|'.join(UNUSED), name):
+        for prefix in NAMES['prefixes']:
+            if re.match(UNUSED, name):
                 break
             name = name.removeprefix(prefix)
-        if re.match('|'.join(UNUSED), name):
+        if re.match(UNUSED, name):
             continue
-        for pattern, replacement in RENAMED.items():
+        for pattern, replacement in NAMES['renamed'].items():
             name = re.sub(pattern, replacement, name)
         if name in out:
             msg = f'{key!r} is one of two parameters that mean {name!r}'

@@ -24,16 +24,15 @@ from astrodino_seg.truth import CLASSES
 
 STRIDES = (2, 4, 8, 16)     # of the maps that seeds are read from
 VOTE_SCALE = 16.0           # pixels
+LOG_SIZES = -1, 6           # of radii in pixels, the least and the most
 
 
-class ConvBlock(nn.Sequential):
+def conv_block(n_in, n_out, *, kernel_size=3, stride=1):
     """Convolution, batch norm, ReLU."""
-
-    def __init__(self, n_in, n_out, *, kernel_size=3, stride=1):
-        super().__init__(
-            nn.Conv2d(n_in, n_out, kernel_size, stride, kernel_size // 2,
-                      bias=False),
-            nn.BatchNorm2d(n_out), nn.ReLU(inplace=True))
+    return nn.Sequential(
+        nn.Conv2d(n_in, n_out, kernel_size, stride, kernel_size // 2,
+                  bias=False),
+        nn.BatchNorm2d(n_out), nn.ReLU(inplace=True))
 
 
 def sample(level, x, y):
@@ -95,11 +94,7 @@ class Seeds(NamedTuple):
     @property
     def radius(self):
         """(S,) pixels, within bounds."""
-        return _radius(self.log_size)
-
-
-def _radius(log_size):
-    return log_size.clamp(-1, 6).exp()
+        return self.log_size.clamp(*LOG_SIZES).exp()
 
 
 class SeedClass(nn.Module):
@@ -132,19 +127,19 @@ class InstanceHead(nn.Module):
         super().__init__()
         self.in_channels = in_channels
         self.n_embedding, self.n_descriptor = n_embedding, n_descriptor
-        self.stem = ConvBlock(4 * in_channels, widths[0])
+        self.stem = conv_block(4 * in_channels, widths[0])
         self.stages = nn.ModuleList(
-            [ConvBlock(widths[0], widths[0]), *(
-                nn.Sequential(ConvBlock(a, b, stride=2), ConvBlock(b, b))
+            [conv_block(widths[0], widths[0]), *(
+                nn.Sequential(conv_block(a, b, stride=2), conv_block(b, b))
                 for a, b in zip(widths, widths[1:]))])
         self.fuse = nn.Sequential(
-            ConvBlock(widths[3] + token_dim, widths[3], kernel_size=1),
-            ConvBlock(widths[3], widths[3]))
+            conv_block(widths[3] + token_dim, widths[3], kernel_size=1),
+            conv_block(widths[3], widths[3]))
         self.reduce = nn.ModuleList(
             nn.Conv2d(widths[i + 1], widths[i], 1) for i in range(3))
         self.refine = nn.ModuleList(
-            ConvBlock(widths[i], widths[i]) for i in range(3))
-        self.middle = ConvBlock(2 * widths[0], n_middle)
+            conv_block(widths[i], widths[i]) for i in range(3))
+        self.middle = conv_block(2 * widths[0], n_middle)
         n_pixel = 1 + n_embedding + 1 + len(CLASSES) + 2
         self.pixel = nn.Linear(n_middle, 4 * n_pixel)
         # whether the image is binned: what is small is then seen elsewhere
@@ -249,7 +244,7 @@ class InstanceHead(nn.Module):
         kernel, shift, size, shape, falloff, descriptor = self.seed_out(
             hidden).split(self.n_out, dim=-1)
         log_size = 1.5 + size[:, 0]
-        scale = _radius(log_size)
+        scale = log_size.clamp(*LOG_SIZES).exp()
         centre = torch.stack([x, y], dim=-1) + shift * scale[:, None]
         # exp of a traceless symmetric matrix: any ellipse, no degeneracy
         a, b = shape.clamp(-1.5, 1.5).unbind(-1)

@@ -15,7 +15,7 @@ from astrodino_seg.inputs.channels import PreprocessSpec
 from astrodino_seg.inputs.rules import NoiseUnits, WithNoiseUnits
 from astrodino_seg.models.backbone import Backbone, DenseModel
 from astrodino_seg.models.decision import Decision, Totals, read_calibration
-from astrodino_seg.models.head import ConvBlock, InstanceHead
+from astrodino_seg.models.head import InstanceHead
 
 #: Radii, in pixels of the level, of the objects that are called: those of a
 #: binned image, whose next finer level has called what is smaller, and at
@@ -192,8 +192,8 @@ class Model(DenseModel):
             This model, in evaluation mode.
         """
         self.eval()
-        for block in self.modules():
-            if isinstance(block, ConvBlock) and isinstance(
+        for block in self.head.modules():
+            if isinstance(block, nn.Sequential) and isinstance(
                     block[1], nn.BatchNorm2d):
                 block[0] = torch.nn.utils.fusion.fuse_conv_bn_eval(
                     block[0], block[1])

@@ -12,7 +12,6 @@ import re
 import textwrap
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -36,14 +35,6 @@ BUNDLED_HEADS = ('linear_tiny', 'ms_tiny')
 BUNDLED = (DEFAULT_MODEL, *BUNDLED_HEADS, BUNDLED_BACKBONE)
 
 
-class StoredWeights(NamedTuple):
-    """A file, its metadata (``format``, ``spec``, ...), and its tensors."""
-
-    path: Path
-    metadata: dict
-    tensors: dict
-
-
 def weights_file(path=None):
     """The file of a path or of a name in `BUNDLED`; `None` is the default."""
     path = DEFAULT_MODEL if path is None else path
@@ -52,7 +43,8 @@ def weights_file(path=None):
 
 def read_weights(path=None):
     """
-    What one of our files, as of `weights_file`, holds. `FileNotFoundError`, or
+    The path of a file, as of `weights_file`, its metadata (``format``,
+    ``spec``, ...) and its tensors by name; `FileNotFoundError`, or
     `ModelFileError` if it is no safetensors file.
     """
     file = weights_file(path)
@@ -64,8 +56,8 @@ def read_weights(path=None):
     try:
         with safe_open(file, 'pt') as f:
             keys = f.keys()
-            return StoredWeights(file, f.metadata() or {},
-                                 {key: f.get_tensor(key) for key in keys})
+            return (file, f.metadata() or {},
+                    {key: f.get_tensor(key) for key in keys})
     except (SafetensorError, OSError) as err:
         msg = f'path: {str(file)!r} is not a readable safetensors file: {err}'
         raise ModelFileError(msg) from err
@@ -144,17 +136,17 @@ def load_model(path=None):
     ModelFileError
         If the file is corrupt, foreign, or of another format version.
     """
-    return _make(read_weights(path), Model, SemanticModel)
+    return _make(path, Model, SemanticModel)
 
 
 def load_any(path=None):
     """A model or a backbone, whichever one of our files holds."""
-    return _make(read_weights(path), Model, SemanticModel, Backbone)
+    return _make(path, Model, SemanticModel, Backbone)
 
 
-def _make(stored, *kinds):
+def _make(path, *kinds):
     """A model from its file; the class is that of the file's format."""
-    path, metadata, tensors = stored
+    path, metadata, tensors = read_weights(path)
     known = {kind.FORMAT: kind for kind in kinds}
     found = metadata.get('format')
     if found not in known:
@@ -168,7 +160,7 @@ def _make(stored, *kinds):
     try:
         if 'backbone' in metadata:          # the file has the head alone
             tensors.update(_backbone_weights(metadata))
-        with _Budget(tensors):
+        with _limited(tensors):
             model = getattr(kind, 'from_spec', kind)(
                 **json.loads(metadata['spec']),
                 provenance=json.loads(metadata['provenance']))
@@ -180,30 +172,30 @@ def _make(stored, *kinds):
     return model.eval()
 
 
-class _Budget(TorchFunctionMode):
+def _limited(tensors):
     """
     No network that has far more numbers than a file of weights is begun, so
     that what the file says of it is checked before memory is taken.
     """
-
-    MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full,
+    makers = {torch.empty, torch.zeros, torch.ones, torch.full,
               torch.linspace}
+    # buffers that no file has are small
+    left = 10**7 + 2 * sum(one.numel() for one in tensors.values())
 
-    def __init__(self, tensors):
-        super().__init__()
-        # buffers that no file has are small
-        self.left = 10**7 + 2 * sum(one.numel() for one in tensors.values())
+    class Limit(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            nonlocal left
+            if func in makers:
+                size = (args[2:] if func is torch.linspace
+                        else args or (kwargs['size'],))
+                sizes = size[0] if isinstance(size[0], (tuple, list)) else size
+                left -= math.prod(int(n) for n in sizes)
+                if left < 0:
+                    msg = 'they are of a network that is larger than the file'
+                    raise ValueError(msg)
+            return func(*args, **(kwargs or {}))
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func in self.MAKERS:
-            size = (args[2:] if func is torch.linspace
-                    else args or (kwargs['size'],))
-            sizes = size[0] if isinstance(size[0], (tuple, list)) else size
-            self.left -= math.prod(int(n) for n in sizes)
-            if self.left < 0:
-                msg = 'they are of a network that is larger than the file'
-                raise ValueError(msg)
-        return func(*args, **(kwargs or {}))
+    return Limit()
 
 
 def _backbone_weights(metadata):
@@ -298,7 +290,7 @@ def load_backbone(name_or_path=None, *, key=None, planes=None):
         except ModelFileError as err:
             msg = f'name_or_path: {name!r}: {err}'
             raise ModelFileError(msg) from err
-    if any(re.fullmatch(one, name) for one in foreign.TIMM_NAMES):
+    if any(re.fullmatch(one, name) for one in foreign.NAMES['timm']):
         _refuse(key)
         return foreign.from_timm(name, planes)
     if isinstance(name_or_path, Path) or path.suffix in (

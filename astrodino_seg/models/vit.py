@@ -25,14 +25,6 @@ def attention_weights(q, k):
     return logits.softmax(dim=-1)
 
 
-def attend(q, k, v):
-    """Return ``softmax(q k^T / sqrt(d)) v``, each ``(B, h, T, d)``."""
-    if q.dtype is torch.bfloat16 and q.device.type == 'cpu':
-        # the fused kernel takes two to five times as long there, with gradient
-        return attention_weights(q, k) @ v
-    return F.scaled_dot_product_attention(q, k, v)
-
-
 class Attention(nn.Module):
     """Multi-head self-attention, with optional rotary positions."""
 
@@ -58,7 +50,11 @@ class Attention(nn.Module):
 
     def forward(self, x, rope=None):
         q, k, v = self.split_heads(x, rope)
-        x_att = attend(q, k, v)  # (B, h, T, D / h)
+        if q.dtype is torch.bfloat16 and q.device.type == 'cpu':
+            # the fused kernel takes two to five times as long, with gradient
+            x_att = attention_weights(q, k) @ v  # (B, h, T, D / h)
+        else:
+            x_att = F.scaled_dot_product_attention(q, k, v)
         return self.proj(x_att.transpose(1, 2).reshape(x.shape))
 
 

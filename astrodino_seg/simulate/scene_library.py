@@ -27,6 +27,7 @@ from astrodino_seg.simulate.scene import (
     Scene,
     log_uniform,
     merge_rates,
+    turned,
 )
 from astrodino_seg.simulate.sky import Sky, check_bands, draw_sky
 
@@ -41,16 +42,8 @@ PEAK = 2e4
 N_NEAREST, LEEWAY = 4, 1.5
 
 
-def _turn(k, array):
-    """One of eight flips and turns; np.rot90 takes longer than all else."""
-    if k % 2:
-        array = array.swapaxes(-2, -1)
-    rows, columns = k % 4 in (1, 2), (k % 4 in (2, 3)) != (k >= 4)
-    return array[..., ::-1 if rows else 1, ::-1 if columns else 1]
-
-
 def _turn_offset(k, x, y):
-    """Where `_turn` takes an offset from the middle."""
+    """Where `turned` takes an offset from the middle."""
     for _ in range(k % 4):
         x, y = y, -x
     return (-x, y) if k >= 4 else (x, y)
@@ -82,7 +75,7 @@ class Stamps:
         """As `Renderer.large`, one of those nearest in size."""
         row = _nearest(rng, self._large[kind], re)
         cube = self._file.get_tensor(row['name'])
-        return Large(_turn(rng.integers(8), cube), row['scale'], row['re'],
+        return Large(turned(cube, rng.integers(8)), row['scale'], row['re'],
                      row['q'])
 
     def small(self, rng, re, half, *, bulge=False):
@@ -93,7 +86,7 @@ class Stamps:
         cut = max(parts.shape[-1] // 2 - half, 0)
         inner = slice(cut, parts.shape[-1] - cut)
         turn = rng.integers(8)
-        parts = _turn(turn, parts[..., inner, inner]).astype(np.float32)
+        parts = turned(parts[..., inner, inner], turn).astype(np.float32)
         return Small(parts, row['scale'],
                      *_turn_offset(turn, row['x'], row['y']), row['re'])
 

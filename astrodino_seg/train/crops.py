@@ -10,6 +10,7 @@ import torch
 from scipy.ndimage import gaussian_filter, maximum_filter
 
 from astrodino_seg.models.instance import CALLED, KEPT
+from astrodino_seg.simulate.scene import turned
 from astrodino_seg.truth import ISOPHOTE, pixel_classes
 
 MIN_CROP_PIXELS = 6
@@ -65,12 +66,6 @@ class LevelCrop:
     rivals: torch.Tensor
     #: (R, H, W) their shares of its light. The owner has the rest.
     shares: torch.Tensor
-
-
-def turned(array, k):
-    """One of the eight flips and quarter turns of (..., y, x)."""
-    array = np.rot90(array, k % 4, axes=(-2, -1))
-    return array[..., ::-1] if k >= 4 else array
 
 
 class Window:

@@ -17,8 +17,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from astrodino_seg.image.filters import wavelength
 from astrodino_seg.inputs.channels import signal_to_noise
-from astrodino_seg.simulate.scene import log_uniform
-from astrodino_seg.train.crops import turned
+from astrodino_seg.simulate.scene import log_uniform, turned
 
 # Fitzpatrick 1999, PASP 111, 63, Table 3: A / E(B-V) for R_V = 3.1
 _F99 = CubicSpline(
