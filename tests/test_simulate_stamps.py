@@ -18,10 +18,9 @@ from simulate_helpers import EMPTY, check_truth, digest
 from astrodino_seg.errors import ModelFileError
 from astrodino_seg.simulate import StampLibrary, make_scene, observe
 from astrodino_seg.simulate import scene_library as stamps
-from astrodino_seg.simulate.scene import VERSION
+from astrodino_seg.simulate.scene import VERSION, turned
 from astrodino_seg.simulate.scene_library import (
     Stamps,
-    _turn,
     _turn_offset,
     build_stamps,
 )
@@ -57,16 +56,16 @@ def test_turn(k):
     image = np.zeros((2, 11, 11))
     image[:, 5 + 3, 5 - 1] = 7.0         # x = -1, y = 3
     image[1, 2, 2] = 1.0
-    turned = _turn(k, image)
-    assert turned.shape == image.shape
-    assert turned.sum() == image.sum()
+    picture = turned(image, k)
+    assert picture.shape == image.shape
+    assert picture.sum() == image.sum()
     x, y = _turn_offset(k, -1, 3)
-    assert_array_equal(turned[:, 5 + y, 5 + x], 7)
+    assert_array_equal(picture[:, 5 + y, 5 + x], 7)
 
 
 def test_turns_are_different():
     image = np.arange(9.).reshape(3, 3)
-    assert len({_turn(k, image).tobytes() for k in range(8)}) == 8
+    assert len({turned(image, k).tobytes() for k in range(8)}) == 8
     assert len({_turn_offset(k, .2, .3) for k in range(8)}) == 8
 
 
@@ -161,10 +160,10 @@ def recorded(tmp_path_factory):
     return StampLibrary(path).source(0), recorders[0]
 
 
-def unturned(turned, image):
+def unturned(other, image):
     """The flip or turn that makes them alike."""
-    gaps = [np.abs(_turn(k, image) - turned).max() for k in range(8)]
-    return _turn(int(np.argmin(gaps)), image)
+    gaps = [np.abs(turned(image, k) - other).max() for k in range(8)]
+    return turned(image, int(np.argmin(gaps)))
 
 
 def test_sky(recorded):
@@ -214,9 +213,9 @@ def test_small(recorded, bulge):
         wanted = sizes[found.re]
         parts = found.parts.astype(float) * found.scale
         assert len(parts) == 1 + bulge
-        k = int(np.argmin([np.abs(_turn(k, wanted.parts) - parts).max()
+        k = int(np.argmin([np.abs(turned(wanted.parts, k) - parts).max()
                            for k in range(8)]))
-        assert_allclose(parts, _turn(k, wanted.parts), rtol=1e-3,
+        assert_allclose(parts, turned(wanted.parts, k), rtol=1e-3,
                         atol=1e-9 * parts.max())
         # the centre is turned alike
         assert_allclose((found.x, found.y),
