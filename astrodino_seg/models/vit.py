@@ -167,7 +167,17 @@ class VisionTransformer(nn.Module):
                 if k not in ('self', '__class__')}
         super().__init__()
         self.spec = {**spec, 'grid_size': list(grid_size)}
-        _check_spec(dim, n_heads, pos_embed, rope, mlp)
+        for name, value, known in (
+                ('pos_embed', pos_embed, ('learned', 'none')),
+                ('rope', rope, (False, True, 'dinov3')),
+                ('mlp', mlp, ('gelu', 'swiglu'))):
+            _require(value in known,
+                     f'{name} must be one of {known}; got {value!r}')
+        _require(dim % n_heads == 0,
+                 f'dim must be a multiple of n_heads={n_heads}; got {dim}')
+        _require(not rope or dim // n_heads % 4 == 0,
+                 'rope needs dim / n_heads to be a multiple of 4; got '
+                 f'{dim // n_heads}')
         self.patch_size, self.in_channels = patch_size, in_channels
         self.dim, self.head_dim = dim, dim // n_heads
         self.n_prefix, self.embed_prefix = 1 + n_registers, embed_prefix
@@ -204,7 +214,15 @@ class VisionTransformer(nn.Module):
 
     def embed(self, x, mask=None, mask_token=None):
         """Return the tokens ``(B, T, D)`` of an image, and the grid."""
-        _check_image(x, self.in_channels, self.patch_size)
+        _require(x.ndim == 4, 'x must have 4 dimensions (B, C, H, W); got '
+                              f'{tuple(x.shape)}')
+        _require(x.shape[1] == self.in_channels,
+                 f'x must have in_channels={self.in_channels}; got '
+                 f'{x.shape[1]}')
+        _require(x.numel() and not any(n % self.patch_size
+                                       for n in x.shape[2:]),
+                 'the height and width of x must be multiples of patch_size='
+                 f'{self.patch_size}; got {x.shape[2]} x {x.shape[3]}')
         x = self._project(x)  # (B, C, H, W) -> (B, D, gh, gw)
         grid = tuple(x.shape[-2:])
         x = x.flatten(2).transpose(1, 2)  # (B, N, D)
@@ -279,31 +297,6 @@ class VisionTransformer(nn.Module):
 def _require(fits, msg):
     if not fits:
         raise ValueError(msg)
-
-
-def _check_spec(dim, n_heads, pos_embed, rope, mlp):
-    """Raise `ValueError` for sizes that do not fit one another."""
-    for name, value, known in (('pos_embed', pos_embed, ('learned', 'none')),
-                               ('rope', rope, (False, True, 'dinov3')),
-                               ('mlp', mlp, ('gelu', 'swiglu'))):
-        _require(value in known,
-                 f'{name} must be one of {known}; got {value!r}')
-    _require(dim % n_heads == 0,
-             f'dim must be a multiple of n_heads={n_heads}; got {dim}')
-    _require(not rope or dim // n_heads % 4 == 0,
-             'rope needs dim / n_heads to be a multiple of 4; got '
-             f'{dim // n_heads}')
-
-
-def _check_image(x, in_channels, patch):
-    """Raise `ValueError` for images that the model cannot take."""
-    _require(x.ndim == 4, 'x must have 4 dimensions (B, C, H, W); got '
-                          f'{tuple(x.shape)}')
-    _require(x.shape[1] == in_channels,
-             f'x must have in_channels={in_channels}; got {x.shape[1]}')
-    _require(x.numel() and not any(n % patch for n in x.shape[2:]),
-             'the height and width of x must be multiples of patch_size='
-             f'{patch}; got {x.shape[2]} x {x.shape[3]}')
 
 
 def resample_pos_embed(pos, old_grid, new_grid):
