@@ -18,6 +18,7 @@ from photutils.background import (
     StdBackgroundRMS,
 )
 from scipy.signal import fftconvolve
+from skimage.measure import block_reduce
 
 from astrodino_seg.image import Image
 from astrodino_seg.inputs.background import (
@@ -26,11 +27,13 @@ from astrodino_seg.inputs.background import (
     background_mesh,
     correlation,
     correlation_of_area,
+    sums_of_blocks,
 )
 from astrodino_seg.inputs.channels import (
     Normalised,
     PreprocessSpec,
     band_weights,
+    fold,
     normalise,
 )
 
@@ -205,7 +208,7 @@ def test_correlation_of_smoothed_noise(kernel):
     sigma = np.full(noise.shape, np.sqrt((kernel**2).sum()))
     sky = np.ones(noise.shape, bool)
     sky[200:300, 100:500] = False
-    factors = correlation(np.where(sky, noise, 1e3), sigma, sky)
+    factors = correlation(np.where(sky, noise, 1e3) / sigma, sky)
     wanted = [of_sum(side, kernel) for side in SIDES]
     assert_allclose(factors[:4], wanted[:4], rtol=0.03)
     assert_allclose(factors[4], wanted[4], rtol=0.06)
@@ -216,13 +219,33 @@ def test_correlation_of_smoothed_noise(kernel):
     assert min(factors[2:4]) <= found[2] <= max(factors[2:4])
 
 
+@pytest.mark.parametrize('side', [2, 4, 8])
+def test_sums_of_blocks(side):
+    values = np.random.default_rng(0).normal(size=(37, 50))
+    whole = values[:37 // side * side, :50 // side * side]
+    assert_allclose(sums_of_blocks(values, side),
+                    block_reduce(whole, side, np.sum))
+
+
+def test_fold_row_by_row():
+    """It makes no difference that an image is folded a part at a time."""
+    rng = np.random.default_rng(0)
+    sn = rng.normal(size=(4, 700, 60)).astype(np.float32)
+    valid = rng.random(sn.shape) > 0.1
+    valid[:, :300] = True
+    sn[~valid] = 0
+    parts = [fold(zip(sn[:, k:k + 100], valid[:, k:k + 100]), 4, SPEC)
+             for k in range(0, 700, 100)]
+    assert_array_equal(fold(zip(sn, valid), 4, SPEC),
+                       np.concatenate(parts, axis=1))
+
+
 def test_correlation_of_few_pixels():
     """Where squares are too few, that of smaller ones; none is less than 1."""
     one = np.ones((8, 8))
-    assert_array_equal(correlation(one, one, one > 2), np.ones(len(SIDES)))
+    assert_array_equal(correlation(one, one > 2), np.ones(len(SIDES)))
     alternating = np.indices((64, 64)).sum(axis=0) % 2 - 0.5
-    assert_array_equal(correlation(alternating, np.ones((64, 64)),
-                                   np.ones((64, 64), bool)),
+    assert_array_equal(correlation(alternating, np.ones((64, 64), bool)),
                        np.ones(len(SIDES)))
 
 

@@ -56,49 +56,73 @@ def _boxes(data, mask, box_size):
     """(my, mx, pixels) sample of each box, NaN where masked."""
     ny, nx = data.shape
     my, mx = -(-ny // box_size), -(-nx // box_size)
-    step = 2 if box_size >= 32 else 1
-    full = np.full((my * box_size, mx * box_size), np.nan, np.float32)
-    full[:ny, :nx] = np.where(mask, np.nan, data)
-    if step == 2:      # every other pixel, rows staggered
-        full = np.concatenate([full[0::4, 0::2], full[2::4, 1::2]], axis=1)
-        return (full.reshape(my, box_size // 4, 2, mx, box_size // 2)
-                .transpose(0, 3, 1, 2, 4).reshape(my, mx, -1))
-    return (full.reshape(my, box_size, mx, box_size)
-            .transpose(0, 2, 1, 3).reshape(my, mx, -1))
+    if box_size < 32:
+        full = np.full((my * box_size, mx * box_size), np.nan, np.float32)
+        full[:ny, :nx] = np.where(mask, np.nan, data)
+        return (full.reshape(my, box_size, mx, box_size)
+                .transpose(0, 2, 1, 3).reshape(my, mx, -1))
+    rows, columns = my * box_size // 4, mx * box_size // 2
+    full = np.full((rows, 2, columns), np.nan, np.float32)
+    for k in range(2):      # every other pixel, rows staggered
+        part = np.s_[2 * k::4, k::2]
+        values = np.where(mask[part], np.nan, data[part])
+        full[:values.shape[0], k, :values.shape[1]] = values
+    return (full.reshape(my, box_size // 4, 2, mx, box_size // 2)
+            .transpose(0, 3, 1, 2, 4).reshape(my, mx, -1))
 
 
 def _clipped(values, n_iterations=8):
     """Mode, standard deviation and count of the clipped last axis."""
     v = np.sort(values, axis=-1).astype(np.float64)     # NaN goes last
-    hi = np.isfinite(v).sum(axis=-1)
-    n_valid = hi.copy()
-    lo = np.zeros_like(hi)
-    v = np.where(np.isfinite(v), v, 0)
+    n_valid = np.isfinite(v).sum(axis=-1)
+    lo, hi = np.zeros_like(n_valid), n_valid
+    unused = np.arange(v.shape[-1]) >= n_valid[..., None]
+    v[unused] = 0
     centre = np.take_along_axis(v, (hi // 2)[..., None], -1)
-    w = np.where(np.arange(v.shape[-1]) < hi[..., None], v - centre, 0)
-    zero = np.zeros((*hi.shape, 1))
-    s1 = np.concatenate([zero, np.cumsum(w, axis=-1)], axis=-1)
-    s2 = np.concatenate([zero, np.cumsum(w**2, axis=-1)], axis=-1)
+    v -= centre
+    v[unused] = 0
+    sums = np.zeros((2, *hi.shape, v.shape[-1] + 1))
+    np.cumsum(v, axis=-1, out=sums[0, ..., 1:])
+    np.cumsum(v**2, axis=-1, out=sums[1, ..., 1:])
 
     def between(total):
-        return (np.take_along_axis(total, hi[..., None], -1)
-                - np.take_along_axis(total, lo[..., None], -1))[..., 0]
+        return _at(total, hi) - _at(total, lo)
 
     for i in range(n_iterations + 1):
         n = np.maximum(hi - lo, 1)
-        mean = between(s1) / n
-        std = np.sqrt(np.maximum(between(s2) / n - mean**2, 0))
-        mid = np.minimum((lo + hi) // 2, v.shape[-1] - 1)
-        median = np.take_along_axis(w, mid[..., None], -1)[..., 0]
+        mean = between(sums[0]) / n
+        std = np.sqrt(np.maximum(between(sums[1]) / n - mean**2, 0))
+        median = _at(v, np.minimum((lo + hi) // 2, v.shape[-1] - 1))
         if i == n_iterations:
             break
-        valid = np.arange(v.shape[-1]) < n_valid[..., None]
-        low, high = median - 3 * std, median + 3 * std
-        lo = (valid & (w < low[..., None])).sum(axis=-1)
-        hi = np.maximum((valid & (w <= high[..., None])).sum(axis=-1), lo)
+        before = lo, hi
+        lo = _rank(v, n_valid, median - 3 * std, np.less)
+        hi = np.maximum(_rank(v, n_valid, median + 3 * std, np.less_equal),
+                        lo)
+        if (lo == before[0]).all() and (hi == before[1]).all():
+            break
     skewed = np.abs(mean - median) > 0.3 * std
     mode = np.where(skewed, median, 2.5 * median - 1.5 * mean)
     return mode + centre[..., 0], std, n_valid
+
+
+def _at(values, index):
+    """One of the last axis each."""
+    n = values.shape[-1]
+    first = np.arange(0, values.size, n).reshape(index.shape)
+    return values.reshape(-1)[first + index]
+
+
+def _rank(values, n, limit, is_below):
+    """How many of the first n of the last axis, sorted, are below a limit."""
+    low, high = np.zeros_like(n), n
+    while (search := low < high).any():
+        middle = (low + high) >> 1
+        value = _at(values, np.minimum(middle, values.shape[-1] - 1))
+        below = is_below(value, limit) & search
+        low, high = (np.where(below, middle + 1, low),
+                     np.where(below, high, middle))
+    return low
 
 
 def _lower_envelope(mode, rms, good, share):
@@ -167,28 +191,48 @@ def measure_background(image, box_size, background, noise, *, objects=None,
             yield b
 
 
-def correlation(residual, noise, is_sky):
+def correlation(sn, is_sky):
     """
     How much larger the noise of a sum is than that of independent pixels, (n,)
-    by `SIDES`, of (y, x) ``residual``, ``noise`` and ``is_sky``.
+    by `SIDES`, of (y, x) S/N and ``is_sky``.
     """
-    sn = np.where(is_sky, residual / np.where(is_sky, noise, 1), 0)
-    factors = [1.0]
-    for side in SIDES[1:]:
-        sums, whole = (_sums(part, side) for part in (sn, is_sky))
-        sums = sums[whole == side**2] / side
+    sn, whole, factors = np.where(is_sky, sn, 0), is_sky, [1.0]
+    for side in SIDES[1:]:      # each is twice the one before
+        ny, nx = (n // 2 * 2 for n in whole.shape)
+        whole = whole[:ny, :nx:2] & whole[:ny, 1:nx:2]
+        whole = whole[::2] & whole[1::2]
+        sums = sums_of_blocks(sn, side)[whole] / side
         if len(sums) < LEAST_SQUARES:
             factors.append(factors[-1])
         else:
-            scatter = 1.4826 * np.median(np.abs(sums - np.median(sums)))
+            scatter = 1.4826 * _median(np.abs(sums - _median(sums)))
             factors.append(max(scatter, 1.0))
     return np.array(factors)
 
 
-def _sums(values, side):
-    ny, nx = (n // side for n in values.shape)
-    return values[:ny * side, :nx * side].reshape(ny, side, nx, side).sum(
-        axis=(1, 3), dtype=np.float32)
+def _median(values):
+    """As numpy's of values (n,) that are finite, in half the time."""
+    half = len(values) // 2
+    parts = np.partition(values, half)
+    if len(values) % 2:
+        return parts[half]
+    return (parts[:half].max() + parts[half]) / 2
+
+
+def sums_of_blocks(values, side):
+    """Sums of squares of so many pixels of (y, x), without an edge of less."""
+    ny, nx = (n // side * side for n in values.shape)
+    values = values[:ny, :nx]
+    if side > 5:
+        return values.reshape(ny // side, side, nx // side, side).sum(
+            axis=(1, 3), dtype=values.dtype)
+    for axis in (1, 0):     # small ones, in the same order, and sooner
+        parts = [values[:, k::side] if axis else values[k::side]
+                 for k in range(side)]
+        values = parts[0] + parts[1]
+        for part in parts[2:]:
+            values += part
+    return values
 
 
 def correlation_of_area(factors, n_pixels):

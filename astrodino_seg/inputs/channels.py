@@ -19,6 +19,9 @@ from astrodino_seg.inputs.background import (
     noise_of_sums,
 )
 
+#: Pixels that are worked on at a time: so many stay in the cache.
+IN_CACHE = 2**15
+
 
 @dataclass(frozen=True)
 class PreprocessSpec:
@@ -97,13 +100,13 @@ def bands_in_noise(image, spec, background, noise, *, objects=None,
         if image.noise is not None:
             noise[b] = image.noise[b]
         valid = ~image.mask[b] & (noise[b] > 0)
-        noise[b][~valid] = np.inf
+        np.copyto(noise[b], np.inf, where=~valid)
         sn = image.cube[b] - background[b]
-        sky = valid if objects is None else valid & ~objects
-        factors = correlation(sn, noise[b], sky)
+        sn /= noise[b]
+        factors = correlation(sn, valid if objects is None
+                              else valid & ~objects)
         if factors_of is not None:
             factors_of[b] = factors
-        sn /= noise[b]
         sn /= np.float32(noise_of_sums(factors))
         yield sn, valid
 
@@ -132,26 +135,43 @@ def fold(bands, n_bands, spec):
     for b, (sn, valid) in enumerate(bands):
         if b == 0:
             channels = np.zeros((len(weights) + 1, *sn.shape), np.float32)
-            slots, n_valid = channels[:-1], channels[-1]
-            power, buffer = np.empty((2, *sn.shape), np.float32)
-        n_valid += valid
+            parts = parts_of(sn.shape)
+            buffers = np.empty((2, *sn[parts[0]].shape), np.float32)
         is_valid.append(valid)
-        for k in np.flatnonzero(weights[:, b]):
-            slots[k] += np.multiply(sn, weights[k, b], out=buffer)
-    for k, slot in enumerate(slots):
-        power[:] = 0
-        for b in np.flatnonzero(weights[k]):
-            power += np.multiply(is_valid[b], weights[k, b]**2, out=buffer)
-        empty = power == 0              # the sum of the bands is 0 there too
-        power[empty] = 1
-        slot /= np.sqrt(power, out=power)
-        if k > 0 and empty.any():
-            np.copyto(slot, slots[0], where=empty)
-    slots /= spec.softening
-    for slot in slots:
-        _arcsinh(slot, buffer)
-    n_valid /= n_bands
+        for rows in parts:
+            *slots, n_valid = channels[:, rows]
+            n_valid += valid[rows]
+            buffer = buffers[0, :len(n_valid)]
+            for k in np.flatnonzero(weights[:, b]):
+                slots[k] += np.multiply(sn[rows], weights[k, b], out=buffer)
+    for rows in parts:
+        *slots, n_valid = channels[:, rows]
+        power, buffer = buffers[:, :len(n_valid)]
+        whole = n_valid.min() == n_bands
+        for k, slot in enumerate(slots):
+            if whole:               # one number for all, in the same order
+                slot /= np.sqrt(sum(weights[k]**2, np.float32(0)))
+                continue
+            power[:] = 0
+            for b in np.flatnonzero(weights[k]):
+                power += np.multiply(is_valid[b][rows], weights[k, b]**2,
+                                     out=buffer)
+            empty = power == 0          # the sum of the bands is 0 there too
+            power[empty] = 1
+            slot /= np.sqrt(power, out=power)
+            if k > 0 and empty.any():
+                np.copyto(slot, slots[0], where=empty)
+        for slot in slots:
+            slot /= spec.softening
+            _arcsinh(slot, buffer)
+        n_valid /= n_bands
     return channels
+
+
+def parts_of(shape, least=1):
+    """Rows (y, x) that stay in the cache, as slices of whole ``least``."""
+    step = max(IN_CACHE // max(shape[1], 1) // least, 1) * least
+    return [slice(k, k + step) for k in range(0, shape[0], step)]
 
 
 def _arcsinh(values, buffer):
@@ -220,17 +240,19 @@ def bin_channels(channels, factor, n_noise=None):
     last = (n if n_noise is None else n_noise) - 1      # the valid fraction
     ny, nx = (-(-side // factor) for side in channels.shape[1:])
     binned = np.empty((n, ny, nx), np.float32)
-    for k, plane in enumerate(channels):
-        if k < last:            # sinh, which is made much faster of exp
-            plane = np.exp(plane)
-            plane = (plane - 1 / plane) / 2
-        if plane.shape != (factor * ny, factor * nx):
-            plane = np.pad(plane, ((0, -plane.shape[0] % factor),
-                                   (0, -plane.shape[1] % factor)),
-                           mode='edge')
-        plane = torch.from_numpy(np.ascontiguousarray(plane))
-        binned[k] = F.avg_pool2d(plane[None], factor)[0].numpy()
-    binned[:last] = np.arcsinh(binned[:last])
+    for rows in parts_of(channels.shape[1:], factor):
+        for k, plane in enumerate(channels[:, rows]):
+            if k < last:        # sinh, which is made much faster of exp
+                plane = np.exp(plane)
+                plane = (plane - 1 / plane) / 2
+            edges = [(0, -side % factor) for side in plane.shape]
+            if any(map(sum, edges)):
+                plane = np.pad(plane, edges, mode='edge')
+            plane = torch.from_numpy(np.ascontiguousarray(plane))
+            means = F.avg_pool2d(plane[None], factor)[0].numpy()
+            start = rows.start // factor
+            binned[k, start:start + len(means)] = (
+                np.arcsinh(means) if k < last else means)
     return binned
 
 
