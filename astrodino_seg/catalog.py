@@ -10,29 +10,20 @@ import numpy as np
 from astropy import units as u
 from astropy.table import QTable
 from scipy import ndimage
-from skimage.measure import label as label_regions
 
 from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg.flags import FLAGS, flags_of, saturated
 from astrodino_seg.image import Image
 from astrodino_seg.inputs.background import correlation_of_area
-from astrodino_seg.inputs.channels import Normalised, detection_channel
+from astrodino_seg.inputs.channels import (
+    Normalised,
+    detection_channel,
+    parts_of,
+)
 from astrodino_seg.truth import CLASSES
 
 CLASS_NAMES = CLASSES[1:]
 
-#: Bits of the ``flags`` column. ``saturated``: in a band the brightest pixels
-#: are a plateau, or around a hole of invalid ones; ``uncovered``: a band has
-#: no valid pixel of the label, and no flux; ``part_covered``: one lacks some;
-#: ``blended``: it touches another label; ``edited``: by a person; ``cut``: by
-#: blocks of a mosaic.
-FLAGS = {'edge': 1, 'masked': 2, 'disjoint': 4, 'saturated': 8,
-         'uncovered': 16, 'part_covered': 32, 'blended': 64,
-         'low_confidence': 128, 'edited': 256, 'cut': 512}
-
-MIN_SATURATED_SN, MIN_PLATEAU = 200, 4
-#: Of pixels above half the peak the share above 0.9 of it, 0.15 for any
-#: Gaussian and more for a plateau; and the least number of these.
-MIN_STEEP, MIN_STEEP_PIXELS = 0.3, 9
 #: Borders of the annuli, in radii of the label: finer where most light is.
 EDGES = np.concatenate([np.linspace(0, 1, 9), np.linspace(1, 2, 6)[1:]])
 N_ANNULI = len(EDGES) - 1
@@ -78,11 +69,14 @@ def make_table(image: Image, normalised: Normalised, grouping: Any,
                f'(it has those of the Sun after "import sunpy.coordinates")')
         warnings.warn(msg, AstroDinoUserWarning)
     unit = 1 if image.unit is None else image.unit
-    covered = []
+    covered, bright = [], []
     for b, band in enumerate(image.bands):
-        sigma = normalised.noise[b].ravel()[where]
+        sigma, value, sky = (planes[b].ravel()[where] for planes in (
+            normalised.noise, image.cube, normalised.background))
         good = np.isfinite(sigma)
-        value = (image.cube[b] - normalised.background[b]).ravel()[where]
+        value -= sky
+        bright.append(saturated(value, sigma, where, groups,
+                                normalised.noise[b], n))
         covered.append(total(good) / area)
         seen = np.where(covered[-1] > 0, 1, np.nan)
         table[f'flux_{band}'] = total(np.where(good, value, 0)) * seen * unit
@@ -91,7 +85,8 @@ def make_table(image: Image, normalised: Normalised, grouping: Any,
             total(np.where(good, sigma, 0).astype(float)**2)) * seen * unit
     if totals is not None:
         _add_totals(table, image, normalised, groups, totals)
-    table['flags'] = _flags(image, normalised, grouping, np.array(covered))
+    table['flags'] = flags_of(image, grouping, np.array(covered),
+                              np.concatenate(bright))
     # a string, which FITS headers hold too
     table.meta['flags'] = ', '.join(f'{k}={v}' for k, v in FLAGS.items())
     table.meta['bands'] = ','.join(image.bands)
@@ -124,80 +119,6 @@ def _add_totals(table, image, normalised, groups, totals):
             (error * positive * flux)**2 + own)
     table['half_light_radius'] = half_light_radius(
         light.growth, factor * light.flux) * u.pix
-
-
-def _flags(image, normalised, grouping, covered):
-    groups, n = grouping.groups, covered.shape[1]
-    flags = np.zeros(n + 1, np.int32)
-    flags[1:][grouping.confidence < 0.5] |= FLAGS['low_confidence']
-    flags[np.unique(neighbours(groups)[0])] |= FLAGS['blended']
-    flags[1:][(covered == 0).any(axis=0)] |= FLAGS['uncovered']
-    flags[1:][((covered > 0) & (covered < 1)).any(axis=0)] |= (
-        FLAGS['part_covered'])
-    edge = np.concatenate([groups[0], groups[-1], groups[:, 0],
-                           groups[:, -1]])
-    flags[np.unique(edge)] |= FLAGS['edge']
-    bad = ndimage.binary_dilation(image.mask.any(axis=0),
-                                  np.ones((3, 3), bool))
-    flags[np.unique(groups[bad])] |= FLAGS['masked']
-    pieces, n_pieces = label_regions(groups, background=0, connectivity=2,
-                                     return_num=True)
-    owner = np.zeros(n_pieces + 1, np.int32)
-    owner[pieces.ravel()] = groups.ravel()
-    n_of = np.bincount(owner[1:], minlength=n + 1)
-    flags[n_of > 1] |= FLAGS['disjoint']
-    for b in range(image.n_bands):
-        flags[_saturated(image.cube[b] - normalised.background[b],
-                         normalised.noise[b], groups, n)] |= (
-                             FLAGS['saturated'])
-    return flags[1:]
-
-
-def neighbours(groups, *planes, connectivity=8):
-    """
-    (2, m) labels of pixels that touch, by corners too if the connectivity is
-    8, and for each (y, x) plane its (2, m) values there.
-    """
-    ny, nx = groups.shape
-    found = []
-    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1))[:connectivity // 2]:
-        here = np.s_[:ny - dy, max(-dx, 0):nx - max(dx, 0)]
-        there = np.s_[dy:, max(dx, 0):nx + min(dx, 0)]
-        one, other = groups[here], groups[there]
-        both = (one != other) & (one > 0) & (other > 0)
-        found.append([[plane[here][both], plane[there][both]]
-                      for plane in (groups, *planes)])
-    return [np.concatenate(part, axis=1) for part in zip(*found)]
-
-
-def _saturated(data, noise, groups, n):
-    """
-    Labels with a flat top (some pixels within 1% of a high peak, or more
-    within 10%) and a steep fall below; or with a hole in their middle.
-    """
-    high = (groups > 0) & (data > MIN_SATURATED_SN * noise)
-    if not high.any():
-        return []
-    labels, values = groups[high], data[high]
-    peak = np.zeros(n + 1)
-    np.maximum.at(peak, labels, values)
-    exact, near, half = (
-        np.bincount(labels[values > share * peak[labels]], minlength=n + 1)
-        for share in (0.99, 0.9, 0.5))
-    found = (near > MIN_STEEP * half) & (
-        (exact >= MIN_PLATEAU) | (near >= MIN_STEEP_PIXELS))
-    valid = np.isfinite(noise)
-    if not valid.all():
-        holes = label_regions(~valid, connectivity=1)
-        ring = ndimage.maximum_filter(holes, 3) * valid
-        size, whole, bright = (
-            np.bincount(one.ravel(), minlength=holes.max() + 1)
-            for one in (holes, ring, ring[high]))
-        hole = (size >= MIN_PLATEAU) & (bright == whole)
-        hole[0] = False
-        found[groups[hole[ring]]] = True
-        found[0] = False
-    return np.flatnonzero(found)
 
 
 def centroids(weight, least, where, shape, total):
@@ -250,23 +171,29 @@ def measure_light(image, background, noise, labels, table):
     light = np.zeros(image.shape, np.float32)
     valid = np.zeros(image.shape, bool)
     flux, variance = np.zeros((2, len(table)))
-    seen = np.isfinite(noise)
-    typical = [float(np.median(sigma[good])) if good.any() else np.inf
-               for sigma, good in zip(noise, seen)]
-    for b, (band, good) in enumerate(zip(image.bands, seen)):
-        if not good.any():
+    typical = [_typical(sigma) for sigma in noise]
+    for b, band in enumerate(image.bands):
+        if not np.isfinite(typical[b]):
             continue
         # the best band has 1, so that no unit makes it too large a number
         weights[b] = (min(typical) / typical[b])**2
-        light += np.float32(weights[b]) * np.where(
-            good, image.cube[b] - background[b], 0)
-        valid |= good
+        for rows in parts_of(image.shape):
+            good = np.isfinite(noise[b, rows])
+            light[rows] += np.float32(weights[b]) * np.where(
+                good, image.cube[b, rows] - background[b, rows], 0)
+            valid[rows] |= good
         value, error = (np.nan_to_num(np.asarray(table[f'{name}_{band}']))
                         for name in ('flux', 'flux_err'))
         flux += weights[b] * value
         variance += (weights[b] * error)**2
     return Light(flux, np.sqrt(variance), growth(light, valid, labels),
                  weights)
+
+
+def _typical(sigma):
+    """The median of what is finite, or infinity."""
+    good = np.isfinite(sigma)
+    return float(np.median(sigma[good])) if good.any() else np.inf
 
 
 def growth(light, valid, labels):
@@ -276,24 +203,35 @@ def growth(light, valid, labels):
     """
     n = int(labels.max(initial=0))
     radius, (x0, y0, xx, xy, yy) = _ellipses(light, labels, n)
-    apart, (near_y, near_x) = ndimage.distance_transform_edt(
-        labels == 0, return_indices=True)
-    rows, columns = np.nonzero(apart <= EDGES[-1] * radius.max(initial=0))
-    k = labels[near_y[rows, columns], near_x[rows, columns]] - 1
-    dx, dy = columns - x0[k], rows - y0[k]
-    distance = np.sqrt(xx[k] * dx**2 + 2 * xy[k] * dx * dy + yy[k] * dy**2)
-    annulus = np.searchsorted(EDGES, distance, 'right') - 1
-    inside = annulus < N_ANNULI
-    rows, columns = rows[inside], columns[inside]
-    at = (k * N_ANNULI + annulus)[inside]
-
-    def total(values):
-        return np.bincount(at, values, n * N_ANNULI).reshape(n, N_ANNULI)
-
-    good = valid[rows, columns]
-    return Growth(valid=total(good), own=total(labels[rows, columns] > 0),
-                  light=total(np.where(good, light[rows, columns], 0)),
-                  radius=radius)
+    nearest = ndimage.distance_transform_edt(
+        labels == 0, return_distances=False, return_indices=True)
+    farthest = EDGES[-1] * radius.max(initial=0)
+    # no ellipse reaches further: its matrix has the determinant radius^-4
+    reach = 1.01 * EDGES[-1]**2 * (xx + yy) * radius**4
+    sums = np.zeros((3, n * N_ANNULI))
+    for part in parts_of(labels.shape):
+        near_y, near_x = nearest[:, part]
+        rows, columns = np.indices(near_y.shape, float, sparse=True)
+        apart = (near_y - (rows + part.start))**2 + (near_x - columns)**2
+        close = np.nonzero(np.sqrt(apart) <= farthest)
+        rows, columns = close[0] + part.start, close[1]
+        k = labels[near_y[close], near_x[close]] - 1
+        dx, dy = columns - x0[k], rows - y0[k]
+        some = dx * dx + dy * dy <= reach[k]
+        rows, columns, k, dx, dy = (
+            one[some] for one in (rows, columns, k, dx, dy))
+        distance = np.sqrt(xx[k] * dx**2 + 2 * xy[k] * dx * dy
+                           + yy[k] * dy**2)
+        some = distance < EDGES[-1]
+        rows, columns = rows[some], columns[some]
+        at = k[some] * N_ANNULI + np.searchsorted(
+            EDGES, distance[some], 'right') - 1
+        good = valid[rows, columns]
+        for total, values in zip(sums, (
+                good, labels[rows, columns] > 0,
+                np.where(good, light[rows, columns], 0))):
+            np.add.at(total, at, values.astype(float))
+    return Growth(*sums.reshape(3, n, N_ANNULI), radius)
 
 
 def _ellipses(light, labels, n):

@@ -19,8 +19,9 @@ from regions import PolygonSkyRegion, Regions
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from astrodino_seg.catalog import FLAGS, measure, neighbours
+from astrodino_seg.catalog import measure
 from astrodino_seg.errors import require
+from astrodino_seg.flags import FLAGS, neighbours
 from astrodino_seg.image import ds9_positions, in_icrs
 from astrodino_seg.predict.decode import Grouping
 

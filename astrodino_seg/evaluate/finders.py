@@ -27,8 +27,8 @@ from photutils.utils.exceptions import NoDetectionsWarning
 from skimage.graph import RAG, merge_hierarchical
 from skimage.segmentation import watershed
 
-from astrodino_seg.catalog import neighbours
 from astrodino_seg.errors import check_settings
+from astrodino_seg.flags import neighbours
 
 _POSITIVE = (Real, lambda v: v > 0, 'a positive number')
 _NOT_NEGATIVE = (Real, lambda v: v >= 0, 'a number, 0 or more')
