@@ -34,34 +34,34 @@ STAR = CLASSES.index('star') - 1          # of the classes but the sky
 COVERED = 0.6
 
 
-def seed_window(level, k, shape, factor=1.0):
+def reaches(level):
     """
-    A box (y, x) about the ellipse of a seed, ``factor`` times as far; (2, 2)
-    of the sides: below and above in y, and in x.
+    How far (S, 2), in y and in x, the ellipse of each seed is looked at from
+    its centre (S, 2), and its place (S, 2).
     """
     # d^T M d <= q_max bounds x by sqrt(q_max * (M^-1)_xx)
-    xx, xy, yy = level.matrix[k].astype(float)
-    det = max(xx * yy - xy**2, 1e-12)
-    reach = 2.5 * np.sqrt(np.array([xx, yy]) / det) + 4      # y, x
-    reach = factor * np.stack([reach, reach], axis=1)
-    centre = level.centre[k][::-1].astype(float)
-    seed = np.array([level.y[k], level.x[k]])
-    low = np.minimum(centre - reach[:, 0], seed - 4)
-    high = np.maximum(centre + reach[:, 1], seed + 5)
-    return tuple(slice(int(max(a, 0)), int(min(b, n)))
-                 for a, b, n in zip(low, high, shape))
+    xx, xy, yy = level.matrix.astype(float).T
+    det = np.maximum(xx * yy - xy**2, 1e-12)
+    reach = 2.5 * np.sqrt(np.stack([xx, yy], axis=1) / det[:, None]) + 4
+    return (reach, level.centre[:, ::-1].astype(float),
+            np.stack([level.y, level.x], axis=1))
 
 
-def reach_of(level, k, best):
+def reach_of(level, k, best, reach, centre, place):
     """
     The box (y, x) that holds all pixels where a seed has more than the best of
     (y, x) scores, its score in it, and where these are.
 
-    A side is moved out until it has none.
+    It is that of `reaches`, and a side is moved out until it has none.
     """
     (ny, nx), factor = level.sky.shape, np.ones((2, 2))
+    least, most = place - 4, place + 5
     while True:
-        window = ys, xs = seed_window(level, k, (ny, nx), factor)
+        low = np.minimum(centre - factor[:, 0] * reach, least)
+        high = np.maximum(centre + factor[:, 1] * reach, most)
+        window = ys, xs = tuple(
+            slice(int(max(a, 0)), int(min(b, n)))
+            for a, b, n in zip(low.tolist(), high.tolist(), (ny, nx)))
         score = seed_score(level, k, window)
         won = score > best[window]
         cut_off = np.array([
@@ -124,32 +124,43 @@ def compose(painted, shape, object_of=None):
         return owner
     object_of = np.append(0, object_of + 1)
     whole = np.zeros(object_of.max() + 1, bool)
+    flat = owner.ravel()
     for one in painted:
-        here = object_of[one]
-        area, had = (np.bincount(here[some], minlength=len(whole))
-                     for some in (one > 0, here == object_of[owner]))
+        where = np.flatnonzero(one)
+        seeds, before = one.ravel()[where], flat[where]
+        here = object_of[seeds]
+        area, had = (np.bincount(some, minlength=len(whole))
+                     for some in (here, here[here == object_of[before]]))
         whole |= had >= COVERED * np.maximum(area, 1)
         whole[0] = False
-        np.copyto(owner, one, where=(owner == 0) & ~whole[here])
+        free = (before == 0) & ~whole[here]
+        flat[where[free]] = seeds[free]
     return owner
 
 
 def _paint(level, seeds, shape):
     """(y, x) of the image: index of the level's seed plus one, or 0."""
     best = level.sky.copy()
-    second = np.full(best.shape, -np.inf, np.float32)
     owner = np.zeros(best.shape, np.int32)
+    looked = reaches(level)
+    if level.factor == 1:
+        for k in seeds:
+            window, score, won = reach_of(level, k, best,
+                                          *(one[k] for one in looked))
+            np.copyto(best[window], score, where=won)
+            owner[window][won] = k + 1
+        return owner
+    second = np.full(best.shape, -np.inf, np.float32)
     boxes = {}
     for k in seeds:
-        window, score, won = reach_of(level, k, best)
+        window, score, won = reach_of(level, k, best,
+                                      *(one[k] for one in looked))
         boxes[k] = window, score
         top = best[window]
         np.maximum(second[window], np.where(won, top, score),
                    out=second[window])
         np.copyto(top, score, where=won)
-        np.copyto(owner[window], k + 1, where=won)
-    if level.factor == 1:
-        return owner
+        owner[window][won] = k + 1
     out = np.zeros(shape, np.int32)
     for k, (window, score) in boxes.items():
         own = owner[window] == k + 1
