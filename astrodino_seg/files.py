@@ -175,3 +175,11 @@ def read_all(stream, name):
         check_bytes(len(content) + len(piece), name)
         content += piece
     return content
+
+
+def fits_files(folder):
+    """The FITS files of a folder, in the order of their names."""
+    ends = tuple(f'.{kind}{packed}' for kind in ('fits', 'fit')
+                 for packed in ('', '.fz', '.gz', '.bz2'))
+    return sorted(str(path) for path in Path(folder).iterdir()
+                  if path.name.endswith(ends))

@@ -30,7 +30,7 @@ from astrodino_seg.errors import AstroDinoUserWarning, EmptyImageError
 from astrodino_seg.files import sha256_of, whole_or_not
 from astrodino_seg.image import as_image, cut_out, grid_of
 from astrodino_seg.models.load import digest, weights_file
-from astrodino_seg.predict.pyramid import tiles
+from astrodino_seg.predict.tiles import tiles
 from astrodino_seg.segmenter import DinoSegmenter
 
 __all__ = ['MosaicResult', 'segment_mosaic']

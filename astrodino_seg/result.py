@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 from astropy.table import QTable, Table
@@ -18,6 +17,7 @@ from photutils.segmentation import SegmentationImage
 
 from astrodino_seg.catalog import make_table
 from astrodino_seg.errors import AstroDinoUserWarning
+from astrodino_seg.files import fits_files
 from astrodino_seg.image import Image, as_image
 from astrodino_seg.inputs.background import background_cube, cube_of
 from astrodino_seg.inputs.channels import tell_no_noise
@@ -218,12 +218,34 @@ def results_of(finder, some):
     Yield the results of what was `read`, of one shape: `None` where nothing
     was found, `False` where no noise is known to find it in.
     """
-    model = finder._fetch_model()
-    images, limits, backgrounds, lines = zip(*some)
     made_by = history([], finder.model, **{
         name: value for name, value in vars(finder).items()
         if not (name.startswith('_') or name.endswith('_')
                 or name in ('model', 'device', 'progress_bar'))})
+    for blind, lines, *found in _found_in(finder, some):
+        result = result_of(*found)
+        if result is not None:
+            result.table.meta['HISTORY'] = [*made_by, *lines]
+        yield False if result is None and blind else result
+
+
+def images_of(finder, some):
+    """As `results_of`, the `SegmentationImage` alone, without a table."""
+    for blind, *_, found, _ in _found_in(finder, some, only_labels=True):
+        grouping = found.grouping
+        if len(grouping.seed_of):
+            yield SegmentationImage(grouping.groups)
+        else:
+            yield False if blind else None
+
+
+def _found_in(finder, some, **options):
+    """
+    Yield whether no noise is known, what is told of the input, and what
+    `result_of` takes.
+    """
+    model = finder._fetch_model()
+    images, limits, backgrounds, lines = zip(*some)
     parts, planes = zip(*inputs_of(
         model, images, backgrounds, device=finder.device,
         tile_size=finder.tile_size, symmetric=finder.symmetric))
@@ -236,12 +258,9 @@ def results_of(finder, some):
         connectivity=finder.connectivity, merge=finder.merge,
         min_seed=finder.min_seed, tile_size=finder.tile_size,
         symmetric=finder.symmetric, device=finder.device,
-        progress=finder.progress_bar)
-    for k, (image, one, instances) in enumerate(zip(images, parts, found)):
-        result = result_of(image, one, instances, model)
-        if result is not None:
-            result.table.meta['HISTORY'] = [*made_by, *lines[k]]
-        yield False if result is None and blind[k] else result
+        progress=finder.progress_bar, **options)
+    for one in zip(blind, lines, images, parts, found):
+        yield *one, model
 
 
 def _rules(finder, image, limit, normalised):
@@ -278,14 +297,6 @@ def segment_each(finder, items):
     """
     for some in _batches(partial(_try_to_read, finder), items):
         yield from _segment(finder, some)
-
-
-def fits_files(folder):
-    """The FITS files of a folder, in the order of their names."""
-    ends = tuple(f'.{kind}{packed}' for kind in ('fits', 'fit')
-                 for packed in ('', '.fz', '.gz', '.bz2'))
-    return sorted(str(path) for path in Path(folder).iterdir()
-                  if path.name.endswith(ends))
 
 
 def _own(planes, k):

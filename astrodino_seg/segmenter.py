@@ -20,13 +20,10 @@ from astrodino_seg.errors import AstroDinoUserWarning, check_settings
 from astrodino_seg.models.backbone import DenseModel, has_bfloat16
 from astrodino_seg.models.load import load_model
 from astrodino_seg.predict.decode import MERGE, MIN_SEED
-from astrodino_seg.predict.pyramid import (
-    CONTEXT,
-    STEP,
-    TILE_SIZE,
-)
+from astrodino_seg.predict.tiles import CONTEXT, STEP, TILE_SIZE
 from astrodino_seg.result import (
     SegmentationResult,
+    images_of,
     read,
     results_of,
     segment_all,
@@ -218,9 +215,8 @@ class DinoSegmenter:
         NoDetectionsWarning
             If no object is found.
         """
-        result = self.segment(data, threshold, mask=mask, error=error,
-                              background=background, wcs=wcs, bands=bands)
-        return None if result is None else result.segmentation_image
+        return self._first(images_of, data, threshold, mask=mask, error=error,
+                           background=background, wcs=wcs, bands=bands)
 
     def segment(self, data: Any, threshold: Any = None, *,
                 mask: ArrayLike | None = None, error: Any = None,
@@ -246,14 +242,17 @@ class DinoSegmenter:
         NoDetectionsWarning
             If no object is found.
         """
+        return self._first(results_of, data, threshold, mask=mask, error=error,
+                           background=background, wcs=wcs, bands=bands)
+
+    def _first(self, found_in, *data, **planes):
+        """What of an image is found; it is said if that is `None`."""
         check_settings({name: getattr(self, name) for name in _RULES}, _RULES)
-        one = read(self, data, threshold, mask=mask, error=error,
-                   background=background, wcs=wcs, bands=bands)
-        result = next(results_of(self, [one]))
-        if result is None:
+        found = next(found_in(self, [read(self, *data, **planes)]))
+        if found is None:
             warnings.warn('No sources were found.', NoDetectionsWarning,
-                          stacklevel=2)
-        return result or None
+                          stacklevel=3)
+        return None if found is False else found
 
     def segment_many(self, images: Any, threshold: Any = None, *,
                      mask: Any = None, error: Any = None,
@@ -315,8 +314,8 @@ class DinoSegmenter:
             msg = f'device {self.device!r} cannot be used: {reason}'
             raise ValueError(msg) from err
         self._key = key
-        model.in_bfloat16 = (has_bfloat16(self.device)
-                             if self.bfloat16 is None else self.bfloat16)
+        model.run_in(has_bfloat16(self.device) if self.bfloat16 is None
+                     else self.bfloat16)
         return self.model_
 
 

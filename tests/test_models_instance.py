@@ -114,6 +114,19 @@ def test_fused_is_not_saved(model, tmp_path):
         copy.deepcopy(model).fused().save(tmp_path / 'model.safetensors')
 
 
+def test_rounded_weights():
+    """Weights rounded once are those that autocast rounds at each call."""
+    once = small_model().fused()
+    each = copy.deepcopy(once)
+    once.run_in(True)
+    assert once.in_bfloat16
+    with torch.inference_mode(), torch.autocast('cpu', torch.bfloat16):
+        one, other = (model(image(), NOT_BINNED)
+                      for model in (once, each))
+    assert torch.equal(one.pixels, other.pixels)
+    assert torch.equal(one.heat, other.heat)
+
+
 @pytest.mark.parametrize('half', [False, True])
 def test_file(model, tmp_path, half):
     model = copy.deepcopy(model)

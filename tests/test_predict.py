@@ -65,6 +65,15 @@ def test_tiles_leave_no_trace(monkeypatch):
         np.testing.assert_allclose(one.vote, other.vote, atol=1e-3)
 
 
+def test_without_classes_of_pixels():
+    for one, other in zip(look(small_model(), planes(), classes=False),
+                          look(small_model(), planes())):
+        assert one.logits is None
+        for name in ('sky', 'embedding', 'vote', 'x', 'kernel'):
+            np.testing.assert_array_equal(getattr(one, name),
+                                          getattr(other, name))
+
+
 def test_peaks():
     """Against another maximum filter."""
     heat = np.random.default_rng(0).normal(-2, 1.5, (60, 70)).astype('f4')

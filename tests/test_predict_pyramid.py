@@ -21,12 +21,8 @@ from astrodino_seg.models.backbone import has_bfloat16
 from astrodino_seg.models.head import InstanceHead
 from astrodino_seg.models.load import Model
 from astrodino_seg.predict import pyramid
-from astrodino_seg.predict.pyramid import (
-    CONTEXT,
-    look,
-    taper,
-    tiles,
-)
+from astrodino_seg.predict.pyramid import look
+from astrodino_seg.predict.tiles import CONTEXT, taper, tiles
 
 
 def planes(shape=(64, 80), seed=0):
@@ -37,7 +33,7 @@ def planes(shape=(64, 80), seed=0):
 
 
 def parts(level):
-    return level.embedding, level.sky, level.probabilities, level.vote
+    return level.embedding, level.sky, level.logits, level.vote
 
 
 @pytest.mark.parametrize('shape', [(64, 64), (50, 61), (5, 7), (1, 1)])
@@ -144,11 +140,11 @@ def test_average_of_tokens(monkeypatch):
         return out * x.mean(dim=(1, 2, 3), keepdim=True)
 
     model = small_model()
-    forward = InstanceHead.forward
+    cells = InstanceHead.cells
     monkeypatch.setattr(model, 'tokens', tokens)
     monkeypatch.setattr(
-        model.head, 'forward',
-        lambda x, tokens, binned: [seen.append(tokens), forward(
+        model.head, 'cells',
+        lambda x, tokens, binned: [seen.append(tokens), cells(
             model.head, x, tokens, binned)][1])
     look(model, planes(shape), tile_size=size)
     cut = tiles(shape, size=size, margin=CONTEXT)

@@ -231,7 +231,7 @@ def _label(one):
 
 def _files(images):
     """What to segment: each file, and those of folders."""
-    from astrodino_seg.result import fits_files
+    from astrodino_seg.files import fits_files
 
     files = [file for one in images for file in (
         fits_files(one) if Path(one).is_dir() and not one.endswith('.zarr')

@@ -253,6 +253,10 @@ class DenseModel(nn.Module, ABC):
     def fused(self):
         """This model for inference only, as fast as it can be."""
 
+    def run_in(self, bfloat16):
+        """Whether the network runs in bfloat16 from now on."""
+        self.in_bfloat16 = bfloat16
+
 
 def check_size(size):
     """Rows and columns of the input, or `None`, from one or two int."""

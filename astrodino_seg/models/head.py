@@ -164,6 +164,23 @@ class InstanceHead(nn.Module):
         where the image is a binned one. Unless ``dense``, the pixels are left
         to be read where they are needed, which in training are few.
         """
+        cells, pyramid = self.cells(x, tokens, binned)
+        if dense:
+            full = self._unshuffle(self.of_cells(cells))
+            return InstanceMaps(full[..., 0], full[..., 1:], pyramid)
+        heat = self._unshuffle(self.of_cells(cells, slice(1)))[..., 0]
+        return InstanceMaps(heat, None, pyramid, cells)
+
+    def convolutions(self):
+        """The layers that `cells` runs."""
+        return (self.stem, self.stages, self.fuse, self.reduce, self.refine,
+                self.middle)
+
+    def cells(self, x, tokens, binned):
+        """
+        The cells (B, H/2, W/2, M) and the pyramid of `InstanceMaps`, of what
+        `forward` takes.
+        """
         level = self.level(binned)[:, :, None, None]
         stem, deep = level.split([self.stem[0].out_channels,
                                   tokens.shape[1]], dim=1)
@@ -179,14 +196,9 @@ class InstanceHead(nn.Module):
                                  mode='bilinear', align_corners=False)
             pyramid.insert(0, self.refine[i](wide.add_(detail[i])))
         middle = self.middle(torch.cat([pyramid[0], first], dim=1))
-        cells = middle.permute(0, 2, 3, 1)                  # (B, H/2, W/2, M)
-        if dense:
-            full = self._unshuffle(self._of_cells(cells))
-            return InstanceMaps(full[..., 0], full[..., 1:], tuple(pyramid))
-        heat = self._unshuffle(self._of_cells(cells, slice(1)))[..., 0]
-        return InstanceMaps(heat, None, tuple(pyramid), cells)
+        return middle.permute(0, 2, 3, 1), tuple(pyramid)
 
-    def _of_cells(self, cells, part=slice(None)):
+    def of_cells(self, cells, part=slice(None)):
         """
         The heat and the pixels, or a part of them, of the four pixels of each
         cell: (..., 4, E + 8) of (..., M).
@@ -205,6 +217,12 @@ class InstanceHead(nn.Module):
         parts = parts.unflatten(3, (2, 2)).transpose(2, 3)
         return parts.flatten(3, 4).flatten(1, 2)
 
+    @staticmethod
+    def by_cells(planes):
+        """A view (B, H/2, W/2, 2, 2, ...) of planes (B, H, W, ...)."""
+        return planes.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).transpose(
+            2, 3)
+
     def read_pixels(self, maps, index):
         """
         Pixels (P, E + 7) of `InstanceMaps` of one image, at (P,) places in
@@ -215,7 +233,7 @@ class InstanceHead(nn.Module):
         width = maps.heat.shape[1]
         y, x = index // width, index % width
         cell = (y // 2) * (width // 2) + x // 2
-        parts = self._of_cells(
+        parts = self.of_cells(
             maps.cells.flatten(0, 1).index_select(0, cell), slice(1, None))
         part = (2 * (y % 2) + x % 2)[:, None, None]
         return parts.take_along_dim(part, dim=1)[:, 0]

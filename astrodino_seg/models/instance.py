@@ -201,3 +201,16 @@ class Model(DenseModel):
         self.is_fused = True
         return self.requires_grad_(False).to(
             memory_format=torch.channels_last)
+
+    def run_in(self, bfloat16):
+        """
+        Whether the network runs in bfloat16 from now on; its weights are then
+        rounded here, and not at each call, which of a `fused` model is final.
+        """
+        super().run_in(bfloat16)
+        if bfloat16 and self.is_fused:
+            for part in (self.vit.patch_embed, self.vit.blocks,
+                         *self.head.convolutions()):
+                for layer in part.modules():
+                    if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                        layer.bfloat16()

@@ -3,6 +3,8 @@
 What a network says of an image, averaged over the image's flips.
 """
 
+from typing import NamedTuple
+
 import torch
 
 from astrodino_seg.models.head import STRIDES, Seeds
@@ -11,21 +13,38 @@ from astrodino_seg.models.head import STRIDES, Seeds
 FLIPS = (), (-1,), (-2,), (-2, -1)
 
 
+class Maps(NamedTuple):
+    """
+    What the network says of the pixels of images, as of
+    `~astrodino_seg.models.head.InstanceHead.split_pixels`; `None` are those
+    that were not asked for.
+    """
+
+    #: (image, y, x).
+    heat: torch.Tensor | None
+    rest: torch.Tensor | None
+    #: (image, y, x, n).
+    embedding: torch.Tensor | None
+    vote: torch.Tensor | None
+    #: (image, y, x, class), in memory as (image, class, y, x).
+    classes: torch.Tensor | None
+
+
 def average_maps(maps):
-    """
-    Heat (image, y, x) and pixels (image, y, x, n), flipped back, and the
-    pyramids, as they are, of the maps of the first of `FLIPS`.
-    """
-    heats, pixels, pyramids = zip(*maps)
+    """`Maps`, flipped back, of those of the first of `FLIPS`."""
     if len(maps) == 1:
-        return heats[0], pixels[0], pyramids
-    heat, pixel = 0, 0
-    for axes, one, many in zip(FLIPS, heats, pixels):
-        heat = heat + one.flip(axes)
-        many = many.flip([axis - 1 for axis in axes])
-        many[..., -2:] *= _signs(axes)      # of the vote
-        pixel = pixel + many
-    return heat / len(maps), pixel / len(maps), pyramids
+        return maps[0]
+    total = [0] * len(Maps._fields)
+    for axes, one in zip(FLIPS, maps):
+        axes_of = [axes] * 2 + [[axis - 1 for axis in axes]] * 3
+        flipped = Maps(*(None if part is None else part.flip(where)
+                         for part, where in zip(one, axes_of)))
+        if flipped.vote is not None:
+            flipped.vote.mul_(_signs(axes))
+        total = [part if part is None else so_far + part
+                 for so_far, part in zip(total, flipped)]
+    return Maps(*(part if part is None else part / len(maps)
+                  for part in total))
 
 
 def average_seeds(head, pyramids, x, y):

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from astrodino_seg.image import Image
+from astrodino_seg.inputs.background import sums_of_blocks
 from astrodino_seg.inputs.channels import normalise
 from astrodino_seg.inputs.rules import NoiseUnits
 from astrodino_seg.models.decision import read_calibration
@@ -32,15 +33,8 @@ from astrodino_seg.predict.decode import (
 )
 from astrodino_seg.predict.flips import FLIPS
 from astrodino_seg.predict.merge import gather
-from astrodino_seg.predict.pyramid import (
-    CONTEXT,
-    LEAST_SIDE,
-    TILE_SIZE,
-    blend,
-    look_at_all,
-    sky_at_all,
-    tiles,
-)
+from astrodino_seg.predict.pyramid import LEAST_SIDE, look_at_all, sky_at_all
+from astrodino_seg.predict.tiles import CONTEXT, TILE_SIZE, blend, tiles
 
 #: Pixels, in x and in y, that are binned: in a quarter of the noise a galaxy
 #: is seen further out, and in a sixteenth of the time.
@@ -141,14 +135,14 @@ def _in_front(sky, *coarser):
 
 def _bin(image, n):
     """Means of the valid pixels of blocks; those at the edge may be less."""
-    edges = ((0, 0), *((0, -side % n) for side in image.shape))
+    edges = [(0, 0), *((0, -side % n) for side in image.shape)]
 
     def blocks(values):
-        full = np.pad(values, edges)
-        return full.reshape(len(full), full.shape[1] // n, n, -1, n).sum(
-            axis=(2, 4), dtype=np.float32)
+        if any(map(sum, edges)):
+            values = np.pad(values, edges)
+        return np.stack([sums_of_blocks(one, n) for one in values])
 
-    n_valid = blocks(~image.mask)
+    n_valid = blocks((~image.mask).view(np.uint8)).astype(np.float32)
     share = np.maximum(n_valid, 1)
     noise = image.noise
     if noise is not None:
@@ -245,8 +239,8 @@ class Instances:
     grouping: Grouping
     #: (n_objects, class - 1) probabilities of the classes but the sky.
     classes: np.ndarray
-    #: (class, y, x) float32, of the sky first.
-    probabilities: np.ndarray
+    #: (class, y, x) float32, of the sky first; or `None`.
+    probabilities: np.ndarray | None
 
 
 def find_instances(model, planes, *, mask=None, keep=None, **options):
@@ -263,12 +257,12 @@ def find_instances(model, planes, *, mask=None, keep=None, **options):
 def find_all(model, images, rules, *, bin_factor=1, n_pixels=5,
              connectivity=8, merge=MERGE, min_seed=MIN_SEED,
              tile_size=TILE_SIZE, symmetric=False, device='cpu',
-             progress=False):
+             progress=False, only_labels=False):
     """
     Find the objects of images of one shape, which the network sees at once.
 
     ``images`` are planes, and ``rules`` the ``mask`` and ``keep`` of each;
-    yields their `Instances`.
+    yields their `Instances`, without classes of pixels if ``only_labels``.
     """
     msg = f'model must be a model of this package, got {type(model).__name__}'
     raise TypeError(msg)
@@ -277,12 +271,13 @@ def find_all(model, images, rules, *, bin_factor=1, n_pixels=5,
 @find_all.register
 def _(model: Model, images, rules, *, bin_factor=1, connectivity=8,
       tile_size=TILE_SIZE, symmetric=False, device='cpu', progress=False,
-      **common):
+      only_labels=False, **common):
     """Seeds at all levels of a pyramid, joined to objects."""
     shape = images[0].shape[1:]
     seen = look_at_all(model, images, bin_factor=bin_factor,
                        tile_size=tile_size, symmetric=symmetric,
-                       device=device, progress=progress)
+                       device=device, progress=progress,
+                       classes=not only_labels)
     calibration = read_calibration(model.calibration)
     for levels, own in zip(seen, rules):
         grouping = decode(levels, model.decision, shape, **own, **common)
@@ -290,8 +285,8 @@ def _(model: Model, images, rules, *, bin_factor=1, connectivity=8,
                          for key in ('classes', 'heat'))
         grouping = replace(grouping, confidence=calibration.confidences(
             grouping.confidence, heat))
-        fine = levels[0].probabilities
-        if bin_factor > 1:
+        fine = None if only_labels else levels[0].probabilities
+        if fine is not None and bin_factor > 1:
             fine = np.stack([enlarge(one, bin_factor)[:shape[0], :shape[1]]
                              for one in fine])
         yield Instances(grouping=grouping, probabilities=fine,
@@ -301,7 +296,7 @@ def _(model: Model, images, rules, *, bin_factor=1, connectivity=8,
 @find_all.register
 def _(model: SemanticModel, images, rules, *, bin_factor=1, merge=MERGE,
       min_seed=MIN_SEED, tile_size=TILE_SIZE, symmetric=False, device='cpu',
-      progress=False, **common):
+      progress=False, only_labels=False, **common):
     """Connected regions of one class."""
     for planes, own in zip(images, rules):
         probabilities = predict_classes(

@@ -5,6 +5,7 @@ Looks of one network, in overlapping tiles, at the image and its binned copies.
 Shapes in comments: ``S`` seeds of a level, ``E`` length of the embedding.
 """
 
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -16,14 +17,22 @@ from astrodino_seg.inputs.channels import bin_channels
 from astrodino_seg.models.backbone import side_by_side
 from astrodino_seg.models.head import STRIDES
 from astrodino_seg.models.instance import KEPT
-from astrodino_seg.predict.flips import FLIPS, average_maps, average_seeds
+from astrodino_seg.predict.flips import (
+    FLIPS,
+    Maps,
+    average_maps,
+    average_seeds,
+)
+from astrodino_seg.predict.tiles import (
+    CONTEXT,
+    STEP,
+    TILE_SIZE,
+    blend,
+    cells_of,
+    tiles,
+)
+from astrodino_seg.truth import CLASSES
 
-STEP = max(STRIDES)
-#: Half the overlap of the tiles that a transformer runs on, pixels.
-CONTEXT = 48
-#: Side of the tiles: that of the crops of training, since a transformer that
-#: sees more than it ever has finds less.
-TILE_SIZE = 256
 #: How far the convolutions of the head see, rounded up to a step, and the side
 #: of the tiles that it runs on, pixels: twice as large ones take twice as long
 #: a pixel, as their maps are no longer in the cache.
@@ -32,6 +41,9 @@ MAP_TILE = 1216
 #: Tiles that the transformer sees at once: four take two thirds of the time of
 #: one by one, and eight more again.
 AT_ONCE = 4
+#: Cells of the head that pixels are read from at a time: they stay in the
+#: cache.
+IN_CACHE = 2**11
 #: The image is binned further as long as it has so many pixels a side.
 LEAST_SIDE = 24
 #: Least probability of a seed.
@@ -51,8 +63,8 @@ class Level(NamedTuple):
     embedding: np.ndarray
     #: (y, x) float32 score of the rest: the sky, and what is larger.
     sky: np.ndarray
-    #: (4, y, x) float32: sky, star, galaxy, artifact.
-    probabilities: np.ndarray
+    #: (4, y, x) float32: of sky, star, galaxy and artifact; or `None`.
+    logits: np.ndarray | None
     #: (y, x, 2) float32 offset (x, y) to the centre that each pixel votes for.
     vote: np.ndarray
     #: (S,) pixel positions and the probability that a seed is an object's
@@ -71,99 +83,25 @@ class Level(NamedTuple):
     #: (S, 3) probabilities of star, galaxy, artifact.
     classes: np.ndarray
 
-
-class Tile(NamedTuple):
-    """One tile, as slices (y, x)."""
-
-    #: What is read, in the image.
-    outer: tuple
-    #: What is kept, in the image; the cores cover it once.
-    core: tuple
-    #: The core, in the tile.
-    inner: tuple
-
-
-def _cuts(n, size, margin, step):
-    """(start, stop, core start, core stop) along one axis, evenly spread."""
-    n_tiles = 1 if n <= size else -(-n // (size - 2 * margin))
-    length = -(-n // n_tiles // step) * step
-    starts = range(0, n, length)
-    return [(max(start - margin, 0), min(start + length + margin, n),
-             start, min(start + length, n)) for start in starts]
-
-
-def tiles(shape, *, size=TILE_SIZE, margin=CONTEXT, step=16):
-    """Cut an image into overlapping tiles whose cores cover it once."""
-    if size < 2 * margin + step or size % step or margin % step:
-        msg = (f'size and margin must be multiples of {step}, and size at '
-               f'least 2 * margin + {step} = {2 * margin + step}, got '
-               f'size={size!r}, margin={margin!r}')
-        raise ValueError(msg)
-    out = []
-    for ys in _cuts(shape[0], size, margin, step):
-        for xs in _cuts(shape[1], size, margin, step):
-            out.append(Tile(
-                tuple(slice(c[0], c[1]) for c in (ys, xs)),
-                tuple(slice(c[2], c[3]) for c in (ys, xs)),
-                tuple(slice(c[2] - c[0], c[3] - c[0]) for c in (ys, xs))))
-    return out
-
-
-def taper(tile, shape, *, step=16):
-    """
-    Weight (rows, columns) float32 of each cell of a tile in the average with
-    its neighbours.
-
-    The weight falls linearly to the tile's edge over twice its margin, but not
-    at the image's own edge, so that maps which depend on the whole tile pass
-    smoothly from one to the next.
-    """
-    axes = []
-    for outer, core, n in zip(tile.outer, tile.core, shape):
-        n_cells = (outer.stop - outer.start) // step
-        cell = np.arange(n_cells) + 0.5
-        weight = np.ones(n_cells)
-        if outer.start > 0:
-            ramp = 2 * (core.start - outer.start) // step
-            weight = np.minimum(weight, cell / max(ramp, 1))
-        if outer.stop < n:
-            ramp = 2 * (outer.stop - core.stop) // step
-            weight = np.minimum(weight, (n_cells - cell) / max(ramp, 1))
-        axes.append(weight)
-    return np.outer(*axes).astype(np.float32)
-
-
-def blend(parts, shape, step):
-    """
-    Maps (..., rows, columns) of cells of ``step`` pixels, of an image of a
-    shape, from pairs of a tile and its map, averaged where tiles overlap.
-    """
-    cells = [n // step for n in shape]
-    total, weights = 0, torch.zeros(cells)
-    for tile, part in parts:
-        if isinstance(total, int):
-            total = torch.zeros(*part.shape[:-2], *cells)
-        weight = torch.from_numpy(taper(tile, shape, step=step))
-        where = _cells(tile.outer, step)
-        total[..., *where] += weight * part
-        weights[where] += weight
-    return total / weights
-
-
-def _cells(slices, step=STEP):
-    """Slices of pixels as slices of cells."""
-    return tuple(slice(c.start // step, c.stop // step) for c in slices)
+    @property
+    def probabilities(self):
+        """(4, y, x) float32: sky, star, galaxy, artifact."""
+        return _softmax(self.logits)
 
 
 def find_peaks(heat, min_heat):
     """Local maxima of ``heat`` (H, W) over five pixels: x, y, heat (S,)."""
-    limit = np.log(min_heat / (1 - min_heat))
-    rows = F.max_pool2d(heat[None, None], (1, 5), 1, (0, 2))
-    peak = (heat == F.max_pool2d(rows, (5, 1), 1, (2, 0))[0, 0]) & (
-        heat >= limit)
-    rows, columns = peak.nonzero(as_tuple=True)
-    value, order = heat[rows, columns].sort(descending=True, stable=True)
-    return columns[order].float(), rows[order].float(), value.sigmoid()
+    rows, columns = (heat >= np.log(min_heat / (1 - min_heat))).nonzero(
+        as_tuple=True)
+    value, (ny, nx) = heat[rows, columns], heat.shape
+    peak = torch.ones_like(value, dtype=torch.bool)
+    steps = range(-2, 3)
+    for y in [(rows + step).clamp(0, ny - 1) for step in steps]:
+        for x in [(columns + step).clamp(0, nx - 1) for step in steps]:
+            peak &= heat[y, x] <= value
+    value, order = value[peak].sort(descending=True, stable=True)
+    return (columns[peak][order].float(), rows[peak][order].float(),
+            value.sigmoid())
 
 
 def look(model, channels, **options):
@@ -172,17 +110,18 @@ def look(model, channels, **options):
 
 
 def look_at_all(model, images, *, bin_factor=1, min_heat=MIN_HEAT,
-                device='cpu', **options):
+                device='cpu', classes=True, **options):
     """
     Look at images of one shape, all at once.
 
     Takes ``images``, each (C, y, x) float32, and options of `_maps_of_levels`;
-    gives the levels of each.
+    gives the levels of each, with or without ``classes`` of pixels.
     """
-    levels = [[_read(model, i, x, shape, bin_factor * 2**k, k > 0, min_heat,
-                     device, *maps) for i in range(len(images))]
-              for k, (x, shape, *maps) in enumerate(_maps_of_levels(
-                  model, images, bin_factor=bin_factor, device=device,
+    wanted = [name for name in Maps._fields if classes or name != 'classes']
+    levels = [[_read(model, i, seen, bin_factor * 2**k, k > 0, min_heat,
+                     device, *maps) for i, seen in enumerate(some)]
+              for k, (some, *maps) in enumerate(_maps_of_levels(
+                  model, images, wanted, bin_factor=bin_factor, device=device,
                   **options))]
     return [list(of_image) for of_image in zip(*levels)]
 
@@ -190,19 +129,20 @@ def look_at_all(model, images, *, bin_factor=1, min_heat=MIN_HEAT,
 def sky_at_all(model, images, **options):
     """The probability (image, y, x) of the sky at each level."""
     skies = []
-    for _, (ny, nx), _, pixels, _ in _maps_of_levels(model, images, **options):
-        classes = model.head.split_pixels(pixels[:, :ny, :nx])[2]
-        skies.append(_softmax(classes.permute(3, 0, 1, 2).contiguous()
-                              .numpy())[0])
+    for some, maps, _ in _maps_of_levels(model, images, ['classes'],
+                                         **options):
+        ny, nx = some[0].shape[1:]
+        skies.append(_softmax(maps.classes[:, :ny, :nx].permute(
+            3, 0, 1, 2).numpy())[0])
     return skies
 
 
-def _maps_of_levels(model, images, *, bin_factor=1, n_levels=None,
+def _maps_of_levels(model, images, wanted, *, bin_factor=1, n_levels=None,
                     tile_size=TILE_SIZE, symmetric=False, device='cpu',
                     progress=False):
     """
-    Yield, of each level, the planes (image, C, y, x), which are padded, the
-    shape that they had, and what `average_maps` gives.
+    Yield, of each level, the planes of the images, (C, y, x) each, what is
+    ``wanted`` of their padded `Maps`, and the pyramid of each flip.
     """
     for channels in images:
         if len(channels) != model.planes.n_planes:
@@ -214,11 +154,13 @@ def _maps_of_levels(model, images, *, bin_factor=1, n_levels=None,
     while (min(binned[-1][0].shape[1:]) >= 2 * LEAST_SIDE
            and len(binned) != n_levels):
         binned.append([bin_channels(one, 2, n) for one in binned[-1]])
-    shapes = [some[0].shape[1:] for some in binned]
-    batches = [torch.stack([_pad(torch.from_numpy(one), n) for one in some])
+    batches = [[_pad(torch.from_numpy(one), n) for one in some]
                for some in binned]
+    batches = [some[0][None] if len(some) == 1 else torch.stack(some)
+               for some in batches]
     flips = FLIPS if symmetric else FLIPS[:1]
-    seen = [(k > 0, x.flip(f)) for k, x in enumerate(batches) for f in flips]
+    seen = [(k > 0, x.flip(f) if f else x)
+            for k, x in enumerate(batches) for f in flips]
     cuts = [tiles(tuple(x.shape[2:]), size=tile_size, margin=CONTEXT)
             for _, x in seen]
     with (tqdm(total=sum(map(len, cuts)), disable=not progress,
@@ -229,46 +171,52 @@ def _maps_of_levels(model, images, *, bin_factor=1, n_levels=None,
         maps = []
         for (is_binned, x), cut, part in zip(seen, cuts, parts):
             tokens = _tokens(x, cut, part, bar)
+            part.clear()
             maps.append(_submit_maps(submit, model.head, x[:, :n], tokens,
-                                     is_binned, device))
-        for x, shape in zip(batches, shapes):
-            yield x, shape, *average_maps([_maps(x, *maps.pop(0))
-                                           for _ in flips])
+                                     is_binned, device, wanted))
+        del seen, batches, x
+        for some in binned:
+            here = [maps.pop(0) for _ in flips]
+            for _, _, futures in here:
+                for future in futures:
+                    future.result()
+            yield (some, average_maps([one for one, _, _ in here]),
+                   [pyramid for _, pyramid, _ in here])
 
 
-def _read(model, i, x, shape, factor, is_binned, min_heat, device, heat,
-          pixels, pyramids):
-    """A `Level` of image i, of the maps of planes padded from a shape."""
-    n, (ny, nx) = model.head.in_channels, shape
+def _read(model, i, planes, factor, is_binned, min_heat, device, maps,
+          pyramids):
+    """A `Level` of image i, of its planes and of the maps of all."""
+    ny, nx = planes.shape[1:]
     with torch.inference_mode():
-        heat, pixels = heat[i, :ny, :nx], pixels[i, :ny, :nx]
+        heat, rest, embedding, vote, classes = (
+            None if one is None else one[i, :ny, :nx] for one in maps)
         sx, sy, value = find_peaks(heat, min_heat)
         seeds = average_seeds(model.head, [
             [one[i].to(device) for one in pyramid] for pyramid in pyramids],
             sx.to(device), sy.to(device))
         radius = seeds.radius
-        embedding, rest, classes, vote = model.head.split_pixels(pixels)
         # of a binned image what is smaller is called elsewhere
         keep = radius >= (KEPT[0] if is_binned else 0)
         parts = (sx, sy, value, seeds.kernel, seeds.centre, seeds.matrix,
                  seeds.falloff, seeds.descriptor, radius,
                  seeds.classes.softmax(dim=-1))
-        return Level(factor, x[i, :n, :ny, :nx].numpy(),
-                     embedding.contiguous().numpy(), rest.contiguous().numpy(),
-                     _softmax(classes.permute(2, 0, 1).contiguous().numpy()),
-                     vote.contiguous().numpy(),
-                     *(part[keep].numpy() for part in parts))
+        return Level(factor, planes[:model.head.in_channels],
+                     embedding.numpy(), rest.numpy(),
+                     classes if classes is None
+                     else classes.permute(2, 0, 1).numpy(),
+                     vote.numpy(), *(part[keep].numpy() for part in parts))
 
 
 def _softmax(logits):
     """
-    Probabilities of logits (n, ...), in place. In torch it takes much
-    longer over the last axis, and over the first it depends on the threads.
+    Probabilities of logits (n, ...). In torch it takes much longer over the
+    last axis, and over the first it depends on the threads.
     """
-    logits -= logits.max(axis=0)
-    np.exp(logits, out=logits)
-    logits /= logits.sum(axis=0)
-    return logits
+    out = logits - logits.max(axis=0)
+    np.exp(out, out=out)
+    out /= out.sum(axis=0)
+    return out
 
 
 def _pad(x, n_noise):
@@ -280,6 +228,8 @@ def _pad(x, n_noise):
     """
     ny, nx = (max(-(-side // STEP), 2) * STEP for side in x.shape[1:])
     edges = (0, nx - x.shape[2], 0, ny - x.shape[1])
+    if not any(edges):
+        return x
     out = F.pad(x, edges)
     if len(x) > n_noise:        # 0 is no sky in the planes of others
         out[n_noise:] = F.pad(x[n_noise:], edges, mode='replicate')
@@ -312,38 +262,60 @@ def _tokens(x, cuts, parts, bar):
     return blend(done(), x.shape[2:], STEP)
 
 
-def _submit_maps(submit, head, x, tokens, is_binned, device):
-    """Tiles of the head, and the future of the maps of each."""
+def _submit_maps(submit, head, x, tokens, is_binned, device, wanted):
+    """
+    The `Maps` of images, their pyramid, and futures of the tiles that fill
+    them.
+    """
     binned = torch.tensor([int(is_binned)], device=device)
-    cuts = tiles(tuple(x.shape[2:]), size=MAP_TILE, margin=REACH)
+    shape, lock, pyramid = x.shape[2:], Lock(), []
+    cuts = tiles(tuple(shape), size=MAP_TILE, margin=REACH)
+    maps = Maps(**{name: _empty(name, head, len(x), shape)
+                   if name in wanted else None for name in Maps._fields})
 
-    def maps(tile):
-        out = head(x[..., *tile.outer].to(device),
-                   tokens[..., *_cells(tile.outer)].to(device), binned)
-        return (out.heat.cpu(), out.pixels.cpu(),
-                [level.cpu() for level in out.pyramid])
+    def fill(tile):
+        cells, levels = head.cells(
+            x[..., *tile.outer].to(device),
+            tokens[..., *cells_of(tile.outer)].to(device), binned)
+        _read_cells(head, cells, tile, maps)
+        if maps.heat is None:       # no seeds are read
+            return
+        if len(cuts) == 1:
+            pyramid.extend(level.cpu() for level in levels)
+            return
+        with lock:
+            if not pyramid:
+                pyramid.extend(torch.empty(
+                    *level.shape[:2], *(n // s for n in shape),
+                    dtype=level.dtype, memory_format=torch.channels_last)
+                    for s, level in zip(STRIDES, levels))
+        for s, level, out in zip(STRIDES, levels, pyramid):
+            out[..., *cells_of(tile.core, s)] = level[
+                ..., *cells_of(tile.inner, s)].cpu()
 
-    return cuts, [submit(maps, tile) for tile in cuts]
+    return maps, pyramid, [submit(fill, tile) for tile in cuts]
 
 
-def _maps(x, cuts, parts):
-    """Heat, pixels and pyramid of the images, on the CPU."""
-    if len(cuts) == 1:
-        return parts[0].result()
-    shape = x.shape[2:]
-    heat = torch.empty(len(x), *shape)
-    pixels = pyramid = None
-    while parts:                    # what is in place is not kept
-        tile = cuts[-len(parts)]
-        one = parts.pop(0).result()
-        if pixels is None:
-            pixels = torch.empty(*heat.shape, one[1].shape[-1])
-            pyramid = [torch.empty(*level.shape[:2], shape[0] // s,
-                                   shape[1] // s, dtype=level.dtype)
-                       for s, level in zip(STRIDES, one[2])]
-        heat[:, *tile.core] = one[0][:, *tile.inner]
-        pixels[:, *tile.core] = one[1][:, *tile.inner]
-        for s, level, out in zip(STRIDES, one[2], pyramid):
-            out[..., *_cells(tile.core, s)] = level[
-                ..., *_cells(tile.inner, s)]
-    return heat, pixels, pyramid
+def _empty(name, head, n_images, shape):
+    """Maps (image, y, x) or (image, y, x, n) that are yet to be filled."""
+    if name == 'classes':       # each is looked at by itself
+        return torch.empty(n_images, len(CLASSES), *shape).permute(0, 2, 3, 1)
+    n = {'embedding': (head.n_embedding,), 'vote': (2,)}
+    return torch.empty(n_images, *shape, *n.get(name, ()))
+
+
+def _read_cells(head, cells, tile, maps):
+    """Put what the cells of a tile say of its core in its place."""
+    core, inner = (cells_of(part, 2) for part in (tile.core, tile.inner))
+    views = [None if one is None else head.by_cells(one)[:, *core]
+             for one in maps]
+    cells = cells[:, *inner]
+    n_rows, width = cells.shape[1:3]
+    step = max(IN_CACHE // width, 1) if cells.device.type == 'cpu' else n_rows
+    for k in range(0, n_rows, step):
+        pixels = head.of_cells(cells[:, k:k + step]).unflatten(3, (2, 2))
+        embedding, rest, classes, vote = head.split_pixels(pixels[..., 1:])
+        for view, part in zip(views, (pixels[..., 0], rest, embedding, vote,
+                                      classes)):
+            if view is not None:
+                view[:, k:k + step] = part

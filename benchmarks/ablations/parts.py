@@ -37,7 +37,7 @@ from astrodino_seg.inputs.channels import bin_channels
 from astrodino_seg.models.instance import CALLED
 from astrodino_seg.predict.decode import compose, decode, paint_levels
 from astrodino_seg.predict.instances import input_of
-from astrodino_seg.predict.pyramid import STEP
+from astrodino_seg.predict.tiles import STEP
 from astrodino_seg.simulate import make_scene, observe
 from astrodino_seg.simulate.scene_library import SPLITS
 from astrodino_seg.train.decision import seed_truth
