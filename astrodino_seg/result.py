@@ -240,10 +240,7 @@ def images_of(finder, some):
 
 
 def _found_in(finder, some, **options):
-    """
-    Yield whether no noise is known, what is told of the input, and what
-    `result_of` takes.
-    """
+    """Yield whether no noise is known, lines of `read`, `result_of`'s own."""
     model = finder._fetch_model()
     images, limits, backgrounds, lines = zip(*some)
     parts, planes = zip(*inputs_of(

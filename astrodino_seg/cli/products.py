@@ -11,7 +11,12 @@ from argparse import ArgumentTypeError
 from contextlib import contextmanager
 from pathlib import Path
 
-from astrodino_seg.files import all_or_none, finish_set, locked
+from astrodino_seg.files import (
+    all_or_none,
+    finish_set,
+    fits_files,
+    locked,
+)
 
 #: What can be written beside, by the names on the command line.
 MAPS = {'fragments': lambda result: result.fragments.data,
@@ -231,8 +236,6 @@ def _label(one):
 
 def _files(images):
     """What to segment: each file, and those of folders."""
-    from astrodino_seg.files import fits_files
-
     files = [file for one in images for file in (
         fits_files(one) if Path(one).is_dir() and not one.endswith('.zarr')
         else [one])]
