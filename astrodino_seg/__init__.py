@@ -16,8 +16,8 @@ except metadata.PackageNotFoundError:       # a checkout on the path
     __version__ = 'unknown'
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    'errors': ['AstroDinoUserWarning', 'AstroDinoWarning', 'BandWarning',
-               'ModelFileError'],
+    'errors': ['AstroDinoUserWarning', 'BandWarning', 'ModelFileError',
+               'OutOfDomainWarning'],
     'image': ['Image', 'as_image'],
     'models.instance': ['Model'],
     'models.load': ['load_model'],

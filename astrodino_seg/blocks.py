@@ -17,6 +17,7 @@ import numpy as np
 from astropy.table import QTable, vstack
 from tqdm import tqdm
 
+from astrodino_seg import errors
 from astrodino_seg.catalog import FLAGS
 from astrodino_seg.errors import (
     AstroDinoUserWarning,
@@ -59,7 +60,9 @@ def segment_block(job):
         table.write(text, format='ascii.ecsv')
     with whole_or_not(job['part']) as path:
         np.savez_compressed(
-            path, labels=labels, said=[str(one.message) for one in caught],
+            path, labels=labels, said=np.array([
+                (one.category.__name__, str(one.message)) for one in caught],
+                str).reshape(-1, 2),
             table=np.frombuffer(text.getvalue().encode(), np.uint8))
 
 
@@ -126,9 +129,9 @@ class Assembly:
             labels, said = block['labels'], block['said']
             text = block['table'].tobytes().decode()
         # of many blocks that say the same but for numbers, one is shown
-        for one in said.tolist():
-            self.said.setdefault(re.sub(r'[-+\d.e%]+', '', one), []).append(
-                one)
+        for kind, one in said.tolist():
+            self.said.setdefault((kind, re.sub(r'[-+\d.e%]+', '', one)),
+                                 []).append(one)
         if not text:
             return
         table = QTable.read(text, format='ascii.ecsv')
@@ -173,10 +176,10 @@ class Assembly:
             '_segm.fits', f'_catalog.{self.format}'))
         Path(self.labels.path).replace(labels)
         self.catalog.replace(catalog)
-        for said in self.said.values():
+        for (kind, _), said in self.said.items():
             more = f' (and in {len(said) - 1} further blocks)'
             warnings.warn(said[0] + more * (len(said) > 1),
-                          AstroDinoUserWarning)
+                          getattr(errors, kind, AstroDinoUserWarning))
         return labels, catalog
 
 

@@ -33,12 +33,11 @@ N_FEATURES = 4 * N_ANNULI + 2
 
 def make_table(image: Image, normalised: Normalised, grouping: Any,
                classes: np.ndarray, totals: Any = None,
-               class_names: tuple = CLASS_NAMES) -> QTable:
+               class_names: tuple = CLASS_NAMES, lost: Any = None) -> QTable:
     """
     Measure the objects of a segmentation, with (n_objects, n_classes)
-    probabilities of the classes and, if given, the totals of the model. Not of
-    a calibrated model, ``group_confidence`` is the probability that the
-    weakest grouping decision is right.
+    probabilities of the classes and, if given, the totals of the model; and
+    why the image is unlike those that the model copes with, if it is.
     """
     groups = grouping.groups
     n = len(grouping.seed_of)
@@ -87,6 +86,9 @@ def make_table(image: Image, normalised: Normalised, grouping: Any,
         _add_totals(table, image, normalised, groups, totals)
     table['flags'] = flags_of(image, grouping, np.array(covered),
                               np.concatenate(bright))
+    if lost:
+        table['flags'] |= FLAGS['out_of_domain']
+        table.meta['lost'] = lost
     # a string, which FITS headers hold too
     table.meta['flags'] = ', '.join(f'{k}={v}' for k, v in FLAGS.items())
     table.meta['bands'] = ','.join(image.bands)
@@ -98,7 +100,7 @@ def measure(result, grouping, classes):
     planes = result.background, result.noise, result.noise_correlation
     return make_table(result.image, Normalised(
         detection_channel(result.image, *planes)[None], *planes), grouping,
-        classes, result.totals, result.class_names[1:])
+        classes, result.totals, result.class_names[1:], result.lost)
 
 
 def _add_totals(table, image, normalised, groups, totals):

@@ -12,13 +12,15 @@ from importlib import import_module
 from inspect import Parameter, signature
 from typing import Annotated, Any, get_args
 
-
-class AstroDinoWarning(Warning):
-    """Base class of the warnings of this package."""
+from astropy.utils.exceptions import AstropyUserWarning
 
 
-class AstroDinoUserWarning(UserWarning, AstroDinoWarning):
+class AstroDinoUserWarning(AstropyUserWarning):
     """Something in the input is unusual; the result may not be meant."""
+
+
+class OutOfDomainWarning(AstroDinoUserWarning):
+    """An image is unlike those that the model copes with."""
 
 
 class BandWarning(AstroDinoUserWarning):

@@ -11,10 +11,11 @@ from skimage.measure import label as label_regions
 #: are a plateau, or around a hole of invalid ones; ``uncovered``: a band has
 #: no valid pixel of the label, and no flux; ``part_covered``: one lacks some;
 #: ``blended``: it touches another label; ``edited``: by a person; ``cut``: by
-#: blocks of a mosaic.
+#: blocks of a mosaic; ``out_of_domain``: the image is unlike all others.
 FLAGS = {'edge': 1, 'masked': 2, 'disjoint': 4, 'saturated': 8,
          'uncovered': 16, 'part_covered': 32, 'blended': 64,
-         'low_confidence': 128, 'edited': 256, 'cut': 512}
+         'low_confidence': 128, 'edited': 256, 'cut': 512,
+         'out_of_domain': 1024}
 
 MIN_SATURATED_SN, MIN_PLATEAU = 200, 4
 #: Of pixels above half the peak the share above 0.9 of it, 0.15 for any

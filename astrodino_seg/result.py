@@ -23,6 +23,7 @@ from astrodino_seg.inputs.background import background_cube, cube_of
 from astrodino_seg.inputs.channels import tell_no_noise
 from astrodino_seg.models.decision import Totals
 from astrodino_seg.models.load import history
+from astrodino_seg.predict.domain import tell_lost
 from astrodino_seg.predict.instances import find_all, has_pixels, inputs_of
 from astrodino_seg.truth import CLASSES
 
@@ -68,6 +69,8 @@ class SegmentationResult:
     class_names : tuple of str
         Sky, star, galaxy and artifact, or what else the model tells; the
         first is that of no object.
+    lost : str or None
+        Why the image is unlike others (`OutOfDomainWarning`), or ``''``.
     parent : `SegmentationResult` or None
         The result before the last call of `edit`, which is how to undo it.
     """
@@ -84,6 +87,7 @@ class SegmentationResult:
     totals: Totals | None = None
     edits: Table | None = None
     class_names: tuple = CLASSES
+    lost: str | None = None
     parent: 'SegmentationResult | None' = None
 
     def __repr__(self):
@@ -169,8 +173,8 @@ class SegmentationResult:
                       lines=lines)
 
 
-def result_of(image, normalised, found, model):
-    """The result of an image, its `Normalised` and `Instances`, or `None`."""
+def result_of(image, normalised, lost, found, model):
+    """The result of an image and what is known of it, or `None`."""
     grouping = found.grouping
     if len(grouping.seed_of) == 0:
         return None
@@ -180,10 +184,10 @@ def result_of(image, normalised, found, model):
         class_map=found.probabilities.argmax(0).astype(np.uint8),
         probabilities=found.probabilities,
         table=make_table(image, normalised, grouping, found.classes,
-                         model.totals, model.classes[1:]),
+                         model.totals, model.classes[1:], lost),
         image=image, background=normalised.background,
         noise=normalised.noise, noise_correlation=normalised.correlation,
-        totals=model.totals, class_names=model.classes)
+        totals=model.totals, class_names=model.classes, lost=lost)
 
 
 def read(finder, data, threshold=None, *, background=None, **planes):
@@ -232,11 +236,9 @@ def results_of(finder, some):
 def images_of(finder, some):
     """As `results_of`, the `SegmentationImage` alone, without a table."""
     for blind, *_, found, _ in _found_in(finder, some, only_labels=True):
-        grouping = found.grouping
-        if len(grouping.seed_of):
-            yield SegmentationImage(grouping.groups)
-        else:
-            yield False if blind else None
+        some = len(found.grouping.seed_of) > 0
+        yield (SegmentationImage(found.grouping.groups) if some
+               else False if blind else None)
 
 
 def _found_in(finder, some, **options):
@@ -256,8 +258,8 @@ def _found_in(finder, some, **options):
         min_seed=finder.min_seed, tile_size=finder.tile_size,
         symmetric=finder.symmetric, device=finder.device,
         progress=finder.progress_bar, **options)
-    for one in zip(blind, lines, images, parts, found):
-        yield *one, model
+    for *one, part, this in zip(blind, lines, images, parts, found):
+        yield *one, part, tell_lost(this.signs, part, model), this, model
 
 
 def _rules(finder, image, limit, normalised):

@@ -212,8 +212,8 @@ class DinoSegmenter:
 
         Warns
         -----
-        NoDetectionsWarning
-            If no object is found.
+        NoDetectionsWarning, OutOfDomainWarning
+            If no object is found; if the image is unlike others.
         """
         return self._first(images_of, data, threshold, mask=mask, error=error,
                            background=background, wcs=wcs, bands=bands)
@@ -234,13 +234,14 @@ class DinoSegmenter:
         Returns
         -------
         result : `SegmentationResult` or `None`
-            Labels, fragments, classes and table; `None` if there is no
-            object.
+            Labels, fragments, classes and table; `None` without objects.
 
         Warns
         -----
         NoDetectionsWarning
             If no object is found.
+        OutOfDomainWarning
+            If the image is unlike those that the model copes with.
         """
         return self._first(results_of, data, threshold, mask=mask, error=error,
                            background=background, wcs=wcs, bands=bands)

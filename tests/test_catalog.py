@@ -98,7 +98,7 @@ def test_columns():
     assert table.meta == {
         'flags': 'edge=1, masked=2, disjoint=4, saturated=8, uncovered=16, '
                  'part_covered=32, blended=64, low_confidence=128, '
-                 'edited=256, cut=512',
+                 'edited=256, cut=512, out_of_domain=1024',
         'bands': 'g,r'}
     assert_array_equal(table['flags'], 0)
 

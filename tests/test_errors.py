@@ -6,21 +6,22 @@ Tests for the errors module.
 import sys
 
 import pytest
+from astropy.utils.exceptions import AstropyUserWarning
 
 from astrodino_seg.errors import (
     AstroDinoUserWarning,
-    AstroDinoWarning,
     BandWarning,
     MissingToolError,
     ModelFileError,
+    OutOfDomainWarning,
     require,
 )
 
 
 def test_classes():
     assert issubclass(BandWarning, AstroDinoUserWarning)
-    assert issubclass(AstroDinoUserWarning, AstroDinoWarning)
-    assert issubclass(AstroDinoUserWarning, UserWarning)
+    assert issubclass(OutOfDomainWarning, AstroDinoUserWarning)
+    assert issubclass(AstroDinoUserWarning, AstropyUserWarning)
     assert issubclass(ModelFileError, ValueError)
     assert issubclass(MissingToolError, ImportError)
 

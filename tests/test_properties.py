@@ -24,7 +24,7 @@ from numpy.testing import assert_array_equal
 from photutils.utils.exceptions import NoDetectionsWarning
 
 from astrodino_seg import DinoSegmenter, as_image
-from astrodino_seg.errors import AstroDinoWarning, EmptyImageError
+from astrodino_seg.errors import AstroDinoUserWarning, EmptyImageError
 
 NAMES = 'ugrizy'
 SIDES = st.one_of(st.integers(1, 40), st.integers(24, 64))
@@ -123,7 +123,7 @@ ONE = DinoSegmenter()       # reads its weights once
 def segment(finder, data, threshold=None, **options):
     """The result, `None`, or the only error that may be."""
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', AstroDinoWarning)
+        warnings.simplefilter('ignore', AstroDinoUserWarning)
         warnings.simplefilter('ignore', NoDetectionsWarning)
         try:
             return finder.segment(data, threshold, **options)
@@ -211,5 +211,5 @@ def test_threads(given):
 
 def quiet_image(cube, bands):
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', AstroDinoWarning)
+        warnings.simplefilter('ignore', AstroDinoUserWarning)
         return as_image(cube, bands=bands)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from astrodino_seg import __version__
 from astrodino_seg.cli.products import map_names
-from astrodino_seg.errors import AstroDinoWarning
+from astrodino_seg.errors import AstroDinoUserWarning
 
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError,
                FloatingPointError)
@@ -32,7 +32,7 @@ def main(argv=None):
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     with warnings.catch_warnings(), ExitStack() as args.until_end:
         warnings.simplefilter('ignore')
-        warnings.simplefilter('always', AstroDinoWarning)
+        warnings.simplefilter('always', AstroDinoUserWarning)
         warnings.showwarning = _show_warning
         try:
             module = import_module(f'astrodino_seg.cli.{args.module}')

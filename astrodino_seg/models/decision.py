@@ -188,6 +188,11 @@ class Calibration:
     #: is one object, neither cut nor merged. `None` leaves the probability of
     #: the weakest decision as it is.
     confidence: tuple | None = None
+    #: What images are like that the model copes with: of each of ``signs``
+    #: (`astrodino_seg.predict.domain.SIGNS`) what is usual, its scatter, and
+    #: the weights of being below and above it; and the ``limit`` of the sum.
+    #: `None` if that is not known.
+    domain: dict | None = None
     #: How they were fitted, to be read by people.
     fit: dict | None = None
 
@@ -201,6 +206,9 @@ class Calibration:
                 isinstance(values, list | tuple) and len(values) == 3
                 and all(map(_is_number, values))):
             _refuse('confidence', 'three finite numbers or None', values)
+        if self.domain is not None and not _is_domain(self.domain):
+            _refuse('domain', 'a limit and, by their names, signs of four '
+                    'finite numbers, or None', self.domain)
 
     def class_probabilities(self, probabilities):
         """
@@ -254,6 +262,15 @@ def read_calibration(values):
                f'got {values!r}')
         raise ValueError(msg)
     return Calibration(**values)
+
+
+def _is_domain(values):
+    return (isinstance(values, dict) and set(values) == {'limit', 'signs'}
+            and isinstance(values['signs'], dict) and all(
+                isinstance(one, list | tuple) and len(one) == 4
+                and all(map(_is_number, one))
+                for one in values['signs'].values())
+            and _is_number(values['limit']))
 
 
 def _is_number(value):

@@ -251,7 +251,7 @@ def weigh(levels, decision):
 
 
 def decode(levels, decision, shape, *, merge=MERGE, min_seed=MIN_SEED,
-           n_pixels=5, keep=None, mask=None):
+           n_pixels=5, keep=None, mask=None, weighed=None):
     """
     Make objects, a `Grouping`, of what the network says of an image.
 
@@ -259,9 +259,10 @@ def decode(levels, decision, shape, *, merge=MERGE, min_seed=MIN_SEED,
     ``merge``, the merge/split dial in [0, 1], is that of
     `~astrodino_seg.predict.merge.group`. Objects of fewer than ``n_pixels``,
     or that ``keep(labels, n)``, (n,) bool, does not want, are dropped; where
-    ``mask`` (y, x) is, pixels stay 0.
+    ``mask`` (y, x) is, pixels stay 0. ``weighed`` is what `weigh` gives, if
+    that is there already.
     """
-    found, real, same = weigh(levels, decision)
+    found, real, same = weighed or weigh(levels, decision)
     used = real >= min_seed
     number = np.cumsum(used) - 1
     both = used[found.i] & used[found.j]

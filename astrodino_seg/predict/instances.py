@@ -30,7 +30,9 @@ from astrodino_seg.predict.decode import (
     Grouping,
     decode,
     enlarge,
+    weigh,
 )
+from astrodino_seg.predict.domain import signs_of
 from astrodino_seg.predict.flips import FLIPS
 from astrodino_seg.predict.merge import gather
 from astrodino_seg.predict.pyramid import LEAST_SIDE, look_at_all, sky_at_all
@@ -241,6 +243,9 @@ class Instances:
     classes: np.ndarray
     #: (class, y, x) float32, of the sky first; or `None`.
     probabilities: np.ndarray | None
+    #: As of `~astrodino_seg.predict.domain.signs_of`, of a model that knows
+    #: what it copes with.
+    signs: dict | None = None
 
 
 def find_instances(model, planes, *, mask=None, keep=None, **options):
@@ -280,7 +285,9 @@ def _(model: Model, images, rules, *, bin_factor=1, connectivity=8,
                        classes=not only_labels)
     calibration = read_calibration(model.calibration)
     for levels, own in zip(seen, rules):
-        grouping = decode(levels, model.decision, shape, **own, **common)
+        weighed = weigh(levels, model.decision)
+        grouping = decode(levels, model.decision, shape, weighed=weighed,
+                          **own, **common)
         classes, heat = (gather(levels, key)[grouping.seed_of]
                          for key in ('classes', 'heat'))
         grouping = replace(grouping, confidence=calibration.confidences(
@@ -290,7 +297,8 @@ def _(model: Model, images, rules, *, bin_factor=1, connectivity=8,
             fine = np.stack([enlarge(one, bin_factor)[:shape[0], :shape[1]]
                              for one in fine])
         yield Instances(grouping=grouping, probabilities=fine,
-                        classes=calibration.class_probabilities(classes))
+                        classes=calibration.class_probabilities(classes),
+                        signs=calibration.domain and signs_of(levels, weighed))
 
 
 @find_all.register
