@@ -160,10 +160,10 @@ def _interpolation(n, n_boxes, box_size):
 
 
 def measure_background(image, box_size, background, noise, *, objects=None,
-                       given=None):
+                       given=None, then=int):
     """
     Measure the background and the noise (band, y, x) of each band, beside
-    ``objects`` (y, x); yields the number of each that is done.
+    ``objects`` (y, x); yields what ``then`` gives for the number of each.
     """
     ny, nx = image.cube.shape[1:]
     side = int(min(box_size, max(16, min(ny, nx) // 4 // 4 * 4)))
@@ -180,15 +180,13 @@ def measure_background(image, box_size, background, noise, *, objects=None,
             background[b] = 0 if given == 'none' else np.median(mesh[0])
         elif given is not None:
             background[b] = given[b] if np.ndim(given) == 3 else given
+        return then(b)
 
     if ny * nx < SMALL:
-        for b in range(image.n_bands):
-            measure(b)
-            yield b
+        yield from map(measure, range(image.n_bands))
         return
     with ThreadPoolExecutor(2) as pool:     # numpy lets others run
-        for b, _ in enumerate(pool.map(measure, range(image.n_bands))):
-            yield b
+        yield from pool.map(measure, range(image.n_bands))
 
 
 def correlation(sn, is_sky):

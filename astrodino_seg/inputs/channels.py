@@ -92,11 +92,10 @@ def band_weights(n_bands, n_slots=3):
 def bands_in_noise(image, spec, background, noise, *, objects=None,
                    given=None, factors_of=None):
     """
-    Yield (y, x) S/N and validity band by band; (band, y, x) background and
+    Iterate over (y, x) S/N and validity of bands; (band, y, x) background and
     noise, and (band, n) ``factors_of``, are filled.
     """
-    for b in measure_background(image, spec.box_size, background, noise,
-                                objects=objects, given=given):
+    def in_noise(b):
         if image.noise is not None:
             noise[b] = image.noise[b]
         valid = ~image.mask[b] & (noise[b] > 0)
@@ -108,7 +107,10 @@ def bands_in_noise(image, spec, background, noise, *, objects=None,
         if factors_of is not None:
             factors_of[b] = factors
         sn /= np.float32(noise_of_sums(factors))
-        yield sn, valid
+        return sn, valid
+
+    return measure_background(image, spec.box_size, background, noise,
+                              objects=objects, given=given, then=in_noise)
 
 
 def signal_to_noise(image, spec):
