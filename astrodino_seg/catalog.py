@@ -110,15 +110,17 @@ def _add_totals(table, image, normalised, groups, totals):
     factor, error = totals.factors(features(light))
     positive = light.flux > 0       # of what has no light none is missing
     factor[~positive] = 1
-    share = light.error / np.where(positive, light.flux, np.inf)
-    for band in image.bands:
+    whole = np.where(positive, light.flux, np.inf)
+    share = light.error / whole
+    for weight, band in zip(light.weights, image.bands):
         flux, noise = table[f'flux_{band}'], table[f'flux_err_{band}']
         table[f'total_flux_{band}'] = factor * flux
         # the noise of all bands together is in the error of the factor
         own = np.maximum(noise**2 - (share * flux)**2, 0 * noise**2)
-        own[~positive] = noise[~positive]**2
+        # what a label lacks has its own colour; 2 is for pulls of width one
+        apart = 1 - np.clip(weight * np.asarray(flux) / whole, 0, 1)
         table[f'total_flux_err_{band}'] = factor * np.sqrt(
-            (error * positive * flux)**2 + own)
+            (1 + 2 * apart) * (error * positive * flux)**2 + own)
     table['half_light_radius'] = half_light_radius(
         light.growth, factor * light.flux) * u.pix
 
