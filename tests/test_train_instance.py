@@ -5,6 +5,7 @@ Tests of the training of the pyramid's model, and of its decision.
 
 import copy
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +16,18 @@ from torch.nn import functional as F
 from astrodino_seg.models.decision import Decision
 from astrodino_seg.models.head import InstanceMaps
 from astrodino_seg.models.instance import Model
+from astrodino_seg.predict.merge import candidates
 from astrodino_seg.simulate import make_scene
 from astrodino_seg.train import as_labelled, fit_decision
 from astrodino_seg.train.crops import make_crop
-from astrodino_seg.train.decision import Graph, _fit, _together, seed_truth
+from astrodino_seg.train.decision import (
+    Graph,
+    Points,
+    _fit,
+    _together,
+    graph_of_scene,
+    seed_truth,
+)
 from astrodino_seg.train.instance import (
     _class_loss,
     _pixels,
@@ -383,6 +392,54 @@ def test_labelled_images():
     fit_decision(model, 10 * [as_labelled(image, labels)], n_epochs=1,
                  bfloat16=False, progress=False)
     assert model.provenance['decision']['n_pairs'] > 0
+
+
+def points(*rows):
+    """Points of rows (x, y, radius, owner, large)."""
+    columns = np.array(rows, float).T
+    return Points(x=columns[0], y=columns[1], radius=columns[2],
+                  owner=columns[3].astype(int), large=columns[4] > 0)
+
+
+def test_points_of_seeds():
+    """The nearest point, near enough and of a like size, or nobody knows."""
+    fine = make_level(1, (100, 100), [
+        (50, 50), (51, 51), (30, 31), (33, 70), (70, 70), (20, 20)],
+        [5, 2, 4, 4, 20, 5])
+    coarse = make_level(4, (25, 25), [(12, 12)], 20)
+    known = points((50, 50, 5, 1, 1), (30, 30, 4, 2, 0), (30, 70, 4, 3, 0),
+                   (70, 70, 5, 4, 0))
+    owner, large = known.of_seeds(candidates([fine, coarse]))
+    # the fourth is 3 pixels off, the fifth far larger, the sixth far from all;
+    # that of the binned image is at 49.5 and on the large galaxy
+    assert owner.tolist() == [1, 1, 2, -1, -1, -1, 1]
+    assert large.tolist() == [True, True, *4 * [False], True]
+
+
+def test_fit_to_points():
+    """What is known at points counts, and says nothing of empty places."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:64, :64]
+    image = as_labelled(rng.normal(size=(64, 64)) + 30 * np.exp(
+        -((x - 20)**2 + (y - 30)**2) / 50), np.zeros((64, 64), int)).image
+    model = small_model()
+    torch.nn.init.constant_(model.head.pixel.bias, -1.0)
+    seen = graph_of_scene(model, image, points((0, 0, 1, 1, 1)))
+    assert not seen.seed_weight.any()
+    ys, xs = np.mgrid[:64:2, :64:2].reshape(2, -1)
+    every = points(*np.stack([xs, ys, 0 * xs + 1, 1 + (xs > 31), 0 * xs + 1],
+                             axis=-1))
+    one = SimpleNamespace(image=image, truth=every)
+    told = graph_of_scene(model, image, every)
+    known = told.pair_weight > 0
+    assert known.any()
+    fit_decision(model, 10 * [one], held=[one], n_epochs=1, peak_rate=0.01,
+                 bfloat16=False, progress=False)
+    first = copy.deepcopy(model.decision.state_dict())
+    fit_decision(model, 10 * [one], held=[one], n_epochs=1, share=0.0,
+                 bfloat16=False, progress=False)
+    for key, value in model.decision.state_dict().items():
+        np.testing.assert_array_equal(value, first[key])
 
 
 def test_nothing_to_decide():

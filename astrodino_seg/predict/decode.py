@@ -25,7 +25,7 @@ from astrodino_seg.truth import CLASSES
 
 #: The merge/split dial, and the least probability that a seed is of an object;
 #: what they do is in docs/evidence/calibration.rst.
-MERGE = 0.3
+MERGE = 0.22
 MIN_SEED = 0.7
 #: By how many times a galaxy is larger than a point on it.
 LARGER = 6

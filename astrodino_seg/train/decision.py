@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch.nn import functional as F
 
 from astrodino_seg.models.decision import Decision
@@ -31,6 +32,9 @@ PRIMARY_WEIGHT = 3.0
 ON_OBJECT, ON_BINNED = 0.3, 0.5
 #: Share of a seed's light in a binned image that one object must have.
 OF_ONE = 0.5
+#: A seed is of what is known of a point if it is so many pixels from it, or so
+#: many of its level's, and its radius differs by no more than this factor e.
+ON_POINT, ON_COARSE, ALIKE = 2.5, 0.7, 0.9
 GALAXY = CLASSES.index('galaxy')
 #: Scenes of a step of the fit, and the steps in which its rate rises.
 AT_A_TIME = 8
@@ -104,25 +108,58 @@ class Graph:
     pair_weight: torch.Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
+class Points:
+    """What is known of an image at points (N,), as someone has looked."""
+
+    #: Pixels, and the radius of what is there.
+    x: np.ndarray
+    y: np.ndarray
+    radius: np.ndarray
+    #: int, the object that each is of, from 1.
+    owner: np.ndarray
+    #: bool, whether that is a galaxy with points on it.
+    large: np.ndarray
+
+    def of_seeds(self, found):
+        """
+        The object (S,) of each seed, -1 where it is not known, and whether
+        that is large: of the nearest point, if that is near enough and, but
+        on a large galaxy, of a like size.
+        """
+        apart, k = cKDTree(np.stack([self.x, self.y], axis=-1)).query(
+            np.stack([found.x, found.y], axis=-1))
+        like = np.abs(np.log(found.radius / self.radius[k])) < ALIKE
+        known = (apart <= np.maximum(ON_POINT, ON_COARSE * found.factor)) & (
+            like | self.large[k])
+        return np.where(known, self.owner[k], -1), known & self.large[k]
+
+
 def graph_of_scene(model, image, truth):
     """
     What a model's decision is asked about a scene, a `Graph`, and what is
-    right.
+    right, as a `~astrodino_seg.truth.Truth` or `Points` know it.
     """
     levels = look(model, input_of(model, image)[1])
     found = candidates(levels)
-    owner = seed_truth(levels, truth, image.shape)
-    large = np.isin(owner, truth.objects['id'][truth.objects['primary']])
+    if isinstance(truth, Points):       # not of what has no object there
+        owner, large = truth.of_seeds(found)
+        is_known = np.zeros(len(owner))
+    else:
+        owner = seed_truth(levels, truth, image.shape)
+        is_known = owner >= 0
+        large = np.isin(owner, truth.objects['id'][truth.objects['primary']])
     i, j = found.i, found.j
     both = (owner[i] > 0) & (owner[j] > 0)
+    n_asked = both.sum() if isinstance(truth, Points) else len(i)
     # a crowded scene has most of the seeds and few of the large galaxies
     return Graph(
         seeds=seed_features(levels, found),
         pairs=pair_features(levels, found),
         i=torch.from_numpy(i), j=torch.from_numpy(j),
         real=_floats(owner > 0), same=_floats(owner[i] == owner[j]),
-        seed_weight=_floats((owner >= 0) * max(len(owner), 1)**-0.5),
-        pair_weight=_floats(both * max(len(i), 1)**-0.5 * np.where(
+        seed_weight=_floats(is_known * max(len(owner), 1)**-0.5),
+        pair_weight=_floats(both * max(n_asked, 1)**-0.5 * np.where(
             large[i] | large[j], PRIMARY_WEIGHT, 1)))
 
 
@@ -143,10 +180,11 @@ def _together(graphs):
 
 def fit_decision(model, scenes, *, held=None, n_scenes=400, n_epochs=8,
                  rates=None, peak_rate=1.5e-3, weight_decay=0.3, dropout=0.2,
-                 seed=0, bfloat16=True, n_workers=0, progress=True):
+                 share=1.0, seed=0, bfloat16=True, n_workers=0,
+                 progress=True):
     """
-    Fit a model's decision to scenes or labelled images; nothing else is
-    changed.
+    Fit a model's decision to scenes, labelled images, or what has an ``image``
+    and `Points` as its ``truth``; nothing else is changed.
 
     It goes on from where it is; a model that has none gets a new one. Of at
     most ``n_scenes`` every tenth is held out, or instead of these ``held``,
@@ -155,7 +193,10 @@ def fit_decision(model, scenes, *, held=None, n_scenes=400, n_epochs=8,
     ``n_epochs`` passes is chosen. ``rates`` are those of
     `~astrodino_seg.simulate.observe`; ``peak_rate``, which falls linearly to
     zero, and ``weight_decay`` of AdamW; ``dropout`` is the share of the
-    features that is left out, as a scene has many pairs of few objects;
+    features that is left out, as a scene has many pairs of few objects; the
+    weights are ``share`` of those fitted and the rest of those before, which
+    keeps what a few images do not show (Wortsman et al. 2022,
+    arXiv:2109.01903);
     ``seed`` is of the observations and of the fit.
     """
     n_scenes = enough_scenes(scenes, n_scenes)
@@ -182,9 +223,12 @@ def fit_decision(model, scenes, *, held=None, n_scenes=400, n_epochs=8,
         raise ValueError(msg)
     torch.manual_seed(seed)             # of the weights and what is left out
     decision = _decision_of(model, every)
+    start = deepcopy(decision.state_dict())
     n_epochs = _fit(decision, used, held, n_epochs=n_epochs,
                     peak_rate=peak_rate, weight_decay=weight_decay,
                     dropout=dropout, seed=seed)
+    for key, value in decision.state_dict().items():
+        value.lerp_(start[key], 1 - share)
     before = model.provenance.get('decision', {}).get('n_scenes', 0)
     model.put_decision(decision.eval())
     model.provenance['decision'] = {
