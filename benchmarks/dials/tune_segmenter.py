@@ -33,7 +33,7 @@ from benchmarks.finders.other_scenes import other_scene
 
 SETTINGS = 'star odds', 'min_seed', 'merge'
 COLUMNS = ('pq', 'f1', 'ok', 'frag', 'contam', 'lost', 'sep')
-MERGE = (0.2, 0.25, 0.3, 0.35, 0.5)
+MERGE = (0.15, 0.2, 0.22, 0.25, 0.3, 0.4)
 #: Added to the decision's own.
 STAR_ODDS = (-2.0, 0.0)
 MIN_SEED = (0.7,)
