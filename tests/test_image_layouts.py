@@ -521,7 +521,8 @@ def test_saturation_and_pictures_are_no_fill():
     # at the border, with wings and a trail
     bright = np.minimum(1e5 * np.exp(-np.hypot(x - 50, y) / 9) + star, 65535)
     bright[:, 49:51] = 65535
-    for data in (star, bright, picture, np.zeros((96, 96)),
+    half = np.minimum(star, 6e4).astype('f2')
+    for data in (star, bright, half, picture, np.zeros((96, 96)),
                  (x // 20 + y // 20) % 2 * 100.0):
         assert not as_image(data).mask.any()
 

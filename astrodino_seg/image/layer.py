@@ -112,6 +112,8 @@ def split_cube(data, *, mask=None, noise=None, wcs=None, unit=None,
     before, nothing is looked for.
     """
     cube = check_shape(data, label)
+    if cube.dtype.kind == 'f' and cube.dtype.itemsize < 4:
+        cube = cube.astype(np.float32)      # differences overflow
     bad = check_mask(mask, cube.shape, f'the mask of {label}')
     bad |= ~np.isfinite(cube)
     found = pedestals is None
