@@ -12,11 +12,10 @@ from importlib import import_module
 from inspect import Parameter, signature
 from typing import Annotated, Any, get_args
 
-from astropy.utils.exceptions import AstropyUserWarning
 
-
-class AstroDinoUserWarning(AstropyUserWarning):
+class AstroDinoUserWarning(UserWarning):
     """Something in the input is unusual; the result may not be meant."""
+    # none of astropy's, which are ignored where it reads files
 
 
 class OutOfDomainWarning(AstroDinoUserWarning):

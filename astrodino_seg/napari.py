@@ -47,7 +47,7 @@ def _picture(image, name):
                                'metadata': {'image': image}}, 'image')
 
 
-def segment(layer: 'napari.layers.Image', merge: float = 0.3,  # noqa: F821
+def segment(layer: 'napari.layers.Image', merge: float = 0.22,  # noqa: F821
             n_pixels: int = 5) -> 'napari.types.LayerDataTuple':  # noqa: F821
     """
     The labels of an image layer, (y, x), (band, y, x) or a picture, with the

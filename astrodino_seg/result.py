@@ -195,13 +195,10 @@ def read(finder, data, threshold=None, *, background=None, **planes):
     An image, with threshold and background of its pixels, and in words from
     where they are.
     """
-    given = {name: 'given' if np.ndim(value) or isinstance(value, Mapping)
-             else value
-             for name, value in (('threshold', threshold),
-                                 ('background', background))}
     image = as_image(data, **planes)
     # an Image that was handed in is itself the input
     order = range(image.n_bands) if image is data else image.order
+    told = threshold, background
     if threshold is not None:
         threshold = cube_of(threshold, image, order, 'threshold')
         if finder.n_sigma is not None:
@@ -210,6 +207,9 @@ def read(finder, data, threshold=None, *, background=None, **planes):
             warnings.warn(msg, AstroDinoUserWarning)
     if background is not None:
         background = background_cube(background, image, order)
+    given = {name: 'given' if np.ndim(value) or isinstance(value, Mapping)
+             else value
+             for name, value in zip(('threshold', 'background'), told)}
     many = (data.values() if isinstance(data, Mapping) else
             data if isinstance(data, (list, tuple)) else [data])
     lines = history([one for one in many if isinstance(one, (str, PathLike))],

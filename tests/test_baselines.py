@@ -79,7 +79,7 @@ def test_masked_pixels():
     invalid = np.zeros(data.shape, bool)
     invalid[:, 20:60, 30:50] = True
     invalid[0, :10] = True
-    data[invalid] = 1e6
+    data[invalid] = 1e6 + np.arange(invalid.sum())
     sn, mask = detection_image(as_image(data, mask=invalid))
     assert_array_equal(mask, invalid.all(axis=0))
     assert_array_equal(sn[mask], 0)

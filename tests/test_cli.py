@@ -305,7 +305,7 @@ def test_products_tell_what_they_are_of(run, folder):
             assert word in text
     assert run('segment', 'cube.fits', '-o', 'other', '-q', '--no-png',
                '--catalog-format', 'fits')[0] == 0
-    assert 'merge=0.3' in ' '.join(
+    assert 'merge=0.22' in ' '.join(
         fits.getheader('other_catalog.fits', 1)['HISTORY'])
 
 

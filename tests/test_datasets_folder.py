@@ -85,7 +85,7 @@ def test_bad_arguments(folder):
         FolderImages(folder, pattern='*.fit')
     with pytest.raises(ValueError, match='none of the 1 files can be read'):
         FolderImages(folder, pattern='page*')
-    with pytest.raises(ValueError, match='cannot be read as a table'):
+    with pytest.raises(ValueError, match='the table has no column'):
         FolderImages(folder / 'notes.txt')
 
 

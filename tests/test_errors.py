@@ -6,7 +6,6 @@ Tests for the errors module.
 import sys
 
 import pytest
-from astropy.utils.exceptions import AstropyUserWarning
 
 from astrodino_seg.errors import (
     AstroDinoUserWarning,
@@ -21,7 +20,7 @@ from astrodino_seg.errors import (
 def test_classes():
     assert issubclass(BandWarning, AstroDinoUserWarning)
     assert issubclass(OutOfDomainWarning, AstroDinoUserWarning)
-    assert issubclass(AstroDinoUserWarning, AstropyUserWarning)
+    assert issubclass(AstroDinoUserWarning, UserWarning)
     assert issubclass(ModelFileError, ValueError)
     assert issubclass(MissingToolError, ImportError)
 

@@ -137,7 +137,9 @@ def test_labels(cls, image):
     kinds = {warning.category for warning in caught
              if not str(warning.message).startswith(SMALL)}
     if segm is None:
-        assert kinds == {NoDetectionsWarning}
+        # where no noise is known, that is said in its place
+        assert caught
+        assert kinds <= {NoDetectionsWarning}
         return
     assert not kinds
     assert isinstance(segm, SegmentationImage)

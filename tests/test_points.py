@@ -38,6 +38,7 @@ def test_vary(variant, seed):
     np.testing.assert_array_equal(found, cube[0, y, x])
 
 
+@pytest.mark.filterwarnings('ignore:areas without data')
 def test_pieces(data_dir):
     """Each piece is there, and its points are on it."""
     for name, points in list(read_points().items())[::12]:

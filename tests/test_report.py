@@ -193,7 +193,7 @@ def test_command(tmp_path, monkeypatch, capsys):
         'detect', 'detect_n_sigma_3']
     deep, shallow = ((page.labels(k) > 0).sum() for k in (2, 3))
     assert deep > shallow > 0
-    assert 'merge=0.3' in ' '.join(page.data['lines'])
+    assert 'merge=0.22' in ' '.join(page.data['lines'])
     assert main(['report', 'field.npy', '-q']) == 1
     assert 'field.html exists' in capsys.readouterr().err
     np.save('sky.npy', np.random.default_rng(1).normal(size=(64, 64)))

@@ -184,7 +184,7 @@ def _mask_fill(cube, bad, names, label):
     for i, plane in enumerate(cube):
         for value in _repeated(plane):
             area = _missing(plane, value, bad[i])
-            if area is not None:
+            if area is not None and (area & ~bad[i]).any():
                 bad[i] |= area
                 name = names[i] if names and len(names) == len(cube) else i
                 said.append(f'{area.mean():.1%} of band {name} (all '
