@@ -33,10 +33,15 @@ from astrodino_seg.predict.decode import (
     weigh,
 )
 from astrodino_seg.predict.domain import signs_of
-from astrodino_seg.predict.flips import FLIPS
 from astrodino_seg.predict.merge import gather
 from astrodino_seg.predict.pyramid import LEAST_SIDE, look_at_all, sky_at_all
-from astrodino_seg.predict.tiles import CONTEXT, TILE_SIZE, blend, tiles
+from astrodino_seg.predict.tiles import (
+    CONTEXT,
+    FLIPS,
+    TILE_SIZE,
+    blend,
+    tiles,
+)
 
 #: Pixels, in x and in y, that are binned: in a quarter of the noise a galaxy
 #: is seen further out, and in a sixteenth of the time.

@@ -17,16 +17,14 @@ from astrodino_seg.inputs.channels import bin_channels
 from astrodino_seg.models.backbone import side_by_side
 from astrodino_seg.models.head import STRIDES
 from astrodino_seg.models.instance import KEPT
-from astrodino_seg.predict.flips import (
+from astrodino_seg.predict.tiles import (
+    CONTEXT,
     FLIPS,
+    STEP,
+    TILE_SIZE,
     Maps,
     average_maps,
     average_seeds,
-)
-from astrodino_seg.predict.tiles import (
-    CONTEXT,
-    STEP,
-    TILE_SIZE,
     blend,
     cells_of,
     tiles,
