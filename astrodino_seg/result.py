@@ -192,8 +192,8 @@ def result_of(image, normalised, lost, found, model):
 
 def read(finder, data, threshold=None, *, background=None, **planes):
     """
-    An image, with threshold and background of its pixels, and in words from
-    where they are.
+    An image, with threshold and background of its pixels, and what gives in
+    words from where they are.
     """
     image = as_image(data, **planes)
     # an Image that was handed in is itself the input
@@ -212,9 +212,9 @@ def read(finder, data, threshold=None, *, background=None, **planes):
              for name, value in zip(('threshold', 'background'), told)}
     many = (data.values() if isinstance(data, Mapping) else
             data if isinstance(data, (list, tuple)) else [data])
-    lines = history([one for one in many if isinstance(one, (str, PathLike))],
-                    False, **given)
-    return image, threshold, background, lines[1:]
+    lines = partial(history, [one for one in many if isinstance(
+        one, (str, PathLike))], False, **given)     # reads the files again
+    return image, threshold, background, lines
 
 
 def results_of(finder, some):
@@ -229,7 +229,7 @@ def results_of(finder, some):
     for blind, lines, *found in _found_in(finder, some):
         result = result_of(*found)
         if result is not None:
-            result.table.meta['HISTORY'] = [*made_by, *lines]
+            result.table.meta['HISTORY'] = [*made_by, *lines()[1:]]
         yield False if result is None and blind else result
 
 
